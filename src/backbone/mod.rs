@@ -1,0 +1,154 @@
+//! The network that describes patches: images in, feature maps of several layers out.
+
+mod fingerprint;
+mod parameters;
+mod resnet;
+mod resnet18;
+mod weights;
+mod wide_resnet50;
+
+pub use fingerprint::Fingerprint;
+pub use resnet::{ResNet, ResNetBlock, ResNetConfig};
+pub use resnet18::ResNet18;
+pub use wide_resnet50::WideResNet50;
+
+pub(crate) use parameters::{FoldedConvolution, FoldedParameters};
+
+use std::fmt::Debug;
+
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Normalization, Result};
+
+/// One feature map that a backbone gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerInfo {
+    /// Its name in the network ("layer1").
+    pub name: String,
+    /// Its number of channels.
+    pub channels: usize,
+    /// How many input pixels one step of it spans, along each axis.
+    pub stride: usize,
+}
+
+/// The feature maps of a batch of images, one tensor a layer.
+///
+/// # Shapes
+///
+/// Each map is `[batch, channels, height, width]`; the batch is common, and the first map has the
+/// largest resolution.
+#[derive(Debug, Clone)]
+pub struct FeatureMaps(Vec<Tensor<4>>);
+
+impl FeatureMaps {
+    /// Collects the maps of one forward pass, in the order of [`Backbone::layers`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`] if there is no map, if a map is empty, or if the batch sizes differ.
+    pub fn new(maps: Vec<Tensor<4>>) -> Result<Self> {
+        let shapes: Vec<[usize; 4]> = maps.iter().map(Tensor::dims).collect();
+        let same_batch = shapes.windows(2).all(|pair| pair[0][0] == pair[1][0]);
+        if shapes.is_empty() || !same_batch || shapes.iter().flatten().any(|&n| n == 0) {
+            let expected = "at least one map, none empty, all of one batch size";
+            return Err(Error::shape("feature maps", expected, shapes));
+        }
+        Ok(Self(maps))
+    }
+
+    /// The maps, in the order of [`Backbone::layers`].
+    pub fn maps(&self) -> &[Tensor<4>] {
+        &self.0
+    }
+}
+
+/// A frozen network whose feature maps describe the patches of an image (paper, section III.A).
+///
+/// [`ResNet18`] and [`WideResNet50`] build the two that come with the crate. To use a network of
+/// your own, implement this trait: say what maps it gives, run it, and give its weights a
+/// fingerprint, by which a saved detector recognises that it is used with the weights it was fitted
+/// with.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor, module::avg_pool2d};
+/// use padim::{Backbone, FeatureMaps, Fingerprint, LayerInfo};
+///
+/// /// Colours at two scales: no network at all, but it will find a red pen on a white table.
+/// #[derive(Debug)]
+/// struct Colours(Device, [LayerInfo; 2]);
+///
+/// impl Colours {
+///     fn new(device: &Device) -> Self {
+///         let layer = |name: &str, stride| LayerInfo { name: name.into(), channels: 3, stride };
+///         Self(device.clone(), [layer("fine", 4), layer("coarse", 16)])
+///     }
+/// }
+///
+/// impl Backbone for Colours {
+///     fn layers(&self) -> &[LayerInfo] {
+///         &self.1
+///     }
+///     fn device(&self) -> Device {
+///         self.0.clone()
+///     }
+///     fn fingerprint(&self) -> Fingerprint {
+///         Fingerprint::of([b"colours, version 1"])
+///     }
+///     fn forward(&self, images: Tensor<4>) -> padim::Result<FeatureMaps> {
+///         let pool = |n| avg_pool2d(images.clone(), [n, n], [n, n], [0, 0], true, false);
+///         FeatureMaps::new(vec![pool(4), pool(16)])
+///     }
+/// }
+///
+/// let colours = Colours::new(&Device::flex());
+/// let maps = colours.forward(Tensor::zeros([2, 3, 64, 64], &Device::flex()))?;
+/// assert_eq!(maps.maps()[0].dims(), [2, 3, 16, 16]);
+/// # Ok::<(), padim::Error>(())
+/// ```
+pub trait Backbone: Debug + Send + Sync {
+    /// The maps that [`forward`](Self::forward) gives, the one of the largest resolution first.
+    fn layers(&self) -> &[LayerInfo];
+
+    /// The normalisation of the input that the weights expect. Default: ImageNet's.
+    fn normalization(&self) -> Normalization {
+        Normalization::IMAGENET
+    }
+
+    /// The device on which the weights are. Inputs must be there too.
+    fn device(&self) -> Device;
+
+    /// Identifies the weights: equal for equal features, different otherwise.
+    fn fingerprint(&self) -> Fingerprint;
+
+    /// Computes the feature maps of a batch.
+    ///
+    /// # Shapes
+    ///
+    /// `images`: `[batch, 3, height, width]`, normalised RGB. The maps: one a layer,
+    /// `[batch, channels, height / stride, width / stride]`, rounded up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`] for input of another shape.
+    fn forward(&self, images: Tensor<4>) -> Result<FeatureMaps>;
+
+    /// The network's description and weights, if a detector file can hold them. Default: none, and
+    /// a detector must then be loaded with [`Detector::load_with_backbone`].
+    ///
+    /// [`Detector::load_with_backbone`]: crate::Detector::load_with_backbone
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`] if the weights cannot be read back.
+    fn snapshot(&self) -> Result<Option<BackboneSnapshot>> {
+        Ok(None)
+    }
+}
+
+/// All that is needed to build a backbone of this crate again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackboneSnapshot {
+    pub(crate) config: ResNetConfig,
+    pub(crate) parameters: Vec<FoldedConvolution>,
+}

@@ -1,0 +1,138 @@
+//! Where the parameters of a network come from: a checkpoint, a seed, or a saved detector.
+//!
+//! Batch norm is a fixed affine map at inference, so it is folded into the convolution before it.
+//! Every source therefore gives a convolution's weight and bias, whatever it has itself.
+
+use super::fingerprint::FingerprintHasher;
+use super::weights::Checkpoint;
+use crate::host::f32_to_bytes;
+use crate::{Error, Result};
+
+/// A convolution with its batch norm folded in.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct FoldedConvolution {
+    /// The name of the convolution in the network.
+    pub name: String,
+    /// `[channels_out, channels_in, kernel_height, kernel_width]`
+    pub shape: [usize; 4],
+    /// Row-major values of `shape`.
+    pub weight: Vec<f32>,
+    /// `[channels_out]`
+    pub bias: Vec<f32>,
+}
+
+impl FoldedConvolution {
+    /// Adds everything that makes a difference to the features.
+    pub fn hash(&self, hasher: &mut FingerprintHasher) {
+        let shape: Vec<u8> = self.shape.iter().flat_map(|&n| (n as u64).to_le_bytes()).collect();
+        hasher.add(self.name.as_bytes());
+        hasher.add(&shape);
+        hasher.add(&f32_to_bytes(&self.weight));
+        hasher.add(&f32_to_bytes(&self.bias));
+    }
+}
+
+/// The place of a convolution in its network.
+#[derive(Debug, Clone)]
+pub(crate) struct Site {
+    /// The name of the convolution.
+    pub name: String,
+    /// The name of its batch norm.
+    pub norm: String,
+    /// `[channels_out, channels_in, kernel_height, kernel_width]`
+    pub shape: [usize; 4],
+    /// The same along both axes.
+    pub stride: usize,
+    /// Whether it is the last one before a residual sum.
+    pub ends_branch: bool,
+}
+
+impl Site {
+    pub fn new(name: &str, norm: &str, shape: [usize; 4], stride: usize) -> Self {
+        Self { name: name.to_owned(), norm: norm.to_owned(), shape, stride, ends_branch: false }
+    }
+}
+
+/// Gives the convolutions of a network one after the other.
+pub(crate) trait ParameterSource {
+    /// The parameters for one place in the network.
+    fn convolution(&mut self, site: &Site) -> Result<FoldedConvolution>;
+}
+
+/// The epsilon of torch's batch norm.
+const NORM_EPSILON: f64 = 1e-5;
+
+impl ParameterSource for Checkpoint {
+    fn convolution(&mut self, site: &Site) -> Result<FoldedConvolution> {
+        let channels = site.shape[0];
+        let mut weight = self.take(&format!("{}.weight", site.name), &site.shape)?;
+        let mut norm = |part: &str| self.take(&format!("{}.{part}", site.norm), &[channels]);
+        let (gamma, beta) = (norm("weight")?, norm("bias")?);
+        let (mean, variance) = (norm("running_mean")?, norm("running_var")?);
+        self.discard(&format!("{}.num_batches_tracked", site.norm));
+
+        let scale = |c: usize| f64::from(gamma[c]) / (f64::from(variance[c]) + NORM_EPSILON).sqrt();
+        for (c, filter) in weight.chunks_exact_mut(site.shape[1..].iter().product()).enumerate() {
+            filter.iter_mut().for_each(|w| *w = (f64::from(*w) * scale(c)) as f32);
+        }
+        let bias: Vec<f32> = (0..channels)
+            .map(|c| (f64::from(beta[c]) - f64::from(mean[c]) * scale(c)) as f32)
+            .collect();
+        if !weight.iter().chain(&bias).all(|v| v.is_finite()) {
+            let what = format!("the convolution `{}` with its batch norm folded in", site.name);
+            return Err(Error::NotFinite { what });
+        }
+        Ok(FoldedConvolution { name: site.name.clone(), shape: site.shape, weight, bias })
+    }
+}
+
+/// Untrained parameters from a seed: the same for a seed on every machine.
+///
+/// Weights are uniform with the variance of He et al. (2015). Each residual branch ends with half of
+/// it, so that features neither vanish nor explode without trained batch norms.
+#[derive(Debug)]
+pub(crate) struct SeededParameters {
+    pub seed: u64,
+}
+
+impl ParameterSource for SeededParameters {
+    fn convolution(&mut self, site: &Site) -> Result<FoldedConvolution> {
+        let fan_in = site.shape[1..].iter().product::<usize>();
+        let limit = (6.0 / fan_in as f64).sqrt() * if site.ends_branch { 0.5 } else { 1.0 };
+        let mut state = self.seed;
+        let weight = (0..site.shape[0] * fan_in)
+            .map(|_| ((2.0 * next_uniform(&mut state) - 1.0) * limit) as f32)
+            .collect();
+        self.seed = state;
+        let bias = vec![0.0; site.shape[0]];
+        Ok(FoldedConvolution { name: site.name.clone(), shape: site.shape, weight, bias })
+    }
+}
+
+/// Splitmix64 (Steele, Lea, Flood 2014); uniform in `[0, 1)`.
+fn next_uniform(state: &mut u64) -> f64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    (z >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// The parameters of a saved detector, in the order in which the network asks for them.
+#[derive(Debug)]
+pub(crate) struct FoldedParameters {
+    pub convolutions: std::vec::IntoIter<FoldedConvolution>,
+}
+
+impl ParameterSource for FoldedParameters {
+    fn convolution(&mut self, site: &Site) -> Result<FoldedConvolution> {
+        self.convolutions
+            .next()
+            .filter(|found| found.name == site.name && found.shape == site.shape)
+            .ok_or_else(|| Error::MissingTensor {
+                name: site.name.clone(),
+                expected: site.shape.to_vec(),
+            })
+    }
+}

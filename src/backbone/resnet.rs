@@ -1,0 +1,338 @@
+//! The residual trunk that ResNet18 and WideResNet50 share.
+
+use std::path::Path;
+
+use burn::module::{Module, Param};
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::Conv2d;
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::fingerprint::FingerprintHasher;
+use super::parameters::{FoldedConvolution, ParameterSource, SeededParameters, Site};
+use super::weights::Checkpoint;
+use super::{Backbone, BackboneSnapshot, FeatureMaps, Fingerprint, LayerInfo};
+use crate::host::{to_device, to_host};
+use crate::{Error, Result};
+
+/// The kind of residual block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ResNetBlock {
+    /// Two 3x3 convolutions (ResNet18, ResNet34).
+    Basic,
+    /// 1x1, 3x3 and 1x1, with four times the planes at the end (ResNet50 and wider).
+    Bottleneck,
+}
+
+impl ResNetBlock {
+    const fn expansion(self) -> usize {
+        match self {
+            Self::Basic => 1,
+            Self::Bottleneck => 4,
+        }
+    }
+}
+
+/// A residual network of torchvision's layout up to layer3.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResNetConfig {
+    /// The kind of block.
+    pub block: ResNetBlock,
+    /// Channels after the stem (torchvision: 64).
+    pub stem_channels: usize,
+    /// Number of blocks of layer1, layer2 and layer3.
+    pub blocks: [usize; 3],
+    /// Planes of layer1, layer2 and layer3 (torchvision: 64, 128, 256).
+    pub planes: [usize; 3],
+    /// Width of the 3x3 convolution of a bottleneck for 64 planes (torchvision's `width_per_group`).
+    pub base_width: usize,
+    /// Which of the layers 1, 2 and 3 are given out, in rising order. Nothing after the last of them
+    /// is computed. Default: all three, as in the paper.
+    pub layers: Vec<usize>,
+}
+
+/// The largest number of channels or blocks that a description may ask for.
+const MAX_COUNT: usize = 1 << 14;
+
+impl ResNetConfig {
+    /// Chooses the layers that are given out: a rising list of 1, 2 and 3.
+    #[must_use]
+    pub fn with_layers(mut self, layers: impl Into<Vec<usize>>) -> Self {
+        self.layers = layers.into();
+        self
+    }
+
+    /// Builds the network with the weights of a torchvision-layout checkpoint: `.safetensors`, or
+    /// `.pth` as a zip or legacy file, plain or under `state_dict`, with or without the prefix
+    /// `module.`. `layer4` and `fc` may be in it or not. Pickled code is never executed.
+    ///
+    /// Where fewer layers are given out, those behind them may be in the file or not, too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingTensor`], [`Error::UnexpectedTensor`], [`Error::TensorShape`] and
+    /// [`Error::TensorType`] name the tensor that does not fit; [`Error::Weights`] and
+    /// [`Error::Io`] tell why a file cannot be read; [`Error::InvalidConfig`] for a description that
+    /// makes no network.
+    pub fn load(&self, weights: impl AsRef<Path>, device: &Device) -> Result<ResNet> {
+        self.validate()?;
+        let mut checkpoint = Checkpoint::read(weights.as_ref())?;
+        for layer in self.depth() + 1..=3 {
+            checkpoint.discard_prefix(&format!("layer{layer}."));
+        }
+        let network = ResNet::build(self.clone(), &mut checkpoint, device)?;
+        checkpoint.finish()?;
+        Ok(network)
+    }
+
+    /// Builds the network with untrained weights from a seed. Random features find coarse defects;
+    /// for real use load trained weights.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for a description that makes no network.
+    pub fn untrained(&self, seed: u64, device: &Device) -> Result<ResNet> {
+        ResNet::build(self.clone(), &mut SeededParameters { seed }, device)
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let counts = [[self.stem_channels, self.base_width, 1], self.blocks, self.planes];
+        if counts.iter().flatten().any(|&n| n == 0 || n > MAX_COUNT) {
+            let reason = format!("counts must be in 1..={MAX_COUNT}, got {self:?}");
+            return Err(Error::config("backbone", reason));
+        }
+        let rising = self.layers.windows(2).all(|pair| pair[0] < pair[1]);
+        if self.layers.is_empty() || !rising || self.layers.iter().any(|l| !(1..=3).contains(l)) {
+            let reason = format!("must be a rising list of 1, 2 and 3, got {:?}", self.layers);
+            return Err(Error::config("layers", reason));
+        }
+        Ok(())
+    }
+
+    /// Number of layers that must be computed.
+    fn depth(&self) -> usize {
+        self.layers.last().copied().unwrap_or(0)
+    }
+
+    fn layer_infos(&self) -> Vec<LayerInfo> {
+        let info = |&layer: &usize| LayerInfo {
+            name: format!("layer{layer}"),
+            channels: self.planes[layer - 1] * self.block.expansion(),
+            stride: 2 << layer,
+        };
+        self.layers.iter().map(info).collect()
+    }
+
+    /// Every convolution of the network up to its last given layer.
+    fn plan(&self) -> (Site, Vec<Vec<BlockPlan>>) {
+        let stem = Site::new("conv1", "bn1", [self.stem_channels, 3, 7, 7], 2);
+        let mut channels_in = self.stem_channels;
+        let mut stage = |layer: usize| {
+            (0..self.blocks[layer - 1])
+                .map(|block| {
+                    let stride = if layer > 1 && block == 0 { 2 } else { 1 };
+                    let plan = self.block_plan(layer, block, channels_in, stride);
+                    channels_in = self.planes[layer - 1] * self.block.expansion();
+                    plan
+                })
+                .collect()
+        };
+        (stem, (1..=self.depth()).map(&mut stage).collect())
+    }
+
+    fn block_plan(&self, layer: usize, block: usize, input: usize, stride: usize) -> BlockPlan {
+        let planes = self.planes[layer - 1];
+        let output = planes * self.block.expansion();
+        let width = planes * self.base_width / 64;
+        let prefix = format!("layer{layer}.{block}");
+        let site = |number: usize, shape, stride| {
+            let (conv, norm) = (format!("{prefix}.conv{number}"), format!("{prefix}.bn{number}"));
+            Site::new(&conv, &norm, shape, stride)
+        };
+        let mut branch = match self.block {
+            ResNetBlock::Basic => vec![
+                site(1, [planes, input, 3, 3], stride),
+                site(2, [planes, planes, 3, 3], 1),
+            ],
+            ResNetBlock::Bottleneck => vec![
+                site(1, [width, input, 1, 1], 1),
+                site(2, [width, width, 3, 3], stride),
+                site(3, [output, width, 1, 1], 1),
+            ],
+        };
+        if let Some(last) = branch.last_mut() {
+            last.ends_branch = true;
+        }
+        let downsample = (stride != 1 || input != output).then(|| {
+            let (conv, norm) = (format!("{prefix}.downsample.0"), format!("{prefix}.downsample.1"));
+            Site::new(&conv, &norm, [output, input, 1, 1], stride)
+        });
+        BlockPlan { branch, downsample }
+    }
+}
+
+/// The convolutions of one residual block, without their parameters.
+#[derive(Debug)]
+struct BlockPlan {
+    branch: Vec<Site>,
+    downsample: Option<Site>,
+}
+
+/// One residual block: a chain of convolutions beside a shortcut.
+#[derive(Module, Debug)]
+struct Residual {
+    branch: Vec<Conv2d>,
+    downsample: Option<Conv2d>,
+}
+
+impl Residual {
+    fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        let mut features = input.clone();
+        for (i, convolution) in self.branch.iter().enumerate() {
+            features = convolution.forward(features);
+            if i + 1 < self.branch.len() {
+                features = relu(features);
+            }
+        }
+        let shortcut = match &self.downsample {
+            Some(convolution) => convolution.forward(input),
+            None => input,
+        };
+        relu(features + shortcut)
+    }
+}
+
+/// A residual network up to its last given layer, batch norm folded into the convolutions.
+///
+/// Built by [`ResNet18`](super::ResNet18), [`WideResNet50`](super::WideResNet50) or
+/// [`ResNetConfig`].
+#[derive(Debug)]
+pub struct ResNet {
+    config: ResNetConfig,
+    layers: Vec<LayerInfo>,
+    fingerprint: Fingerprint,
+    device: Device,
+    stem: Conv2d,
+    pool: MaxPool2d,
+    stages: Vec<Vec<Residual>>,
+}
+
+impl ResNet {
+    pub(crate) fn build(
+        config: ResNetConfig,
+        source: &mut impl ParameterSource,
+        device: &Device,
+    ) -> Result<Self> {
+        config.validate()?;
+        let mut hasher = FingerprintHasher::new();
+        let mut convolution = |site: &Site| -> Result<Conv2d> {
+            let parameters = source.convolution(site)?;
+            parameters.hash(&mut hasher);
+            Ok(module(site, parameters, device))
+        };
+        let (stem, stages) = config.plan();
+        let stem = convolution(&stem)?;
+        let mut residual = |plan: &BlockPlan| -> Result<Residual> {
+            Ok(Residual {
+                branch: plan.branch.iter().map(&mut convolution).collect::<Result<_>>()?,
+                downsample: plan.downsample.as_ref().map(&mut convolution).transpose()?,
+            })
+        };
+        let stages = stages
+            .iter()
+            .map(|blocks| blocks.iter().map(&mut residual).collect())
+            .collect::<Result<_>>()?;
+        let pool = MaxPool2dConfig::new([3, 3])
+            .with_strides([2, 2])
+            .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+            .init();
+        Ok(Self {
+            layers: config.layer_infos(),
+            config,
+            fingerprint: hasher.finish(),
+            device: device.clone(),
+            stem,
+            pool,
+            stages,
+        })
+    }
+
+    /// The network's description.
+    pub fn config(&self) -> &ResNetConfig {
+        &self.config
+    }
+}
+
+impl Backbone for ResNet {
+    fn layers(&self) -> &[LayerInfo] {
+        &self.layers
+    }
+
+    fn device(&self) -> Device {
+        self.device.clone()
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    fn forward(&self, images: Tensor<4>) -> Result<FeatureMaps> {
+        let dims = images.dims();
+        if dims[1] != 3 || dims.contains(&0) {
+            return Err(Error::shape("images", "[batch, 3, height, width], none of them 0", dims));
+        }
+        let mut features = self.pool.forward(relu(self.stem.forward(images)));
+        let mut maps = Vec::with_capacity(self.layers.len());
+        for (number, blocks) in (1..).zip(&self.stages) {
+            for block in blocks {
+                features = block.forward(features);
+            }
+            if self.config.layers.contains(&number) {
+                maps.push(features.clone());
+            }
+        }
+        FeatureMaps::new(maps)
+    }
+
+    fn snapshot(&self) -> Result<Option<BackboneSnapshot>> {
+        let (stem, stages) = self.config.plan();
+        let mut parameters = vec![read_back(&stem, &self.stem)?];
+        for (plan, block) in stages.iter().flatten().zip(self.stages.iter().flatten()) {
+            let sites = plan.branch.iter().chain(&plan.downsample);
+            for (site, module) in sites.zip(block.branch.iter().chain(&block.downsample)) {
+                parameters.push(read_back(site, module)?);
+            }
+        }
+        Ok(Some(BackboneSnapshot { config: self.config.clone(), parameters }))
+    }
+}
+
+fn module(site: &Site, parameters: FoldedConvolution, device: &Device) -> Conv2d {
+    let [channels_out, _, height, width] = site.shape;
+    let weight = to_device(parameters.weight, site.shape, device);
+    let bias = to_device(parameters.bias, [channels_out], device);
+    let (y, x) = (height / 2, width / 2);
+    Conv2d {
+        weight: Param::from_tensor(weight),
+        bias: Some(Param::from_tensor(bias)),
+        stride: [site.stride; 2],
+        kernel_size: [height, width],
+        dilation: [1, 1],
+        groups: 1,
+        padding: PaddingConfig2d::Explicit(y, x, y, x),
+    }
+}
+
+fn read_back(site: &Site, module: &Conv2d) -> Result<FoldedConvolution> {
+    let bias = match &module.bias {
+        Some(bias) => to_host(bias.val())?,
+        None => vec![0.0; site.shape[0]],
+    };
+    let weight = to_host(module.weight.val())?;
+    Ok(FoldedConvolution { name: site.name.clone(), shape: site.shape, weight, bias })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+use super::*;
+use crate::host::to_host;
+use golden::{Golden, relative_error};
+
+#[path = "../../../tests/common/golden.rs"]
+mod golden;
+
+/// The devices that the backend features of this build give.
+fn devices() -> Vec<Device> {
+    vec![
+        Device::flex(),
+        #[cfg(feature = "ndarray")]
+        #[allow(deprecated)]
+        Device::ndarray(),
+    ]
+}
+
+/// Golden values are compared at this share of the tensor's largest magnitude. Torch's own f32 is
+/// off by up to 2e-6.
+const TOLERANCE: f64 = 1e-5;
+
+/// All tensors of a torchvision checkpoint, by formula. `identity` names a batch norm that is to
+/// change nothing.
+fn formula_checkpoint(config: &ResNetConfig, identity: Option<&str>) -> Checkpoint {
+    let (stem, stages) = config.plan();
+    let blocks = stages.into_iter().flatten();
+    let sites = blocks.flat_map(|b| b.branch.into_iter().chain(b.downsample));
+    let mut tensors = Vec::new();
+    for site in std::iter::once(stem).chain(sites) {
+        let channels = [site.shape[0]];
+        let name = format!("{}.weight", site.name);
+        let values = golden::weight(&name, &site.shape);
+        tensors.push((name, site.shape.to_vec(), values));
+        for part in ["weight", "bias", "running_mean", "running_var"] {
+            let name = format!("{}.{part}", site.norm);
+            let values = match part {
+                _ if identity != Some(&site.norm) => golden::weight(&name, &channels),
+                "weight" => vec![1.0; channels[0]],
+                "running_var" => vec![1.0 - 1e-5; channels[0]],
+                _ => vec![0.0; channels[0]],
+            };
+            tensors.push((name, channels.to_vec(), values));
+        }
+    }
+    Checkpoint::from_f32(tensors)
+}
+
+/// Every node of the network as the golden file names it.
+fn nodes(network: &ResNet, conv1: &ResNet, input: Tensor<4>) -> Vec<(String, Tensor<4>)> {
+    let stem = relu(network.stem.forward(input.clone()));
+    let mut features = network.pool.forward(stem.clone());
+    let mut nodes = vec![
+        ("conv1".to_owned(), conv1.stem.forward(input)),
+        ("stem_relu".to_owned(), stem),
+        ("maxpool".to_owned(), features.clone()),
+    ];
+    for (number, blocks) in (1..).zip(&network.stages) {
+        for (i, block) in blocks.iter().enumerate() {
+            features = block.forward(features);
+            nodes.push((format!("layer{number}.{i}"), features.clone()));
+        }
+        nodes.push((format!("layer{number}"), features.clone()));
+    }
+    nodes
+}
+
+fn check_backbone(config: ResNetConfig, file: &str) {
+    let file = golden::tensors(file);
+    for device in devices() {
+        let build = |identity| {
+            let mut checkpoint = formula_checkpoint(&config, identity);
+            let network = ResNet::build(config.clone(), &mut checkpoint, &device).unwrap();
+            checkpoint.finish().unwrap();
+            network
+        };
+        let (network, conv1) = (build(None), build(Some("bn1")));
+        let mut worst: f64 = 0.0;
+        for shape in [[1, 3, 224, 224], [2, 3, 64, 64], [1, 3, 97, 131]] {
+            let input = to_device(golden::input(&shape), shape, &device);
+            let prefix = shape.map(|n| n.to_string()).join("x");
+            for (node, tensor) in nodes(&network, &conv1, input.clone()) {
+                let part = |part: &str| &file[&format!("{prefix}/{node}/{part}")];
+                assert_eq!(tensor.dims().to_vec(), part("shape").usize(), "{prefix} {node}");
+                let values = to_host(tensor).unwrap();
+                worst = worst.max(check_node(&values, part, &format!("{prefix} {node}")));
+            }
+            // The public way gives the same maps, bit for bit.
+            let maps = network.forward(input.clone()).unwrap();
+            let traced = nodes(&network, &conv1, input);
+            for (map, name) in maps.maps().iter().zip(["layer1", "layer2", "layer3"]) {
+                let (_, expected) = traced.iter().find(|(node, _)| node == name).unwrap();
+                let same = to_host(map.clone()).unwrap() == to_host(expected.clone()).unwrap();
+                assert!(same, "{name} differs");
+            }
+        }
+        println!("{device:?}: worst error {worst:.1e} of the largest magnitude");
+    }
+}
+
+/// Compares sampled values and the statistics mean, absmean, std, min, max, l2 and probe.
+fn check_node<'a>(values: &[f32], part: impl Fn(&str) -> &'a Golden, name: &str) -> f64 {
+    let stats = &part("stats").values;
+    let scale = stats[3].abs().max(stats[4].abs());
+    let samples = part("idx").usize().into_iter().map(|i| f64::from(values[i]));
+    let worst = samples
+        .zip(&part("val").values)
+        .map(|(actual, expected)| (actual - expected).abs() / scale)
+        .fold(0.0, f64::max);
+    assert!(worst < TOLERANCE, "{name}: sample off by {worst:.1e}");
+
+    let n = values.len() as f64;
+    let wide = || values.iter().map(|&v| f64::from(v));
+    let mean = wide().sum::<f64>() / n;
+    let probe = golden::uniform("probe", values.len());
+    let actual = [
+        mean,
+        wide().map(f64::abs).sum::<f64>() / n,
+        (wide().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt(),
+        wide().fold(f64::INFINITY, f64::min),
+        wide().fold(f64::NEG_INFINITY, f64::max),
+        wide().map(|v| v * v).sum::<f64>().sqrt(),
+        wide().zip(probe).map(|(v, u)| v * (2.0 * u - 1.0)).sum::<f64>(),
+    ];
+    // The sums run over n values, each of which may be off by the tolerance.
+    let scales = [scale, scale, scale, scale, scale, stats[5], stats[5]];
+    for ((actual, expected), scale) in actual.iter().zip(stats).zip(scales) {
+        assert!((actual - expected).abs() < TOLERANCE * scale, "{name}: {actual} not {expected}");
+    }
+    worst
+}
+
+#[test]
+fn golden_backbone_r18() {
+    check_backbone(crate::ResNet18::config(), "backbone_r18.safetensors");
+}
+
+#[test]
+fn golden_backbone_wr50() {
+    check_backbone(crate::WideResNet50::config(), "backbone_wr50.safetensors");
+}
+
+#[test]
+fn golden_backbone_parameters_are_torchvisions() {
+    let meta = golden::json("backbone.json");
+    for (arch, config) in
+        [("r18", crate::ResNet18::config()), ("wr50", crate::WideResNet50::config())]
+    {
+        let mut checkpoint = formula_checkpoint(&config, None);
+        for (name, shape) in meta[arch]["params"].as_object().unwrap() {
+            let shape: Vec<usize> = serde_json::from_value(shape.clone()).unwrap();
+            if !name.ends_with("num_batches_tracked") {
+                let values = checkpoint.take(name, &shape).unwrap();
+                if let Some(first) = meta[arch]["weight_checks"].get(name) {
+                    let first: Vec<f64> = serde_json::from_value(first.clone()).unwrap();
+                    assert!(relative_error(&values[..3], &first) < 1e-12, "{name}");
+                }
+            }
+        }
+        checkpoint.finish().unwrap();
+    }
+}
+
+fn tiny(block: ResNetBlock) -> ResNetConfig {
+    let (planes, base_width) = match block {
+        ResNetBlock::Basic => ([4, 6, 8], 64),
+        ResNetBlock::Bottleneck => ([2, 3, 4], 128),
+    };
+    let blocks = [2, 2, 2];
+    ResNetConfig { block, stem_channels: 4, blocks, planes, base_width, layers: vec![1, 2, 3] }
+}
+
+#[test]
+fn golden_tiny_networks_from_every_container() {
+    let basic = ["tiny_basic.safetensors", "tiny_basic_zip.pth", "tiny_basic_legacy.pth",
+        "tiny_basic_wrapped_zip.pth"];
+    let cases = basic
+        .map(|file| (tiny(ResNetBlock::Basic), file, "tiny_basic_out.safetensors"))
+        .into_iter()
+        .chain([(
+            tiny(ResNetBlock::Bottleneck),
+            "tiny_bottleneck.safetensors",
+            "tiny_bottleneck_out.safetensors",
+        )]);
+    for (config, weights, outputs) in cases {
+        let outputs = golden::tensors(outputs);
+        for device in devices() {
+            let weights = golden::path("loader").join(weights);
+            let network = config.load(&weights, &device).unwrap();
+            for shape in [[2, 3, 45, 37], [1, 3, 32, 32]] {
+                let maps = network.forward(to_device(golden::input(&shape), shape, &device)).unwrap();
+                for (layer, map) in (1..).zip(maps.maps()) {
+                    let key = format!("{}/layer{layer}", shape.map(|n| n.to_string()).join("x"));
+                    let expected = &outputs[&key];
+                    assert_eq!(map.dims(), expected.dims(), "{key}");
+                    let error = relative_error(&to_host(map.clone()).unwrap(), &expected.values);
+                    assert!(error < TOLERANCE, "{weights:?} {key} {device:?}: {error:.1e}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_weights_have_the_same_fingerprint_whatever_the_container() {
+    let device = Device::flex();
+    let config = tiny(ResNetBlock::Basic);
+    let load = |file: &str| config.load(golden::path("loader").join(file), &device).unwrap();
+    let one = load("tiny_basic.safetensors");
+    assert_eq!(one.fingerprint(), load("tiny_basic_legacy.pth").fingerprint());
+    assert_ne!(one.fingerprint(), config.untrained(1, &device).unwrap().fingerprint());
+    let untrained = |seed| config.untrained(seed, &device).unwrap().fingerprint();
+    assert_eq!(untrained(1), untrained(1));
+    assert_ne!(untrained(1), untrained(2));
+}
+
+#[test]
+fn a_snapshot_builds_the_same_network() {
+    let device = Device::flex();
+    let config = tiny(ResNetBlock::Bottleneck).with_layers([1, 3]);
+    let network = config.untrained(3, &device).unwrap();
+    let snapshot = network.snapshot().unwrap().unwrap();
+    let mut source =
+        crate::backbone::FoldedParameters { convolutions: snapshot.parameters.into_iter() };
+    let again = ResNet::build(snapshot.config, &mut source, &device).unwrap();
+    assert_eq!(network.fingerprint(), again.fingerprint());
+    assert_eq!(network.layers(), again.layers());
+}
+
+#[test]
+fn fewer_layers_are_the_same_maps_and_need_no_more_weights() {
+    let device = Device::flex();
+    let config = tiny(ResNetBlock::Basic);
+    let weights = golden::path("loader/tiny_basic.safetensors");
+    let input = to_device(golden::input(&[1, 3, 32, 32]), [1, 3, 32, 32], &device);
+    let all = config.load(&weights, &device).unwrap().forward(input.clone()).unwrap();
+    for layers in [vec![1], vec![2], vec![1, 3]] {
+        let network = config.clone().with_layers(layers.clone()).load(&weights, &device).unwrap();
+        assert_eq!(network.layers().len(), layers.len());
+        let some = network.forward(input.clone()).unwrap();
+        for ((map, info), layer) in some.maps().iter().zip(network.layers()).zip(layers) {
+            assert_eq!([info.channels, 32 / info.stride], map.dims()[1..3]);
+            let expected = to_host(all.maps()[layer - 1].clone()).unwrap();
+            assert_eq!(to_host(map.clone()).unwrap(), expected);
+        }
+    }
+    for layers in [vec![], vec![0], vec![4], vec![2, 1], vec![1, 1]] {
+        assert!(config.clone().with_layers(layers).untrained(0, &device).is_err());
+    }
+}
+
+#[test]
+fn golden_loader_rejects() {
+    let device = Device::flex();
+    let mut rejected = 0;
+    for entry in std::fs::read_dir(golden::path("loader")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("reject_") {
+            let error = tiny(ResNetBlock::Basic).load(&path, &device).unwrap_err();
+            println!("{}: {error}", path.file_name().unwrap().display());
+            rejected += 1;
+        }
+    }
+    assert_eq!(rejected, 5);
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_named() {
+    let device = Device::flex();
+    let config = tiny(ResNetBlock::Basic);
+    let tensors = || formula_checkpoint(&config, None);
+    let refuse = |mut checkpoint: Checkpoint| {
+        let built = ResNet::build(config.clone(), &mut checkpoint, &device);
+        built.and_then(|_| checkpoint.finish()).unwrap_err().to_string()
+    };
+
+    let mut missing = tensors();
+    missing.discard("layer2.1.bn1.bias");
+    assert!(refuse(missing).contains("lack the tensor `layer2.1.bn1.bias`"));
+
+    let mut extra = tensors();
+    extra.insert("layer2.2.conv1.weight", "F32", &[1], vec![0; 4]);
+    assert!(refuse(extra).contains("`layer2.2.conv1.weight`"));
+
+    let mut shape = tensors();
+    shape.insert("bn1.weight", "F32", &[5], vec![0; 20]);
+    assert!(refuse(shape).contains("`bn1.weight` has shape [5], the network needs [4]"));
+
+    let mut dtype = tensors();
+    dtype.insert("bn1.weight", "F64", &[4], vec![0; 32]);
+    assert!(refuse(dtype).contains("`bn1.weight` has data type F64"));
+
+    let mut nan = tensors();
+    nan.insert("bn1.bias", "F32", &[4], f32::NAN.to_le_bytes().repeat(4));
+    assert!(refuse(nan).contains("`bn1.bias` holds NaN"));
+
+    let mut negative = tensors();
+    negative.insert("bn1.running_var", "F32", &[4], (-1.0_f32).to_le_bytes().repeat(4));
+    assert!(refuse(negative).contains("`conv1`"));
+}
+
+#[test]
+fn input_that_is_no_rgb_batch_is_refused() {
+    let network = tiny(ResNetBlock::Basic).untrained(0, &Device::flex()).unwrap();
+    let grey = Tensor::zeros([1, 1, 32, 32], &Device::flex());
+    assert!(matches!(network.forward(grey), Err(Error::ShapeMismatch { .. })));
+    let dot = network.forward(Tensor::zeros([1, 3, 1, 1], &Device::flex())).unwrap();
+    assert_eq!(dot.maps()[2].dims(), [1, 8, 1, 1]);
+}

@@ -1,0 +1,53 @@
+//! ResNet18.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+
+use super::resnet::{ResNet, ResNetBlock, ResNetConfig};
+use crate::Result;
+
+/// The 18-layer residual network (He et al. 2016) up to layer3, the paper's fast backbone: 64, 128
+/// and 256 channels at strides 4, 8 and 16.
+///
+/// ```no_run
+/// use burn::tensor::Device;
+/// use padim::ResNet18;
+///
+/// let backbone = ResNet18::load("resnet18-f37072fd.pth", &Device::flex())?;
+/// # Ok::<(), padim::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct ResNet18;
+
+impl ResNet18 {
+    /// The network's description, to change its layers before loading.
+    pub fn config() -> ResNetConfig {
+        ResNetConfig {
+            block: ResNetBlock::Basic,
+            stem_channels: 64,
+            blocks: [2, 2, 2],
+            planes: [64, 128, 256],
+            base_width: 64,
+            layers: vec![1, 2, 3],
+        }
+    }
+
+    /// Loads torchvision's `resnet18` weights. See [`ResNetConfig::load`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ResNetConfig::load`].
+    pub fn load(weights: impl AsRef<Path>, device: &Device) -> Result<ResNet> {
+        Self::config().load(weights, device)
+    }
+
+    /// The network with untrained weights. See [`ResNetConfig::untrained`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ResNetConfig::untrained`].
+    pub fn untrained(seed: u64, device: &Device) -> Result<ResNet> {
+        Self::config().untrained(seed, device)
+    }
+}

@@ -1,0 +1,196 @@
+//! From feature maps to one vector per patch.
+
+mod draw;
+mod selection;
+
+pub use selection::ChannelSelection;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::backbone::FeatureMaps;
+use crate::{Error, Result};
+
+/// Concatenates the feature maps of several layers into one embedding vector per position of the
+/// first layer's grid, keeping only the selected channels (paper, section III.A).
+///
+/// Coarser maps are aligned by the nearest sample: a coarse vector is shared by all positions it
+/// covers, whatever the ratio of the sizes. Channels are selected *before* that, so what is not kept
+/// is never enlarged.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use padim::{ChannelSelection, FeatureMaps, PatchEmbedder};
+///
+/// let device = Device::flex();
+/// let maps = FeatureMaps::new(vec![
+///     Tensor::zeros([1, 64, 56, 56], &device),
+///     Tensor::zeros([1, 128, 28, 28], &device),
+/// ])?;
+/// let embedder = PatchEmbedder::new(&[64, 128], &ChannelSelection::random(100, 1024))?;
+/// assert_eq!(embedder.embed(&maps)?.dims(), [1, 100, 56, 56]);
+/// # Ok::<(), padim::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct PatchEmbedder {
+    layer_channels: Vec<usize>,
+    indices: Vec<usize>,
+}
+
+impl PatchEmbedder {
+    /// Draws the channels.
+    ///
+    /// `layer_channels` are the numbers of channels of the maps; an index counts through all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] if the selection is empty, asks for more channels than there are, or
+    /// names one that does not exist or comes twice.
+    pub fn new(layer_channels: &[usize], selection: &ChannelSelection) -> Result<Self> {
+        let indices = selection.indices(layer_channels.iter().sum())?;
+        Ok(Self { layer_channels: layer_channels.to_vec(), indices })
+    }
+
+    /// The selected channels, in the order of the embedding's components.
+    pub fn indices(&self) -> &[usize] {
+        &self.indices
+    }
+
+    /// The number of components of an embedding vector.
+    pub fn dimension(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// Embeds a batch.
+    ///
+    /// # Shapes
+    ///
+    /// The result is `[batch, dimension, grid_height, grid_width]`, the grid being the first map's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`] if the maps have other channels than the embedder was made for.
+    pub fn embed(&self, features: &FeatureMaps) -> Result<Tensor<4>> {
+        let maps = features.maps();
+        let channels: Vec<usize> = maps.iter().map(|map| map.dims()[1]).collect();
+        if channels != self.layer_channels {
+            let expected = format!("channels {:?}", self.layer_channels);
+            return Err(Error::shape("feature maps", expected, channels));
+        }
+        let [_, _, height, width] = maps[0].dims();
+        let device = maps[0].device();
+
+        let mut parts = Vec::with_capacity(maps.len());
+        // Where the components stand in the concatenation, which is ordered by layer.
+        let mut concatenated = Vec::with_capacity(self.dimension());
+        let mut first = 0;
+        for (map, &count) in maps.iter().zip(&channels) {
+            let kept = |&(_, &channel): &(usize, &usize)| (first..first + count).contains(&channel);
+            let (places, local): (Vec<usize>, Vec<usize>) = self
+                .indices
+                .iter()
+                .enumerate()
+                .filter(kept)
+                .map(|(place, &channel)| (place, channel - first))
+                .unzip();
+            if !places.is_empty() {
+                let chosen = map.clone().select(1, index_tensor(&local, &device));
+                parts.push(align_nearest(chosen, [height, width]));
+                concatenated.extend(places);
+            }
+            first += count;
+        }
+        let mut order = vec![0; concatenated.len()];
+        for (position, place) in concatenated.into_iter().enumerate() {
+            order[place] = position;
+        }
+        let embedding = Tensor::cat(parts, 1);
+        if order.is_sorted() {
+            return Ok(embedding);
+        }
+        Ok(embedding.select(1, index_tensor(&order, &device)))
+    }
+}
+
+/// Enlarges `[batch, channels, height, width]` by the nearest sample.
+fn align_nearest(map: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
+    let [_, _, source_height, source_width] = map.dims();
+    if [source_height, source_width] == [height, width] {
+        return map;
+    }
+    let device = map.device();
+    let rows = index_tensor(&nearest_sources(source_height, height), &device);
+    let columns = index_tensor(&nearest_sources(source_width, width), &device);
+    map.select(2, rows).select(3, columns)
+}
+
+/// For each of `target` samples the source sample that it takes, by torch's rule, in its f32.
+fn nearest_sources(source: usize, target: usize) -> Vec<usize> {
+    let scale = source as f32 / target as f32;
+    (0..target).map(|i| ((i as f32 * scale) as usize).min(source - 1)).collect()
+}
+
+fn index_tensor(indices: &[usize], device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i32> = indices.iter().map(|&i| i as i32).collect();
+    Tensor::from_data(TensorData::new(values, [indices.len()]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{to_device, to_host};
+    use proptest::prelude::*;
+
+    /// Concatenate everything at full resolution, then select: the method as the paper says it.
+    fn embed_naively(
+        maps: &[(Vec<f32>, [usize; 4])],
+        indices: &[usize],
+        b: usize,
+        y: usize,
+        x: usize,
+    ) -> Vec<f32> {
+        let [_, _, height, width] = maps[0].1;
+        let mut all = Vec::new();
+        for (values, [_, c, h, w]) in maps {
+            let (sy, sx) = (nearest_sources(*h, height)[y], nearest_sources(*w, width)[x]);
+            all.extend((0..*c).map(|k| values[((b * c + k) * h + sy) * w + sx]));
+        }
+        indices.iter().map(|&i| all[i]).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn selecting_first_equals_concatenating_first(
+            (h, w) in (3_usize..12, 3_usize..12), second in 1_usize..8, seed in 0_u64..99,
+            count in 1_usize..9,
+        ) {
+            let device = Device::flex();
+            let shapes = [[2, 4, h, w], [2, 5, second.min(h), second.min(w)]];
+            let maps = shapes.map(|shape: [usize; 4]| {
+                let n = shape.iter().product::<usize>();
+                ((0..n).map(|i| ((i * 37 + n) % 101) as f32).collect::<Vec<_>>(), shape)
+            });
+            let embedder =
+                PatchEmbedder::new(&[4, 5], &ChannelSelection::random(count, seed)).unwrap();
+            let features = FeatureMaps::new(
+                maps.iter().map(|(v, s)| to_device(v.clone(), *s, &device)).collect(),
+            ).unwrap();
+            let fast = to_host(embedder.embed(&features).unwrap()).unwrap();
+            for (b, y, x) in [(0, 0, 0), (1, h - 1, w - 1), (1, h / 2, w / 2)] {
+                let naive = embed_naively(&maps, embedder.indices(), b, y, x);
+                for (c, expected) in naive.into_iter().enumerate() {
+                    prop_assert_eq!(fast[((b * count + c) * h + y) * w + x], expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_channels_than_expected_are_refused() {
+        let device = Device::flex();
+        let embedder = PatchEmbedder::new(&[4, 5], &ChannelSelection::All).unwrap();
+        let maps = FeatureMaps::new(vec![Tensor::zeros([1, 4, 3, 3], &device)]).unwrap();
+        let error = embedder.embed(&maps).unwrap_err().to_string();
+        assert!(error.contains("[4, 5]") && error.contains("[4]"), "{error}");
+    }
+}

@@ -1,0 +1,83 @@
+//! Which channels make up the embedding.
+
+use serde::{Deserialize, Serialize};
+
+use super::draw::{python_sample, torch_randperm};
+use crate::{Error, Result};
+
+/// Which channels of the concatenated layers are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ChannelSelection {
+    /// All of them (paper: the most accurate, and the slowest).
+    All,
+    /// These, in this order.
+    Indices(Vec<usize>),
+    /// A random subset, drawn as `random.seed(seed); random.sample(range(channels), count)` in
+    /// Python (paper: Rd100 for ResNet18, Rd550 for Wide-ResNet-50-2).
+    Random {
+        /// How many are kept.
+        count: usize,
+        /// The seed of the draw.
+        seed: u64,
+    },
+    /// A random subset, drawn as `torch.manual_seed(seed); torch.randperm(channels)[:count]`.
+    RandomTorch {
+        /// How many are kept.
+        count: usize,
+        /// The seed of the draw. Torch's generator takes its lower 32 bits.
+        seed: u64,
+    },
+}
+
+impl ChannelSelection {
+    /// A random subset of `count` channels.
+    pub const fn random(count: usize, seed: u64) -> Self {
+        Self::Random { count, seed }
+    }
+
+    /// The selected channels out of `total`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] if none is selected, more than there are, or one that does not exist
+    /// or comes twice.
+    pub fn indices(&self, total: usize) -> Result<Vec<usize>> {
+        let fail = |reason| Err(Error::config("channels", reason));
+        let indices = match *self {
+            Self::All => (0..total).collect(),
+            Self::Indices(ref indices) => indices.clone(),
+            Self::Random { count, .. } | Self::RandomTorch { count, .. } if count > total => {
+                return fail(format!("cannot draw {count} of {total} channels"));
+            }
+            Self::Random { count, seed } => python_sample(seed, total, count),
+            Self::RandomTorch { count, seed } => torch_randperm(seed, total, count),
+        };
+        if indices.is_empty() {
+            return fail("selects no channel; keep at least one".to_owned());
+        }
+        let mut seen = vec![false; total];
+        for &index in &indices {
+            match seen.get_mut(index) {
+                None => return fail(format!("index {index} is not below {total} channels")),
+                Some(seen) if *seen => return fail(format!("index {index} comes twice")),
+                Some(seen) => *seen = true,
+            }
+        }
+        Ok(indices)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_selections_are_named() {
+        let reason = |s: ChannelSelection| s.indices(10).unwrap_err().to_string();
+        assert!(reason(ChannelSelection::random(11, 0)).contains("11 of 10"));
+        assert!(reason(ChannelSelection::random(0, 0)).contains("at least one"));
+        assert!(reason(ChannelSelection::Indices(vec![3, 10])).contains("index 10"));
+        assert!(reason(ChannelSelection::Indices(vec![3, 3])).contains("twice"));
+    }
+}

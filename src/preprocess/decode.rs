@@ -1,0 +1,127 @@
+//! From files and decoded images of any kind to 8-bit RGB.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use image::{DynamicImage, ImageReader, RgbImage};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// What the values of a 16-bit grey image mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SixteenBitGrey {
+    /// 65535 is white: the high byte counts, as for 16-bit colour.
+    Scale,
+    /// 255 is white and all above it, as PIL's `convert("RGB")` has it. Only for scores that must
+    /// equal those of a program built on PIL; it makes most 16-bit images plain white.
+    ClipAt255,
+}
+
+/// Decodes a PNG, JPEG, BMP, TIFF or WebP file, told apart by content and not by name.
+///
+/// A rotation noted in EXIF is not applied, as in PIL and torchvision.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the file cannot be opened, [`Error::Decode`] if it is not a usable image or
+/// would need more than 512 MiB.
+pub fn decode_file(path: impl AsRef<Path>) -> Result<DynamicImage> {
+    let path = path.as_ref();
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    ImageReader::new(BufReader::new(file))
+        .with_guessed_format()
+        .map_err(Error::io("read", path))?
+        .decode()
+        .map_err(|source| Error::Decode { name: path.display().to_string(), source })
+}
+
+/// Any image as 8-bit RGB, as PIL's `convert("RGB")`: grey is repeated, alpha is dropped (not
+/// blended), of 16-bit colour the high byte stays. Floating-point images are taken as `[0, 1]`.
+///
+/// # Errors
+///
+/// [`Error::UnusableImage`] if a floating-point image holds NaN or infinite values.
+pub fn to_rgb8(image: &DynamicImage, grey16: SixteenBitGrey) -> Result<RgbImage> {
+    let high_byte = |v: u16| (v >> 8) as u8;
+    let grey16_to_8 = |v: u16| match grey16 {
+        SixteenBitGrey::Scale => high_byte(v),
+        SixteenBitGrey::ClipAt255 => v.min(255) as u8,
+    };
+    let float_to_8 = |v: f32| (v.clamp(0.0, 1.0) * 255.0).round() as u8;
+    let raw: Vec<u8> = match image {
+        DynamicImage::ImageRgb8(rgb) => return Ok(rgb.clone()),
+        DynamicImage::ImageLuma8(grey) => repeat3(grey.as_raw().iter().copied()),
+        DynamicImage::ImageLumaA8(grey) => repeat3(grey.as_raw().iter().step_by(2).copied()),
+        DynamicImage::ImageRgba8(rgba) => first3(rgba.as_raw(), |v| v),
+        DynamicImage::ImageLuma16(grey) => {
+            repeat3(grey.as_raw().iter().copied().map(grey16_to_8))
+        }
+        DynamicImage::ImageLumaA16(grey) => {
+            repeat3(grey.as_raw().iter().step_by(2).copied().map(grey16_to_8))
+        }
+        DynamicImage::ImageRgb16(rgb) => rgb.as_raw().iter().copied().map(high_byte).collect(),
+        DynamicImage::ImageRgba16(rgba) => first3(rgba.as_raw(), high_byte),
+        DynamicImage::ImageRgb32F(rgb) => {
+            require_finite(rgb.as_raw())?;
+            rgb.as_raw().iter().copied().map(float_to_8).collect()
+        }
+        DynamicImage::ImageRgba32F(rgba) => {
+            require_finite(rgba.as_raw())?;
+            first3(rgba.as_raw(), float_to_8)
+        }
+        other => return Ok(other.to_rgb8()),
+    };
+    RgbImage::from_raw(image.width(), image.height(), raw)
+        .ok_or_else(|| Error::shape("image", "3 values a pixel", image.color()))
+}
+
+fn repeat3(grey: impl Iterator<Item = u8>) -> Vec<u8> {
+    grey.flat_map(|v| [v; 3]).collect()
+}
+
+fn first3<T: Copy>(rgba: &[T], convert: impl Fn(T) -> u8) -> Vec<u8> {
+    rgba.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).map(convert).collect()
+}
+
+fn require_finite(values: &[f32]) -> Result<()> {
+    if values.iter().all(|v| v.is_finite()) {
+        return Ok(());
+    }
+    Err(Error::UnusableImage {
+        name: "given".into(),
+        reason: "its floating-point pixels hold NaN or infinite values".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{ImageBuffer, LumaA, Rgb, Rgba};
+
+    fn one_pixel(image: DynamicImage) -> [u8; 3] {
+        to_rgb8(&image, SixteenBitGrey::Scale).unwrap().get_pixel(0, 0).0
+    }
+
+    #[test]
+    fn every_kind_of_pixel_becomes_rgb() {
+        let grey_alpha = ImageBuffer::from_pixel(1, 1, LumaA([7_u8, 0]));
+        assert_eq!(one_pixel(DynamicImage::ImageLumaA8(grey_alpha)), [7, 7, 7]);
+        let colour16 = ImageBuffer::from_pixel(1, 1, Rgb([0x12FF_u16, 0x3400, 0xFFFF]));
+        assert_eq!(one_pixel(DynamicImage::ImageRgb16(colour16)), [0x12, 0x34, 0xFF]);
+        let alpha16 = ImageBuffer::from_pixel(1, 1, Rgba([0x0100_u16, 0x0200, 0x0300, 0]));
+        assert_eq!(one_pixel(DynamicImage::ImageRgba16(alpha16)), [1, 2, 3]);
+        let grey_alpha16 = ImageBuffer::from_pixel(1, 1, LumaA([0x8000_u16, 9]));
+        assert_eq!(one_pixel(DynamicImage::ImageLumaA16(grey_alpha16)), [0x80; 3]);
+        let float = ImageBuffer::from_pixel(1, 1, Rgb([-1.0_f32, 0.5, 2.0]));
+        assert_eq!(one_pixel(DynamicImage::ImageRgb32F(float)), [0, 128, 255]);
+    }
+
+    #[test]
+    fn pixels_that_are_not_numbers_are_refused() {
+        let image = ImageBuffer::from_pixel(2, 2, Rgb([0.0, f32::NAN, 0.0]));
+        let error = to_rgb8(&DynamicImage::ImageRgb32F(image), SixteenBitGrey::Scale).unwrap_err();
+        assert!(error.to_string().contains("NaN"), "{error}");
+    }
+}

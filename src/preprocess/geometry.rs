@@ -1,0 +1,139 @@
+//! Where the pixels of the original image are in the network's input.
+
+use serde::{Deserialize, Serialize};
+
+use crate::resample::Taps;
+
+/// The path of an image through resize and crop. All sizes are `[height, width]` in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageGeometry {
+    original: [usize; 2],
+    resized: [usize; 2],
+    /// `[top, left]` of the crop in the resized image.
+    offset: [usize; 2],
+    input: [usize; 2],
+}
+
+impl ImageGeometry {
+    /// The centred crop must fit into the resized image, which the configuration has checked.
+    pub(crate) fn new(original: [usize; 2], resized: [usize; 2], crop: Option<usize>) -> Self {
+        let input = crop.map_or(resized, |side| [side, side]);
+        let offset = [0, 1].map(|axis| round_half_to_even(resized[axis] - input[axis]));
+        Self { original, resized, offset, input }
+    }
+
+    /// The geometry of something that is already of the network's size.
+    pub(crate) fn identity(size: [usize; 2]) -> Self {
+        Self::new(size, size, None)
+    }
+
+    /// Size of the original image.
+    pub fn original_size(&self) -> [usize; 2] {
+        self.original
+    }
+
+    /// Size of the network's input.
+    pub fn input_size(&self) -> [usize; 2] {
+        self.input
+    }
+
+    /// The taps `[rows, columns]` that take the original to the resized image.
+    pub(crate) fn taps(&self, axis: impl Fn(usize, usize) -> Taps) -> [Taps; 2] {
+        [0, 1].map(|i| axis(self.original[i], self.resized[i]))
+    }
+
+    /// Cuts the crop out of the resized picture of `C` interleaved channels.
+    pub(crate) fn cropped<T: Copy, const C: usize>(&self, resized: &[T]) -> Vec<T> {
+        let ([top, left], [height, width]) = (self.offset, self.input);
+        resized
+            .chunks_exact(self.resized[1] * C)
+            .skip(top)
+            .take(height)
+            .flat_map(|row| &row[left * C..(left + width) * C])
+            .copied()
+            .collect()
+    }
+
+    /// Brings a map of the network's input size to the original image: crop and resize undone,
+    /// values between samples by bilinear interpolation. Pixels that the crop had cut away are
+    /// `outside`.
+    pub(crate) fn map_to_original(&self, map: &[f32], outside: f32) -> Vec<f32> {
+        let rows = self.sources(0);
+        let columns = self.sources(1);
+        let width = self.input[1];
+        let row = |y: usize| &map[y * width..(y + 1) * width];
+        let mut out = Vec::with_capacity(self.original[0] * self.original[1]);
+        for source_row in &rows {
+            let Some((y0, y1, fy)) = *source_row else {
+                out.resize(out.len() + columns.len(), outside);
+                continue;
+            };
+            let (upper, lower) = (row(y0), row(y1));
+            out.extend(columns.iter().map(|source| match *source {
+                None => outside,
+                Some((x0, x1, fx)) => {
+                    let at = |line: &[f32]| line[x0] + (line[x1] - line[x0]) * fx;
+                    at(upper) + (at(lower) - at(upper)) * fy
+                }
+            }));
+        }
+        out
+    }
+
+    /// For each original coordinate of an axis: the two input samples around it and the weight of
+    /// the second, or none where the crop had cut it away.
+    fn sources(&self, axis: usize) -> Vec<Option<(usize, usize, f32)>> {
+        let scale = self.resized[axis] as f64 / self.original[axis] as f64;
+        let (offset, len) = (self.offset[axis] as f64, self.input[axis]);
+        (0..self.original[axis])
+            .map(|i| {
+                let position = (i as f64 + 0.5) * scale - offset;
+                (0.0..=len as f64).contains(&position).then(|| {
+                    let sample = (position - 0.5).clamp(0.0, (len - 1) as f64);
+                    let first = sample as usize;
+                    (first, (first + 1).min(len - 1), (sample - first as f64) as f32)
+                })
+            })
+            .collect()
+    }
+}
+
+/// Half of `margin`, with halves rounded to even as Python does, because torchvision's centre crop
+/// is that.
+fn round_half_to_even(margin: usize) -> usize {
+    let half = margin / 2;
+    if margin % 2 == 1 { half + half % 2 } else { half }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_margins_round_as_python_does() {
+        let offsets: Vec<usize> = (0..8).map(round_half_to_even).collect();
+        // round(0.5) = 0, round(1.5) = 2, round(2.5) = 2, round(3.5) = 4
+        assert_eq!(offsets, [0, 0, 1, 2, 2, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_map_returns_to_where_it_came_from() {
+        // 100x200 shrunk by half to 50x100, centred 40x40 kept: rows 5..45, columns 30..70.
+        let geometry = ImageGeometry::new([100, 200], [50, 100], Some(40));
+        let mut map = vec![0.0; 1600];
+        map[20 * 40 + 10] = 1.0; // resized (25, 40), original around (51, 81)
+        let original = geometry.map_to_original(&map, -1.0);
+        assert_eq!(original.len(), 100 * 200);
+        let peak = (0..original.len()).max_by(|&a, &b| original[a].total_cmp(&original[b])).unwrap();
+        assert!([50, 51].contains(&(peak / 200)) && [80, 81].contains(&(peak % 200)));
+        assert_eq!(original[0], -1.0);
+        let unseen = original.iter().filter(|&&v| v == -1.0).count();
+        assert_eq!(unseen, 100 * 200 - 80 * 80);
+    }
+
+    #[test]
+    fn the_identity_changes_nothing() {
+        let map: Vec<f32> = (0..35).map(|i| (i * i) as f32).collect();
+        assert_eq!(ImageGeometry::identity([5, 7]).map_to_original(&map, 0.0), map);
+    }
+}

@@ -1,0 +1,223 @@
+//! From distances to anomaly maps and image scores.
+
+mod map;
+mod normalization;
+
+pub use map::AnomalyMap;
+pub use normalization::ScoreNormalization;
+
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::host::to_host;
+use crate::resample::{Border, Filter, Taps, resample};
+use crate::{Error, Result};
+
+/// How the grid of distances is enlarged to the size of the network's input (`align_corners` false).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Upsampling {
+    /// Linear between the centres of the patches.
+    Bilinear,
+    /// Cubic with `a = -0.75`, as torch. May go below the smallest distance.
+    Bicubic,
+}
+
+/// Gaussian smoothing of the enlarged map.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Blur {
+    /// Standard deviation in pixels of the network's input. Default: 4 (paper: 4). The kernel is cut
+    /// off at four of them.
+    pub sigma: f64,
+    /// How the map is continued beyond its edge. Default: the edge sample repeated, as scipy
+    /// (anomalib: not repeated).
+    pub border: Border,
+}
+
+impl Default for Blur {
+    fn default() -> Self {
+        Self { sigma: 4.0, border: Border::EdgeRepeated }
+    }
+}
+
+/// What the score of an image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ImageScore {
+    /// The maximum of the final, smoothed map.
+    MaxOfMap,
+    /// The maximum of the enlarged map before smoothing.
+    MaxBeforeBlur,
+}
+
+/// How maps and scores are made. Stored with every detector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScoringConfig {
+    /// Default: bilinear (paper: bicubic).
+    pub upsampling: Upsampling,
+    /// Default: sigma 4 (paper: the same), or no smoothing.
+    pub blur: Option<Blur>,
+    /// Default: the maximum of the smoothed map (paper: "the maximum of the map").
+    pub image_score: ImageScore,
+    /// How image scores are brought to a common range. Default: not at all (paper: the same).
+    pub normalization: ScoreNormalization,
+}
+
+impl Default for ScoringConfig {
+    fn default() -> Self {
+        Self {
+            upsampling: Upsampling::Bilinear,
+            blur: Some(Blur::default()),
+            image_score: ImageScore::MaxOfMap,
+            normalization: ScoreNormalization::None,
+        }
+    }
+}
+
+/// The largest standard deviation of the blur: far more would blur any map to a constant.
+const MAX_SIGMA: f64 = 1000.0;
+
+impl ScoringConfig {
+    pub(crate) fn validate(&self) -> Result<()> {
+        self.normalization.validate()?;
+        match self.blur {
+            Some(Blur { sigma, .. }) if !(sigma > 0.0 && sigma <= MAX_SIGMA) => {
+                let reason = format!("must be above 0 and at most {MAX_SIGMA} pixels, got {sigma}");
+                Err(Error::config("blur", reason))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The anomaly map of an image and its score.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoredMap {
+    /// The map, in the network's input size.
+    pub map: AnomalyMap,
+    /// The image's score: a distance, not squared, at least 0 with bilinear upsampling, larger for
+    /// stranger images. Not normalised.
+    pub image_score: f32,
+}
+
+/// Makes anomaly maps and image scores from distances (paper, sections III.C and IV.A).
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use padim::{AnomalyScorer, ScoringConfig};
+///
+/// let scorer = AnomalyScorer::new(ScoringConfig::default())?;
+/// let distances = Tensor::ones([1, 56, 56], &Device::flex());
+/// let scored = scorer.score(distances, [224, 224])?;
+/// assert_eq!(scored[0].map.size(), [224, 224]);
+/// assert!((scored[0].image_score - 1.0).abs() < 1e-6);
+/// # Ok::<(), padim::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnomalyScorer {
+    config: ScoringConfig,
+}
+
+impl AnomalyScorer {
+    /// Checks the configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for a blur or a normalisation that cannot be.
+    pub fn new(config: ScoringConfig) -> Result<Self> {
+        config.validate()?;
+        Ok(Self { config })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ScoringConfig {
+        &self.config
+    }
+
+    /// Makes maps of `size` `[height, width]`, the network's input size in pixels.
+    ///
+    /// # Shapes
+    ///
+    /// `distances`: `[batch, grid_height, grid_width]`; the result: one map an image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`] for an empty grid or size, [`Error::NotFinite`] for distances that
+    /// are not numbers.
+    pub fn score(&self, distances: Tensor<3>, size: [usize; 2]) -> Result<Vec<ScoredMap>> {
+        let [batch, height, width] = distances.dims();
+        if [batch, height, width, size[0], size[1]].contains(&0) {
+            let expected = "[batch, grid_height, grid_width] and a map size, none of them 0";
+            return Err(Error::shape("distances", expected, ([batch, height, width], size)));
+        }
+        // Enlarging and blurring are both linear along each axis, so one pass does both.
+        let enlarge = [self.enlarging(height, size[0]), self.enlarging(width, size[1])];
+        let smooth = self.config.blur.map(|blur| {
+            let blurred = |axis: usize| {
+                enlarge[axis].then(&Taps::gaussian(blur.sigma, blur.border, size[axis]))
+            };
+            [blurred(0), blurred(1)]
+        });
+        let final_taps = smooth.as_ref().unwrap_or(&enlarge);
+        to_host(distances)?
+            .par_chunks_exact(height * width)
+            .map(|grid| {
+                let values = resample(grid, &final_taps[0], &final_taps[1]);
+                let map = AnomalyMap::new(size, values)?;
+                let image_score = match self.config.image_score {
+                    ImageScore::MaxBeforeBlur if smooth.is_some() => {
+                        max(&resample(grid, &enlarge[0], &enlarge[1]))
+                    }
+                    _ => map.max(),
+                };
+                Ok(ScoredMap { map, image_score })
+            })
+            .collect()
+    }
+
+    fn enlarging(&self, from: usize, to: usize) -> Taps {
+        let filter = match self.config.upsampling {
+            Upsampling::Bilinear => Filter::Bilinear,
+            Upsampling::Bicubic => Filter::Bicubic,
+        };
+        Taps::interpolating(filter, from, to)
+    }
+}
+
+fn max(values: &[f32]) -> f32 {
+    values.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::to_device;
+    use burn::tensor::Device;
+
+    #[test]
+    fn the_maximum_before_the_blur_is_higher() {
+        let mut grid = vec![0.0; 64];
+        grid[27] = 5.0;
+        let score = |image_score| {
+            let config = ScoringConfig { image_score, ..ScoringConfig::default() };
+            let distances = to_device(grid.clone(), [1, 8, 8], &Device::flex());
+            AnomalyScorer::new(config).unwrap().score(distances, [32, 32]).unwrap().remove(0)
+        };
+        let (sharp, smooth) = (score(ImageScore::MaxBeforeBlur), score(ImageScore::MaxOfMap));
+        assert_eq!(sharp.map, smooth.map);
+        assert_eq!(smooth.image_score, smooth.map.max());
+        assert!(sharp.image_score > 3.0 && smooth.image_score < 1.0);
+    }
+
+    #[test]
+    fn impossible_settings_and_distances_are_refused() {
+        for sigma in [0.0, -1.0, f64::NAN, 1e9] {
+            let blur = Some(Blur { sigma, ..Blur::default() });
+            assert!(AnomalyScorer::new(ScoringConfig { blur, ..ScoringConfig::default() }).is_err());
+        }
+        let scorer = AnomalyScorer::new(ScoringConfig::default()).unwrap();
+        let nan = to_device(vec![f32::NAN], [1, 1, 1], &Device::flex());
+        assert!(matches!(scorer.score(nan, [4, 4]), Err(Error::NotFinite { .. })));
+        let one = to_device(vec![1.0], [1, 1, 1], &Device::flex());
+        assert!(matches!(scorer.score(one, [0, 4]), Err(Error::ShapeMismatch { .. })));
+    }
+}
