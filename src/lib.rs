@@ -3,10 +3,13 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 //! padim
 mod backbone;
+mod detector;
 mod embedding;
 mod error;
+mod files;
 mod gaussian;
 mod host;
+mod persistence;
 mod preprocess;
 mod resample;
 mod scoring;
@@ -18,3 +21,4 @@ pub use gaussian::{CovarianceDivisor, GaussianConfig, GaussianEstimator, Gaussia
 pub use preprocess::{ImageGeometry, Normalization, PreprocessConfig, PreprocessedImage, Preprocessor, Resize, ResizeArithmetic, SixteenBitGrey, decode_file, to_rgb8};
 pub use resample::{Border, Filter};
 pub use scoring::{AnomalyMap, AnomalyScorer, Blur, ImageScore, ScoreNormalization, ScoredMap, ScoringConfig, Upsampling};
+pub use detector::{Detector, FitProgress, FitStage, ImageInput, Padim, PadimConfig, Prediction};

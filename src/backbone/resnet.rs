@@ -125,6 +125,17 @@ impl ResNetConfig {
         self.layers.iter().map(info).collect()
     }
 
+    /// The names and shapes `[channels_out, channels_in, kernel_height, kernel_width]` of all
+    /// convolutions, in the order of [`FoldedParameters`](super::FoldedParameters).
+    pub(crate) fn convolutions(&self) -> Vec<(String, [usize; 4])> {
+        let (stem, stages) = self.plan();
+        let blocks = stages.into_iter().flatten();
+        std::iter::once(stem)
+            .chain(blocks.flat_map(|block| block.branch.into_iter().chain(block.downsample)))
+            .map(|site| (site.name, site.shape))
+            .collect()
+    }
+
     /// Every convolution of the network up to its last given layer.
     fn plan(&self) -> (Site, Vec<Vec<BlockPlan>>) {
         let stem = Site::new("conv1", "bn1", [self.stem_channels, 3, 7, 7], 2);

@@ -1,0 +1,118 @@
+//! Every setting that decides a score.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Blur, Border, ChannelSelection, Error, Filter, GaussianConfig, ImageScore, PreprocessConfig,
+    Resize, ResizeArithmetic, Result, ScoreNormalization, ScoringConfig, SixteenBitGrey, Upsampling,
+};
+
+/// All settings of PaDiM but the backbone and its layers. Stored with every detector.
+///
+/// The default agrees with the common implementation in Python (xiahaifeng), with bilinear resizing;
+/// [`paper`](Self::paper), [`xiahaifeng`](Self::xiahaifeng) and [`anomalib`](Self::anomalib) are the
+/// settings of the sources that they are named after.
+///
+/// ```
+/// use padim::{ChannelSelection, PadimConfig};
+///
+/// let config = PadimConfig { channels: ChannelSelection::random(550, 1024), ..PadimConfig::paper() };
+/// config.validate()?;
+/// # Ok::<(), padim::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PadimConfig {
+    /// How images become network input. Default: short side to 256, centre crop of 224, bilinear
+    /// (paper: 256x256, crop 224, bicubic).
+    pub preprocess: PreprocessConfig,
+    /// Which channels are kept. Default: 100 at random with seed 1024 (paper: 100 for ResNet18, 550
+    /// for Wide-ResNet-50-2).
+    pub channels: ChannelSelection,
+    /// How the Gaussians are estimated. Default: epsilon 0.01, divisor `N - 1` (paper: the same).
+    pub gaussian: GaussianConfig,
+    /// How maps and scores are made. Default: bilinear, Gaussian blur of sigma 4, maximum (paper:
+    /// bicubic, the rest the same).
+    pub scoring: ScoringConfig,
+    /// How many images go through the network at once. Default: 8. It trades memory for speed and
+    /// has no part in the method.
+    pub batch_size: usize,
+}
+
+impl Default for PadimConfig {
+    fn default() -> Self {
+        Self {
+            preprocess: PreprocessConfig::default(),
+            channels: ChannelSelection::random(100, 1024),
+            gaussian: GaussianConfig::default(),
+            scoring: ScoringConfig::default(),
+            batch_size: 8,
+        }
+    }
+}
+
+impl PadimConfig {
+    /// The paper's settings (Defard et al. 2020) for MVTec AD.
+    pub fn paper() -> Self {
+        Self {
+            preprocess: PreprocessConfig {
+                resize: Resize::square(256),
+                filter: Filter::Bicubic,
+                ..PreprocessConfig::default()
+            },
+            scoring: ScoringConfig { upsampling: Upsampling::Bicubic, ..ScoringConfig::default() },
+            ..Self::default()
+        }
+    }
+
+    /// The settings of xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master. It also brings
+    /// the scores of a test set to `[0, 1]`, see [`ScoreNormalization::MinMax`].
+    pub fn xiahaifeng() -> Self {
+        Self {
+            preprocess: PreprocessConfig {
+                filter: Filter::Lanczos,
+                sixteen_bit_grey: SixteenBitGrey::ClipAt255,
+                ..PreprocessConfig::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// The settings of anomalib 2.7. It draws its channels with an arbitrary seed of torch, here 0,
+    /// and normalises scores, see [`ScoreNormalization::AroundThreshold`].
+    pub fn anomalib() -> Self {
+        Self {
+            preprocess: PreprocessConfig {
+                resize: Resize::square(256),
+                crop: None,
+                filter: Filter::Bilinear,
+                arithmetic: ResizeArithmetic::Float { antialias: true },
+                ..PreprocessConfig::default()
+            },
+            channels: ChannelSelection::RandomTorch { count: 100, seed: 0 },
+            gaussian: GaussianConfig { epsilon: 0.01001, ..GaussianConfig::default() },
+            scoring: ScoringConfig {
+                upsampling: Upsampling::Bilinear,
+                blur: Some(Blur { sigma: 4.0, border: Border::EdgeNotRepeated }),
+                image_score: ImageScore::MaxOfMap,
+                normalization: ScoreNormalization::None,
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Checks all settings that can be checked without a backbone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] names the first setting that cannot be, and why.
+    pub fn validate(&self) -> Result<()> {
+        self.preprocess.validate()?;
+        self.gaussian.validate()?;
+        self.scoring.validate()?;
+        if self.batch_size == 0 || self.batch_size > 4096 {
+            let reason = format!("must be in 1..=4096 images, got {}", self.batch_size);
+            return Err(Error::config("batch_size", reason));
+        }
+        Ok(())
+    }
+}

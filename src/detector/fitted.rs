@@ -1,0 +1,217 @@
+//! The fitted detector and what it says of an image.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+
+use super::input::{Batches, ImageInput, Item, Prepared, stack};
+use super::PadimConfig;
+use crate::preprocess::ImageGeometry;
+use crate::{
+    AnomalyMap, AnomalyScorer, Backbone, Fingerprint, GaussianModel, PatchEmbedder, Preprocessor,
+    Result, ScoreNormalization, ScoredMap,
+};
+
+/// What a detector says of an image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// The image's score: a Mahalanobis distance, not squared. Larger is stranger.
+    pub image_score: f32,
+    /// The same after the detector's [`ScoreNormalization`]; without one, equal to `image_score`.
+    pub normalized_score: f32,
+    /// A score for every pixel of the network's input, that is of the image after resize and crop.
+    pub anomaly_map: AnomalyMap,
+    /// How the network's input relates to the original image.
+    pub geometry: ImageGeometry,
+}
+
+impl Prediction {
+    /// The anomaly map in the original image's size, resize and crop undone. Pixels that the crop
+    /// had cut away were never looked at and are 0.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AnomalyMap::new`], which a map from a detector does not meet.
+    pub fn map_in_original(&self) -> Result<AnomalyMap> {
+        let values = self.geometry.map_to_original(self.anomaly_map.values(), 0.0);
+        AnomalyMap::new(self.geometry.original_size(), values)
+    }
+}
+
+/// PaDiM after it has seen good images: scores new ones.
+///
+/// It is immutable and can be used from many threads at once. A score depends on nothing but the
+/// image and what is saved with the detector.
+#[derive(Debug, Clone)]
+pub struct Detector {
+    pub(crate) config: PadimConfig,
+    pub(crate) backbone: Arc<dyn Backbone>,
+    pub(crate) preprocessor: Preprocessor,
+    pub(crate) embedder: PatchEmbedder,
+    pub(crate) model: GaussianModel,
+    pub(crate) scorer: AnomalyScorer,
+    pub(crate) input_size: [usize; 2],
+}
+
+impl Detector {
+    /// The settings with which it was fitted.
+    pub fn config(&self) -> &PadimConfig {
+        &self.config
+    }
+
+    /// The fitted Gaussians.
+    pub fn model(&self) -> &GaussianModel {
+        &self.model
+    }
+
+    /// The channels that make up an embedding.
+    pub fn channel_indices(&self) -> &[usize] {
+        self.embedder.indices()
+    }
+
+    /// The fingerprint of the backbone's weights.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.backbone.fingerprint()
+    }
+
+    /// Resizes, crops and normalises images as this detector does.
+    pub fn preprocessor(&self) -> &Preprocessor {
+        &self.preprocessor
+    }
+
+    /// The network's input size `[height, width]` in pixels.
+    pub fn input_size(&self) -> [usize; 2] {
+        self.input_size
+    }
+
+    /// The same detector with another normalisation of image scores, which is saved with it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) if the normalisation divides by zero.
+    pub fn with_normalization(mut self, normalization: ScoreNormalization) -> Result<Self> {
+        self.config.scoring.normalization = normalization;
+        self.scorer = AnomalyScorer::new(self.config.scoring.clone())?;
+        Ok(self)
+    }
+
+    /// Scores one image.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with the image: [`Error::Io`](crate::Error::Io),
+    /// [`Error::Decode`](crate::Error::Decode), [`Error::UnusableImage`](crate::Error::UnusableImage)
+    /// or [`Error::NotFinite`](crate::Error::NotFinite).
+    pub fn predict(&self, image: impl Into<ImageInput>) -> Result<Prediction> {
+        match self.predict_iter([image]).next() {
+            Some(prediction) => prediction,
+            None => Err(crate::Error::TooFewImages { count: 0 }),
+        }
+    }
+
+    /// Scores images, in their order.
+    ///
+    /// # Errors
+    ///
+    /// That of the first image that cannot be scored.
+    pub fn predict_batch<I>(&self, images: I) -> Result<Vec<Prediction>>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        self.predict_iter(images).collect()
+    }
+
+    /// Scores images as they are asked for, in batches of the configured size and in their order.
+    /// The next batch is decoded while one is scored. An image that cannot be scored gives its error
+    /// and does not stop the others.
+    pub fn predict_iter<I>(&self, images: I) -> impl Iterator<Item = Result<Prediction>>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        let images = images.into_iter();
+        let mut batches = Batches::new(images, &self.preprocessor, self.config.batch_size);
+        std::iter::from_fn(move || batches.advance(|batch| self.predict_items(batch))).flatten()
+    }
+
+    /// Scores network input that is ready.
+    ///
+    /// # Shapes
+    ///
+    /// `images`: `[batch, 3, height, width]`, normalised RGB of the detector's
+    /// [`input_size`](Self::input_size).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) for another shape,
+    /// [`Error::NotFinite`](crate::Error::NotFinite) for values that are not numbers.
+    pub fn predict_tensor(&self, images: Tensor<4>) -> Result<Vec<Prediction>> {
+        let [_, _, height, width] = images.dims();
+        let geometry = ImageGeometry::identity([height, width]);
+        let scored = self.score(images.to_device(&self.backbone.device()))?;
+        Ok(scored.into_iter().map(|scored| self.prediction(scored, geometry)).collect())
+    }
+
+    /// The predictions of a batch, one an item.
+    fn predict_items(&self, batch: Vec<Item>) -> Vec<Result<Prediction>> {
+        let mut results: Vec<Option<Result<Prediction>>> = Vec::with_capacity(batch.len());
+        let mut usable = Vec::with_capacity(batch.len());
+        for Item { name, prepared } in batch {
+            let checked = prepared.and_then(|image| {
+                image.require_size(self.input_size, &name)?;
+                Ok(image)
+            });
+            match checked {
+                Ok(image) => {
+                    usable.push(image);
+                    results.push(None);
+                }
+                Err(error) => results.push(Some(Err(error))),
+            }
+        }
+        let mut predictions = self.predict_prepared(usable).into_iter();
+        let filled = results.into_iter().map(|result| result.or_else(|| predictions.next()));
+        filled.flatten().collect()
+    }
+
+    fn predict_prepared(&self, images: Vec<Prepared>) -> Vec<Result<Prediction>> {
+        if images.is_empty() {
+            return Vec::new();
+        }
+        let geometries: Vec<ImageGeometry> = images.iter().map(Prepared::geometry).collect();
+        let tensor = stack(images, self.input_size, &self.backbone.device());
+        let count = geometries.len();
+        match self.score(tensor.clone()) {
+            Ok(scored) => scored
+                .into_iter()
+                .zip(geometries)
+                .map(|(scored, geometry)| Ok(self.prediction(scored, geometry)))
+                .collect(),
+            // One bad image must not take the others of its batch with it.
+            Err(_) if count > 1 => (0..count)
+                .zip(geometries)
+                .map(|(i, geometry)| {
+                    let scored = self.score(tensor.clone().narrow(0, i, 1))?;
+                    match scored.into_iter().next() {
+                        Some(scored) => Ok(self.prediction(scored, geometry)),
+                        None => Err(crate::Error::shape("scores", "one map", "none")),
+                    }
+                })
+                .collect(),
+            Err(error) => vec![Err(error)],
+        }
+    }
+
+    fn score(&self, images: Tensor<4>) -> Result<Vec<ScoredMap>> {
+        let [_, _, height, width] = images.dims();
+        let embedding = self.embedder.embed(&self.backbone.forward(images)?)?;
+        self.scorer.score(self.model.mahalanobis_distance(embedding)?, [height, width])
+    }
+
+    fn prediction(&self, scored: ScoredMap, geometry: ImageGeometry) -> Prediction {
+        let ScoredMap { map, image_score } = scored;
+        let normalized_score = self.config.scoring.normalization.apply(image_score);
+        Prediction { image_score, normalized_score, anomaly_map: map, geometry }
+    }
+}

@@ -1,0 +1,206 @@
+//! Images on their way to the network: whatever they come as, decoded while the network works.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor};
+use image::{DynamicImage, RgbImage};
+use rayon::prelude::*;
+
+use crate::host::to_device;
+use crate::preprocess::{ImageGeometry, PreprocessedImage, Preprocessor, decode_file};
+use crate::{Error, Result};
+
+/// An image to fit or to predict: a file, a decoded image, or a tensor.
+#[derive(Debug, Clone)]
+pub enum ImageInput {
+    /// A PNG, JPEG, BMP, TIFF or WebP file.
+    Path(PathBuf),
+    /// A decoded image of any kind and size.
+    Image(DynamicImage),
+    /// Network input that is ready: normalised RGB `[3, height, width]`. Preprocessing is left out.
+    Tensor(Tensor<3>),
+}
+
+impl From<PathBuf> for ImageInput {
+    fn from(path: PathBuf) -> Self {
+        Self::Path(path)
+    }
+}
+
+impl From<&PathBuf> for ImageInput {
+    fn from(path: &PathBuf) -> Self {
+        Self::Path(path.clone())
+    }
+}
+
+impl From<&Path> for ImageInput {
+    fn from(path: &Path) -> Self {
+        Self::Path(path.to_owned())
+    }
+}
+
+impl From<&str> for ImageInput {
+    fn from(path: &str) -> Self {
+        Self::Path(path.into())
+    }
+}
+
+impl From<DynamicImage> for ImageInput {
+    fn from(image: DynamicImage) -> Self {
+        Self::Image(image)
+    }
+}
+
+impl From<RgbImage> for ImageInput {
+    fn from(image: RgbImage) -> Self {
+        Self::Image(image.into())
+    }
+}
+
+impl From<Tensor<3>> for ImageInput {
+    fn from(tensor: Tensor<3>) -> Self {
+        Self::Tensor(tensor)
+    }
+}
+
+/// An image that is ready for the network, or why it is not.
+pub(super) struct Item {
+    /// The path, or the number of the image.
+    pub name: String,
+    pub prepared: Result<Prepared>,
+}
+
+pub(super) enum Prepared {
+    Pixels(PreprocessedImage),
+    Tensor(Tensor<3>, ImageGeometry),
+}
+
+impl Prepared {
+    fn new(input: ImageInput, name: &str, preprocessor: &Preprocessor) -> Result<Self> {
+        let image = match input {
+            ImageInput::Path(path) => decode_file(path)?,
+            ImageInput::Image(image) => image,
+            ImageInput::Tensor(tensor) => {
+                let [channels, height, width] = tensor.dims();
+                if channels != 3 || height == 0 || width == 0 {
+                    let expected = "[3, height, width], none of them 0";
+                    return Err(Error::shape("image tensor", expected, tensor.dims()));
+                }
+                return Ok(Self::Tensor(tensor, ImageGeometry::identity([height, width])));
+            }
+        };
+        preprocessor.process(&image).map(Self::Pixels).map_err(|error| match error {
+            Error::UnusableImage { reason, .. } => {
+                Error::UnusableImage { name: name.to_owned(), reason }
+            }
+            other => other,
+        })
+    }
+
+    pub fn geometry(&self) -> ImageGeometry {
+        match self {
+            Self::Pixels(image) => image.geometry,
+            Self::Tensor(_, geometry) => *geometry,
+        }
+    }
+
+    /// Checks that the image has the network input size of the others.
+    pub fn require_size(&self, expected: [usize; 2], name: &str) -> Result<()> {
+        let actual = self.geometry().input_size();
+        if actual == expected {
+            return Ok(());
+        }
+        Err(Error::UnusableImage {
+            name: name.to_owned(),
+            reason: format!(
+                "it becomes {actual:?} pixels (height, width) for the network, which was fitted \
+                 with {expected:?}; use a crop, or resize to an exact size"
+            ),
+        })
+    }
+}
+
+/// One tensor `[batch, 3, height, width]` of images of one size.
+pub(super) fn stack(images: Vec<Prepared>, size: [usize; 2], device: &Device) -> Tensor<4> {
+    let shape = [images.len(), 3, size[0], size[1]];
+    let all_pixels = images.iter().all(|image| matches!(image, Prepared::Pixels(_)));
+    if all_pixels {
+        let mut values = Vec::with_capacity(shape.iter().product());
+        for image in images {
+            if let Prepared::Pixels(image) = image {
+                values.extend(image.values);
+            }
+        }
+        return to_device(values, shape, device);
+    }
+    let single = |image| match image {
+        Prepared::Pixels(image) => to_device(image.values, [1, 3, size[0], size[1]], device),
+        Prepared::Tensor(tensor, _) => tensor.to_device(device).unsqueeze(),
+    };
+    Tensor::cat(images.into_iter().map(single).collect(), 0)
+}
+
+/// Cuts a stream of images into batches and prepares the next one while the last is worked on, so
+/// that at most two are in memory.
+pub(super) struct Batches<'a, I> {
+    inputs: I,
+    preprocessor: &'a Preprocessor,
+    batch_size: usize,
+    count: usize,
+    ready: Option<Vec<Item>>,
+}
+
+impl<'a, I> Batches<'a, I>
+where
+    I: Iterator,
+    I::Item: Into<ImageInput>,
+{
+    pub fn new(inputs: I, preprocessor: &'a Preprocessor, batch_size: usize) -> Self {
+        Self { inputs, preprocessor, batch_size, count: 0, ready: None }
+    }
+
+    /// Does `work` on the next batch, if there is one.
+    pub fn advance<R>(&mut self, work: impl FnOnce(Vec<Item>) -> R) -> Option<R> {
+        let current = match self.ready.take() {
+            Some(ready) => ready,
+            None => prepare(self.take(), self.preprocessor),
+        };
+        if current.is_empty() {
+            return None;
+        }
+        let upcoming = self.take();
+        let mut prepared = Vec::new();
+        let preprocessor = self.preprocessor;
+        // The network runs on the calling thread, where a GPU backend expects it.
+        let result = rayon::in_place_scope(|scope| {
+            scope.spawn(|_| prepared = prepare(upcoming, preprocessor));
+            work(current)
+        });
+        self.ready = Some(prepared);
+        Some(result)
+    }
+
+    fn take(&mut self) -> Vec<(String, ImageInput)> {
+        let first = self.count;
+        let inputs = self.inputs.by_ref().take(self.batch_size).map(Into::into);
+        let named: Vec<(String, ImageInput)> = inputs
+            .zip(first..)
+            .map(|(input, number)| match &input {
+                ImageInput::Path(path) => (path.display().to_string(), input),
+                _ => (format!("number {number}"), input),
+            })
+            .collect();
+        self.count += named.len();
+        named
+    }
+}
+
+fn prepare(inputs: Vec<(String, ImageInput)>, preprocessor: &Preprocessor) -> Vec<Item> {
+    inputs
+        .into_par_iter()
+        .map(|(name, input)| {
+            let prepared = Prepared::new(input, &name, preprocessor);
+            Item { name, prepared }
+        })
+        .collect()
+}

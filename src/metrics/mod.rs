@@ -1,0 +1,69 @@
+//! How well scores separate defective from good: AUROC, AUPRO and the best F1.
+//!
+//! All values are exact, with no binning of scores. Memory is nevertheless bounded by the number of
+//! defective pixels: a curve can only rise at the score of a defective pixel, so only those are
+//! sorted, and the many normal pixels are counted between them as they stream by.
+
+mod f1;
+mod pro;
+mod regions;
+mod roc;
+
+pub use f1::{F1Max, image_f1_max, pixel_f1_max};
+pub use pro::{DEFAULT_FPR_LIMIT, aupro};
+pub use regions::{Regions, connected_regions};
+pub use roc::{image_auroc, pixel_auroc};
+
+use crate::{Error, Result};
+
+/// The scores of an image's pixels and which of them are truly defective.
+#[derive(Debug, Clone, Copy)]
+pub struct PixelScores<'a> {
+    scores: &'a [f32],
+    truth: &'a [bool],
+    size: [usize; 2],
+}
+
+impl<'a> PixelScores<'a> {
+    /// Row-major scores and truth of an image of `size` `[height, width]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`] if there are not `height * width` of each, [`Error::NotFinite`] if a
+    /// score is NaN or infinite.
+    pub fn new(scores: &'a [f32], truth: &'a [bool], size: [usize; 2]) -> Result<Self> {
+        check_size("pixel scores", scores.len(), size)?;
+        check_size("ground truth", truth.len(), size)?;
+        check_finite("the pixel scores", scores)?;
+        Ok(Self { scores, truth, size })
+    }
+
+    /// The image scores of a data set, as though they were the pixels of a single image: the
+    /// metrics of images are those of pixels.
+    fn of_images(scores: &'a [f32], defective: &'a [bool]) -> Result<Self> {
+        if scores.len() != defective.len() {
+            let expected = format!("{} labels, one for each score", scores.len());
+            return Err(Error::shape("image labels", expected, defective.len()));
+        }
+        check_finite("the image scores", scores)?;
+        Ok(Self { scores, truth: defective, size: [1, scores.len()] })
+    }
+}
+
+fn check_size(what: &'static str, len: usize, size: [usize; 2]) -> Result<()> {
+    if size[0].checked_mul(size[1]) == Some(len) {
+        return Ok(());
+    }
+    Err(Error::shape(what, format!("{size:?} pixels (height, width)"), len))
+}
+
+fn check_finite(what: &str, scores: &[f32]) -> Result<()> {
+    if scores.iter().all(|s| s.is_finite()) {
+        return Ok(());
+    }
+    Err(Error::NotFinite { what: what.into() })
+}
+
+fn undefined(metric: &'static str, reason: &str) -> Error {
+    Error::UndefinedMetric { metric, reason: reason.into() }
+}

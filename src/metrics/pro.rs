@@ -1,0 +1,186 @@
+//! The area under the per-region overlap curve.
+
+use rayon::prelude::*;
+
+use super::regions::connected_regions;
+use super::roc::{NormalCounts, key};
+use super::{PixelScores, undefined};
+use crate::{Error, Result};
+
+/// Up to which false positive rate the literature integrates (Bergmann et al. 2021): beyond it, a
+/// segmentation is useless anyway.
+pub const DEFAULT_FPR_LIMIT: f64 = 0.3;
+
+/// How well pixel scores cover each defect: the mean, over the 8-connected defective regions of all
+/// images, of the part of a region that is found, averaged over the thresholds of equal steps in
+/// false positive rate (over the normal pixels of all images) from zero to `fpr_limit`. A small
+/// region counts as much as a large one, other than in [`pixel_auroc`](super::pixel_auroc).
+///
+/// The curve has a point for every distinct score and is linear in between, also up to the limit.
+///
+/// # Errors
+///
+/// [`Error::InvalidConfig`] if the limit is not in `(0, 1]`, [`Error::UndefinedMetric`] unless there
+/// are both defective and normal pixels.
+pub fn aupro(images: &[PixelScores], fpr_limit: f64) -> Result<f64> {
+    if !(fpr_limit > 0.0 && fpr_limit <= 1.0) {
+        let reason = format!("must be above 0 and at most 1, is {fpr_limit}");
+        return Err(Error::config("fpr_limit", reason));
+    }
+    let of_images: Vec<_> = images.par_iter().map(|i| region_pixels(*i)).collect::<Result<_>>()?;
+    let regions: usize = of_images.iter().map(|i| i.0).sum();
+    if regions == 0 {
+        return Err(undefined("AUPRO", "there is no defective region"));
+    }
+    let mut pixels: Vec<_> = of_images.into_iter().flat_map(|i| i.1).collect();
+    pixels.par_sort_unstable();
+
+    let groups = || pixels.chunk_by(|a, b| a.0 == b.0);
+    let keys: Vec<u32> = groups().map(|g| g[0].0).collect();
+    let counts = NormalCounts::new(images, &keys);
+    let normal: u64 = counts.below(keys.len())
+        + (0..keys.len()).map(|i| counts.below(i) + counts.tied(i)).sum::<u64>();
+    if normal == 0 {
+        return Err(undefined("AUPRO", "there is no normal pixel"));
+    }
+
+    // From the highest score down. Between scores of defective pixels only the false positive rate
+    // grows; on one of them, all its pixels come at once, which is a slanted line.
+    let mut curve = Curve { limit: fpr_limit * normal as f64, x: 0, y: 0.0, area: 0.0 };
+    curve.line(counts.below(keys.len()), 0.0);
+    for (i, group) in (0..keys.len()).rev().zip(groups().rev()) {
+        curve.line(counts.tied(i), group.iter().map(|(_, area)| 1.0 / *area as f64).sum());
+        curve.line(counts.below(i), 0.0);
+    }
+    // Rounding in the sum of overlaps could lift a perfect score above one.
+    Ok((curve.area / (curve.limit * regions as f64)).min(1.0))
+}
+
+/// How many regions an image has, and for each of its defective pixels the score's key and the area
+/// of the region.
+fn region_pixels(image: PixelScores) -> Result<(usize, Vec<(u32, usize)>)> {
+    if !image.truth.contains(&true) {
+        return Ok((0, Vec::new()));
+    }
+    let regions = connected_regions(image.truth, image.size)?;
+    let pixels = image.scores.iter().zip(regions.labels());
+    let pixels = pixels.filter_map(|(s, label)| regions.area(*label).map(|a| (key(*s), a)));
+    Ok((regions.areas().len(), pixels.collect()))
+}
+
+/// A rising curve of found regions over false positives, and the area below it up to a limit.
+struct Curve {
+    limit: f64,
+    x: u64,
+    y: f64,
+    area: f64,
+}
+
+impl Curve {
+    fn line(&mut self, dx: u64, dy: f64) {
+        let width = (self.limit - self.x as f64).clamp(0.0, dx as f64);
+        if width > 0.0 {
+            self.area += width * (self.y + 0.5 * dy * width / dx as f64);
+        }
+        self.x += dx;
+        self.y += dy;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn one(scores: &[f32], truth: &[bool], size: [usize; 2], limit: f64) -> Result<f64> {
+        aupro(&[PixelScores::new(scores, truth, size)?], limit)
+    }
+
+    #[test]
+    fn edge_cases() {
+        let undefined = |r| matches!(r, Err(Error::UndefinedMetric { .. }));
+        assert!(undefined(aupro(&[], 0.3)));
+        assert!(undefined(one(&[], &[], [0, 0], 0.3)));
+        assert!(undefined(one(&[1.0], &[true], [1, 1], 0.3)));
+        assert!(undefined(one(&[1.0], &[false], [1, 1], 0.3)));
+        for limit in [0.0, -0.1, 1.1, f64::NAN] {
+            let result = one(&[1.0, 2.0], &[true, false], [1, 2], limit);
+            assert!(matches!(result, Err(Error::InvalidConfig { field: "fpr_limit", .. })));
+        }
+        assert_eq!(one(&[-1.0, -2.0], &[true, false], [1, 2], 0.3).unwrap(), 1.0);
+        assert_eq!(one(&[-2.0, -1.0], &[true, false], [1, 2], 1.0).unwrap(), 0.0);
+        let tied = one(&[0.0, -0.0], &[true, false], [1, 2], 0.3).unwrap();
+        assert!((tied - 0.15).abs() < 1e-15);
+    }
+
+    #[test]
+    fn small_regions_count_as_much_as_large_ones() {
+        let truth = [true, true, true, true, false, true];
+        let scores = [9.0, 9.0, 9.0, 9.0, 5.0, 1.0];
+        assert_eq!(one(&scores, &truth, [1, 6], 1.0).unwrap(), 0.5);
+    }
+
+    /// By predicting the masks anew at every distinct score.
+    fn naive(images: &[(Vec<f32>, Vec<bool>)], size: [usize; 2], limit: f64) -> Option<f64> {
+        let mut thresholds: Vec<f32> = images.iter().flat_map(|i| i.0.clone()).collect();
+        thresholds.sort_by(|a, b| b.total_cmp(a));
+        let regions: Vec<_> =
+            images.iter().map(|i| connected_regions(&i.1, size).unwrap()).collect();
+        let (mut last, mut area) = ((0.0, 0.0), 0.0);
+        for t in thresholds {
+            let (mut false_positives, mut normal, mut overlaps) = (0.0, 0.0, Vec::new());
+            for ((scores, truth), regions) in images.iter().zip(&regions) {
+                normal += truth.iter().filter(|t| !**t).count() as f64;
+                false_positives += scores
+                    .iter()
+                    .zip(truth)
+                    .filter(|(s, defective)| !**defective && **s >= t)
+                    .count() as f64;
+                for label in 1..=regions.areas().len() as u32 {
+                    let inside = scores.iter().zip(regions.labels()).filter(|(_, l)| **l == label);
+                    let found = inside.clone().filter(|(s, _)| **s >= t).count();
+                    overlaps.push(found as f64 / inside.count() as f64);
+                }
+            }
+            if normal == 0.0 || overlaps.is_empty() {
+                return None;
+            }
+            let mut next: (f64, f64) =
+                (false_positives / normal, overlaps.iter().sum::<f64>() / overlaps.len() as f64);
+            let end = next;
+            if next.0 > limit && last.0 < limit {
+                let part = (limit - last.0) / (next.0 - last.0);
+                next = (limit, last.1 + part * (next.1 - last.1));
+            }
+            if next.0 <= limit {
+                area += (next.0 - last.0) * (next.1 + last.1) / 2.0;
+            }
+            last = end;
+        }
+        Some(area / limit)
+    }
+
+    proptest! {
+        #[test]
+        fn as_by_every_threshold(
+            size in [1usize..7, 1usize..7],
+            levels in 1u8..9,
+            pixels in prop::collection::vec((any::<u8>(), 0u8..3), 72),
+            limit in prop_oneof![Just(1.0), Just(0.3), 0.01f64..1.0],
+        ) {
+            let area = size[0] * size[1];
+            let images: Vec<(Vec<f32>, Vec<bool>)> = pixels[..2 * area]
+                .chunks(area)
+                .map(|c| c.iter().map(|(s, t)| (f32::from(s % (1 << (levels - 1))) - 3.0, *t == 0)).unzip())
+                .collect();
+            let scored: Vec<_> =
+                images.iter().map(|(s, t)| PixelScores::new(s, t, size).unwrap()).collect();
+            match (naive(&images, size, limit), aupro(&scored, limit)) {
+                (Some(expected), Ok(actual)) => prop_assert!((expected - actual).abs() < 1e-9),
+                (None, Err(Error::UndefinedMetric { .. })) => {}
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What the types promise.
+
+use padim::*;
+
+fn shared<T: Send + Sync>() {}
+
+#[test]
+fn public_types_cross_threads() {
+    shared::<Padim>();
+    shared::<Detector>();
+    shared::<Prediction>();
+    shared::<PadimConfig>();
+    shared::<ImageInput>();
+    shared::<ResNet>();
+    shared::<FeatureMaps>();
+    shared::<PatchEmbedder>();
+    shared::<GaussianEstimator>();
+    shared::<GaussianModel>();
+    shared::<AnomalyScorer>();
+    shared::<AnomalyMap>();
+    shared::<Preprocessor>();
+    shared::<Error>();
+    shared::<Box<dyn Backbone>>();
+}
+
+#[test]
+fn presets_are_valid_and_differ() {
+    let presets = [
+        PadimConfig::default(),
+        PadimConfig::paper(),
+        PadimConfig::xiahaifeng(),
+        PadimConfig::anomalib(),
+    ];
+    for (i, preset) in presets.iter().enumerate() {
+        preset.validate().unwrap();
+        assert!(!presets[..i].contains(preset));
+    }
+}

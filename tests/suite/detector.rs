@@ -1,0 +1,214 @@
+//! Fitting and predicting: every kind of input, every kind of mistake.
+
+use image::{DynamicImage, Rgb, RgbImage};
+use padim::*;
+
+use crate::{devices, tensor};
+
+pub fn good(i: u32) -> RgbImage {
+    RgbImage::from_fn(70, 56, |x, y| {
+        Rgb([(x * 3 + i * 5) as u8, (y * 4) as u8, ((x ^ y) * 2 + i * 3) as u8])
+    })
+}
+
+pub fn defective() -> RgbImage {
+    let mut image = good(2);
+    for (x, y) in (20..36).flat_map(|x| (24..40).map(move |y| (x, y))) {
+        image.put_pixel(x, y, Rgb([255, 0, 255]));
+    }
+    image
+}
+
+pub fn config() -> PadimConfig {
+    PadimConfig {
+        preprocess: PreprocessConfig {
+            resize: Resize::ShortSide(52),
+            crop: Some(48),
+            ..PreprocessConfig::default()
+        },
+        channels: ChannelSelection::random(20, 3),
+        batch_size: 3,
+        ..PadimConfig::default()
+    }
+}
+
+pub fn backbone() -> ResNet {
+    ResNet18::untrained(7, &devices()[0]).unwrap()
+}
+
+pub fn detector() -> Detector {
+    Padim::new(config(), backbone()).unwrap().fit((0..8).map(good), |_| ()).unwrap()
+}
+
+#[test]
+fn a_defect_is_found_where_it_is() {
+    let prediction = detector().predict(defective()).unwrap();
+    assert!(prediction.image_score > 2.0 * detector().predict(good(3)).unwrap().image_score);
+    let map = prediction.map_in_original().unwrap();
+    assert_eq!(map.size(), [56, 70]);
+    let peak = (0..56 * 70).max_by(|&a, &b| map.values()[a].total_cmp(&map.values()[b])).unwrap();
+    let (y, x) = (peak / 70, peak % 70);
+    assert!((16..48).contains(&y) && (12..44).contains(&x), "peak at {y}, {x}");
+    assert_eq!(map.at(0, 0), Some(0.0), "the crop has cut the corner away");
+    assert_eq!(prediction.anomaly_map.max(), prediction.image_score);
+}
+
+#[test]
+fn files_images_and_tensors_score_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let detector = detector();
+    let expected = detector.predict(defective()).unwrap();
+    for name in ["a.png", "b.bmp", "c.tif", "d.webp", "misnamed.jpg"] {
+        let path = folder.path().join(name);
+        let format = match name {
+            "misnamed.jpg" => image::ImageFormat::Png,
+            _ => image::ImageFormat::from_path(&path).unwrap(),
+        };
+        DynamicImage::from(defective()).save_with_format(&path, format).unwrap();
+        assert_eq!(detector.predict(&path).unwrap(), expected, "{name}");
+    }
+    let jpeg = folder.path().join("e.jpg");
+    defective().save(&jpeg).unwrap();
+    let lossy = detector.predict(jpeg).unwrap().image_score;
+    assert!((lossy / expected.image_score - 1.0).abs() < 0.2);
+
+    let input = detector.preprocessor().process(&defective().into()).unwrap();
+    let input = tensor(input.values, [3, 48, 48], &devices()[0]);
+    let prediction = detector.predict(input.clone()).unwrap();
+    assert_eq!(prediction.anomaly_map, expected.anomaly_map);
+    let batch = detector.predict_tensor(input.unsqueeze()).unwrap();
+    assert_eq!(batch[0].anomaly_map, expected.anomaly_map);
+}
+
+#[test]
+fn a_score_does_not_depend_on_the_batch() {
+    let detector = detector();
+    let images = || (0..7).map(good).chain([defective()]);
+    let together = detector.predict_batch(images()).unwrap();
+    for (image, expected) in images().zip(together) {
+        assert_eq!(detector.predict(image).unwrap(), expected);
+    }
+}
+
+#[test]
+fn progress_tells_everything_once() {
+    let mut seen = Vec::new();
+    let padim = Padim::new(config(), backbone()).unwrap();
+    padim.fit((0..8).map(good), |progress| seen.push(progress)).unwrap();
+    let of = |stage| seen.iter().filter(move |p| p.stage == stage).map(|p| (p.done, p.total));
+    let embedded: Vec<_> = of(FitStage::Embedding).collect();
+    assert_eq!(embedded, [(3, Some(8)), (6, Some(8)), (8, Some(8))]);
+    assert_eq!(of(FitStage::Factorising).last(), Some((144, Some(144))));
+}
+
+#[test]
+fn too_few_images_are_an_error() {
+    let padim = Padim::new(config(), backbone()).unwrap();
+    for count in [0, 1] {
+        let error = padim.fit((0..count).map(good), |_| ()).unwrap_err();
+        assert!(matches!(error, Error::TooFewImages { count: c } if c == count as usize), "{error}");
+    }
+}
+
+#[test]
+fn a_bad_image_is_named_and_spares_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken.png");
+    std::fs::write(&broken, b"\x89PNG\r\n\x1a\n and then nothing").unwrap();
+    let text = folder.path().join("notes.txt");
+    std::fs::write(&text, b"not an image").unwrap();
+    let missing = folder.path().join("missing.png");
+
+    let padim = Padim::new(config(), backbone()).unwrap();
+    let mut images: Vec<ImageInput> = (0..4).map(|i| good(i).into()).collect();
+    images.insert(2, (&broken).into());
+    let error = padim.fit(images, |_| ()).unwrap_err().to_string();
+    assert!(error.contains("broken.png"), "{error}");
+
+    let detector = detector();
+    let nan = tensor(vec![f32::NAN; 3 * 48 * 48], [3, 48, 48], &devices()[0]);
+    let wrong_size = tensor(vec![0.0; 3 * 32 * 48], [3, 32, 48], &devices()[0]);
+    let grey = tensor(vec![0.0; 48 * 48], [1, 48, 48], &devices()[0]);
+    let inputs: Vec<ImageInput> = vec![
+        good(1).into(),
+        (&broken).into(),
+        nan.into(),
+        (&text).into(),
+        wrong_size.into(),
+        (&missing).into(),
+        grey.into(),
+        RgbImage::new(0, 0).into(),
+        defective().into(),
+    ];
+    let results: Vec<_> = detector.predict_iter(inputs).collect();
+    assert_eq!(results.len(), 9);
+    let expected = [
+        None,
+        Some("broken.png"),
+        Some("NaN"),
+        Some("notes.txt"),
+        Some("[48, 48]"),
+        Some("missing.png"),
+        Some("[1, 48, 48]"),
+        Some("number 7"),
+        None,
+    ];
+    for (result, expected) in results.iter().zip(expected) {
+        match (result, expected) {
+            (Ok(_), None) => (),
+            (Err(error), Some(part)) => assert!(error.to_string().contains(part), "{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(results[8].as_ref().unwrap(), &detector.predict(defective()).unwrap());
+}
+
+#[test]
+fn images_that_become_different_sizes_are_refused_with_advice() {
+    let preprocess = PreprocessConfig { crop: None, ..config().preprocess };
+    let padim = Padim::new(PadimConfig { preprocess, ..config() }, backbone()).unwrap();
+    let images = [good(0), RgbImage::new(90, 56)];
+    let error = padim.fit(images, |_| ()).unwrap_err().to_string();
+    assert!(error.contains("number 1") && error.contains("use a crop"), "{error}");
+}
+
+#[test]
+fn impossible_settings_are_refused() {
+    let preprocess = |f: fn(&mut PreprocessConfig)| {
+        let mut config = config();
+        f(&mut config.preprocess);
+        config
+    };
+    let cases = [
+        (preprocess(|p| p.crop = Some(53)), "crop"),
+        (preprocess(|p| p.crop = Some(0)), "crop"),
+        (preprocess(|p| p.resize = Resize::square(0)), "resize"),
+        (preprocess(|p| p.resize = Resize::ShortSide(1 << 20)), "resize"),
+        (PadimConfig { channels: ChannelSelection::random(449, 0), ..config() }, "channels"),
+        (PadimConfig { batch_size: 0, ..config() }, "batch_size"),
+    ];
+    for (config, field) in cases {
+        match Padim::new(config, backbone()) {
+            Err(Error::InvalidConfig { field: found, .. }) => assert_eq!(found, field),
+            other => panic!("{field}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn one_detector_serves_many_threads() {
+    let detector = detector();
+    let expected = detector.predict(defective()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(detector.predict(defective()).unwrap(), expected));
+        }
+    });
+}
+
+#[test]
+fn a_pool_of_one_thread_does() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let expected = detector().predict(defective()).unwrap();
+    pool.install(|| assert_eq!(detector().predict(defective()).unwrap(), expected));
+}

@@ -1,0 +1,161 @@
+//! Detector files: round trips, hostile files, other backbones.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor};
+use padim::*;
+
+use crate::detector::{backbone, config, defective, detector, good};
+use crate::devices;
+
+fn load(path: &Path) -> Result<Detector> {
+    Detector::load(path, &devices()[0])
+}
+
+#[test]
+fn a_loaded_detector_scores_bit_for_bit_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.padim");
+    let normalization = ScoreNormalization::AroundThreshold { threshold: 9.0, min: 1.0, max: 50.0 };
+    let saved = detector().with_normalization(normalization).unwrap();
+    saved.save(&path).unwrap();
+    let loaded = load(&path).unwrap();
+    assert_eq!(loaded.config(), saved.config());
+    assert_eq!(loaded.channel_indices(), saved.channel_indices());
+    assert_eq!(loaded.model(), saved.model());
+    assert_eq!(loaded.fingerprint(), saved.fingerprint());
+    let images = || (0..5).map(good).chain([defective()]);
+    assert_eq!(loaded.predict_batch(images()).unwrap(), saved.predict_batch(images()).unwrap());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+
+    // Saving what was loaded gives the same file.
+    let again = folder.path().join("again.padim");
+    loaded.save(&again).unwrap();
+    assert!(std::fs::read(&path).unwrap() == std::fs::read(&again).unwrap());
+}
+
+#[test]
+fn a_detector_without_its_backbone_wants_the_same_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.padim");
+    let saved = detector();
+    saved.save_without_backbone(&path).unwrap();
+    let loaded = Detector::load_with_backbone(&path, backbone()).unwrap();
+    assert_eq!(loaded.predict(defective()).unwrap(), saved.predict(defective()).unwrap());
+
+    let error = load(&path).unwrap_err();
+    assert!(matches!(error, Error::BackboneNotEmbedded { .. }), "{error}");
+    let other = ResNet18::untrained(8, &devices()[0]).unwrap();
+    let error = Detector::load_with_backbone(&path, other).unwrap_err();
+    assert!(matches!(error, Error::BackboneMismatch { .. }), "{error}");
+    let layers = ResNet18::config().with_layers([1, 3]).untrained(7, &devices()[0]).unwrap();
+    let error = Detector::load_with_backbone(&path, layers).unwrap_err();
+    assert!(matches!(error, Error::ShapeMismatch { .. }), "{error}");
+}
+
+/// A network of one's own: three colours.
+#[derive(Debug)]
+struct Colours(Vec<LayerInfo>);
+
+impl Backbone for Colours {
+    fn layers(&self) -> &[LayerInfo] {
+        &self.0
+    }
+    fn device(&self) -> Device {
+        devices().remove(0)
+    }
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(["colours"])
+    }
+    fn forward(&self, images: Tensor<4>) -> Result<FeatureMaps> {
+        FeatureMaps::new(vec![images])
+    }
+}
+
+#[test]
+fn a_network_of_ones_own_fits_saves_and_loads() {
+    let colours = || Colours(vec![LayerInfo { name: "pixels".into(), channels: 3, stride: 1 }]);
+    let config = PadimConfig { channels: ChannelSelection::All, ..config() };
+    let padim = Padim::new(config, colours()).unwrap();
+    let detector = padim.fit((0..5).map(good), |_| ()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("colours.padim");
+    let error = detector.save(&path).unwrap_err();
+    assert!(matches!(error, Error::BackboneNotEmbedded { .. }), "{error}");
+    assert!(!path.exists());
+    detector.save_without_backbone(&path).unwrap();
+    let loaded = Detector::load_with_backbone(&path, colours()).unwrap();
+    assert_eq!(loaded.predict(defective()).unwrap(), detector.predict(defective()).unwrap());
+}
+
+/// A valid file in a folder, for damaging.
+fn valid_file() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.padim");
+    detector().save_without_backbone(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    (folder, path, bytes)
+}
+
+#[test]
+fn hostile_files_are_errors() {
+    let (_folder, path, valid) = valid_file();
+    let header_end = 20 + u64::from_le_bytes(valid[12..20].try_into().unwrap()) as usize;
+    let with = |at: usize, bytes: &[u8]| {
+        let mut file = valid.clone();
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        file
+    };
+    let flip = |at: usize| with(at, &[valid[at] ^ 0x10]);
+    let longer = [&valid[..], b"and more"].concat();
+    let text = valid.iter().copied().filter(|&b| b != b'\r').collect();
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("empty", vec![], "too early"),
+        ("foreign", b"PK\x03\x04 something else entirely".to_vec(), "does not begin"),
+        ("converted as text", text, "does not begin"),
+        ("newer version", with(8, &2_u32.to_le_bytes()), "update padim"),
+        ("version 0", with(8, &0_u32.to_le_bytes()), "version 0"),
+        ("huge header", with(12, &u64::MAX.to_le_bytes()), "its header claims"),
+        ("header a little longer", with(12, &(header_end as u64 - 19).to_le_bytes()), "header"),
+        ("header a little shorter", with(12, &(header_end as u64 - 21).to_le_bytes()), "header"),
+        ("cut in the mark", valid[..5].to_vec(), "too early"),
+        ("cut in the header", valid[..header_end - 3].to_vec(), "too early"),
+        ("cut behind the header", valid[..header_end].to_vec(), "bytes instead of"),
+        ("cut in the values", valid[..valid.len() / 2].to_vec(), "bytes instead of"),
+        ("cut by one byte", valid[..valid.len() - 1].to_vec(), "bytes instead of"),
+        ("longer", longer, "bytes instead of"),
+        ("a changed value", flip(header_end + 8), "checksum"),
+        ("a changed checksum", flip(valid.len() - 1), "checksum"),
+        ("values that are not numbers", with(header_end, &f32::NAN.to_le_bytes()), "NaN"),
+    ];
+    for (name, bytes, part) in cases {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Detector::load_with_backbone(&path, backbone()).unwrap_err().to_string();
+        println!("{name}: {error}");
+        assert!(error.contains(part), "{name}: {error}");
+    }
+    let missing = path.with_file_name("missing.padim");
+    assert!(matches!(load(&missing), Err(Error::Io { .. })));
+    assert!(load(path.parent().unwrap()).is_err(), "a folder");
+}
+
+/// Whatever a byte of the header becomes: an error or a working detector, and no huge allocation.
+#[test]
+fn no_damage_to_the_header_panics() {
+    let (_folder, path, valid) = valid_file();
+    let header_end = 20 + u64::from_le_bytes(valid[12..20].try_into().unwrap()) as usize;
+    for at in 20..header_end {
+        for change in [0x01, 0x80, 0xFF] {
+            let mut file = valid.clone();
+            file[at] ^= change;
+            std::fs::write(&path, &file).unwrap();
+            let loaded = Detector::load_with_backbone(&path, backbone_once());
+            assert!(loaded.is_err(), "byte {at} changed by {change:#x} went unnoticed");
+        }
+    }
+}
+
+/// A backbone that is cheap to make, for failures before it is looked at.
+fn backbone_once() -> Colours {
+    Colours(Vec::new())
+}
