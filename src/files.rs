@@ -1,7 +1,7 @@
 //! Writing files so that a reader never sees half of one.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::fs::{self, File};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,16 +15,17 @@ pub(crate) fn write_atomically(
 ) -> Result<()> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let fail = |source| Error::Io { action: "write", path: path.to_owned(), source };
-    let Some(name) = path.file_name() else {
-        return Err(fail(std::io::Error::other("the path names no file")));
+    let (temporary, file) = loop {
+        // Not the target's own name with an ending: that may be as long as the file system allows.
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let temporary = path.with_file_name(format!(".padim-{}-{number}.tmp", std::process::id()));
+        match File::create_new(&temporary) {
+            Ok(file) => break (temporary, file),
+            // Left by a process of the same number that was killed.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(fail(error)),
+        }
     };
-    let mut temporary_name = std::ffi::OsString::from(".");
-    temporary_name.push(name);
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    temporary_name.push(format!(".{}-{number}.tmp", std::process::id()));
-    let temporary = path.with_file_name(temporary_name);
-
-    let file = OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(fail)?;
     let written = (|| {
         let mut writer = BufWriter::with_capacity(1 << 20, file);
         write(&mut writer)?;

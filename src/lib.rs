@@ -1,24 +1,111 @@
+//! Finds and localises defects in images after seeing only good ones: the PaDiM method (Defard,
+//! Setkov, Loesch, Audigier 2020, [arXiv 2011.08785](https://arxiv.org/abs/2011.08785)) on the
+//! [Burn](https://burn.dev) framework.
+//!
+//! Show it images of good parts; it learns at each place of the picture what a patch looks like
+//! there. For a new image it gives an anomaly map, high where a patch is strange, and a score.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use image::{Rgb, RgbImage};
+//! use padim::{Detector, Padim, PadimConfig, PreprocessConfig, ResNet18, Resize};
+//!
+//! # fn main() -> padim::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let file = folder.path().join("stripes.padim");
+//! let device = Device::flex();
+//! // Real use: ResNet18::load("resnet18-f37072fd.pth", &device)?
+//! let backbone = ResNet18::untrained(0, &device)?;
+//! let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
+//! let config = PadimConfig { preprocess: small, ..Default::default() };
+//!
+//! let part = |i: u32| RgbImage::from_fn(80, 80, move |x, _| Rgb([(x * 3 + i) as u8; 3]));
+//! let detector = Padim::new(config, backbone)?.fit((0..10).map(part), |_progress| ())?;
+//!
+//! let mut scratched = part(4);
+//! (20..60).for_each(|i| scratched.put_pixel(i, i, Rgb([255, 0, 0])));
+//! let prediction = detector.predict(scratched)?;
+//! assert!(prediction.image_score > detector.predict(part(4))?.image_score);
+//!
+//! detector.save(&file)?; // everything that decides a score, the weights included
+//! let again = Detector::load(&file, &device)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The way of the data
+//!
+//! | step | type | gives |
+//! |---|---|---|
+//! | decode, resize, crop, normalise | [`Preprocessor`] | `[3, height, width]` |
+//! | a frozen network's features | [`Backbone`]: [`ResNet18`], [`WideResNet50`], or your own | [`FeatureMaps`] |
+//! | one vector per patch | [`PatchEmbedder`] | `[batch, dimension, grid_height, grid_width]` |
+//! | mean and covariance per position | [`GaussianEstimator`] -> [`GaussianModel`] | distances `[batch, grid_height, grid_width]` |
+//! | map and score | [`AnomalyScorer`] | [`AnomalyMap`], score |
+//! | all of it | [`Padim`] -> [`Detector`] | [`Prediction`] |
+//!
+//! Each step is public and can be used alone. [`metrics`], [`dataset`] and [`visualize`] hang off the
+//! side: the steps do not know them.
+//!
+//! # Devices and features
+//!
+//! Burn chooses the backend at run time by its `Device`; cargo features decide which are compiled
+//! in: `flex` (default, pure-Rust CPU), `ndarray`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`. The
+//! library takes a `&Device` and names no backend.
+//!
+//! # What it does not do
+//!
+//! It does not train networks, does not download weights, does not read EXIF rotation, and does not
+//! align parts: PaDiM compares each place of a picture with the same place in others, so parts must
+//! lie where they lay in the good images.
+
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used)]
-//! padim
-mod backbone;
-mod detector;
-mod embedding;
+
+// In the order in which the data flows; a module uses only what stands above it.
 mod error;
 mod files;
-mod gaussian;
 mod host;
-mod persistence;
-mod preprocess;
 mod resample;
+
+mod preprocess;
+
+mod backbone;
+
+mod embedding;
+
+mod gaussian;
+
 mod scoring;
 
-pub use backbone::{Backbone, BackboneSnapshot, FeatureMaps, Fingerprint, LayerInfo, ResNet, ResNet18, ResNetBlock, ResNetConfig, WideResNet50};
+mod detector;
+
+mod persistence;
+
+pub mod dataset;
+pub mod metrics;
+pub mod visualize;
+
+pub use backbone::{
+    Backbone, BackboneSnapshot, FeatureMaps, Fingerprint, LayerInfo, ResNet, ResNet18, ResNetBlock,
+    ResNetConfig, WideResNet50,
+};
+pub use detector::{Detector, FitProgress, FitStage, ImageInput, Padim, PadimConfig, Prediction};
 pub use embedding::{ChannelSelection, PatchEmbedder};
 pub use error::{Error, Result};
 pub use gaussian::{CovarianceDivisor, GaussianConfig, GaussianEstimator, GaussianModel};
-pub use preprocess::{ImageGeometry, Normalization, PreprocessConfig, PreprocessedImage, Preprocessor, Resize, ResizeArithmetic, SixteenBitGrey, decode_file, to_rgb8};
+pub use preprocess::{
+    ImageGeometry, Normalization, PreprocessConfig, PreprocessedImage, Preprocessor, Resize,
+    ResizeArithmetic, SixteenBitGrey, decode_file, to_rgb8,
+};
 pub use resample::{Border, Filter};
-pub use scoring::{AnomalyMap, AnomalyScorer, Blur, ImageScore, ScoreNormalization, ScoredMap, ScoringConfig, Upsampling};
-pub use detector::{Detector, FitProgress, FitStage, ImageInput, Padim, PadimConfig, Prediction};
+pub use scoring::{
+    AnomalyMap, AnomalyScorer, Blur, ImageScore, ScoreNormalization, ScoredMap, ScoringConfig,
+    Upsampling,
+};
+
+/// The README's code, compiled and run with the other documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -254,12 +254,29 @@ mod tests {
         assert!(matches!(infinite, Err(Error::NotFinite { .. })));
     }
 
+    /// Enough to fill several chunks, and more slots than the buffer holds.
+    #[test]
+    fn many_pixels() {
+        let scores: Vec<f32> =
+            (0..90_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 14) as f32).collect();
+        let truth: Vec<bool> = (0..90_000).map(|i| i % 17 == 0).collect();
+        let of =
+            |class| scores.iter().zip(&truth).filter(move |(_, t)| **t == class).map(|(s, _)| *s);
+        let mut normal: Vec<f32> = of(false).collect();
+        normal.sort_by(f32::total_cmp);
+        let below =
+            |s: f32| normal.partition_point(|n| *n < s) + normal.partition_point(|n| *n <= s);
+        let expected = of(true).map(below).sum::<usize>() as f64
+            / (2 * normal.len() * of(true).count()) as f64;
+        let image = PixelScores::new(&scores, &truth, [300, 300]).unwrap();
+        assert_eq!(pixel_auroc(&[image]).unwrap(), expected);
+    }
+
     /// Scores with ties and negative ones among them, or nearly without ties.
     fn labelled() -> impl Strategy<Value = Vec<(f32, bool)>> {
         let coarse = (-4i8..5).prop_map(|v| f32::from(v) / 2.0);
-        let fine = -1e3f32..1e3;
-        let any = prop_oneof![coarse.boxed(), fine.boxed(), Just(-0.0).boxed()];
-        prop::collection::vec((any, any::<bool>()), 0..60)
+        let score = prop_oneof![coarse, -1e3f32..1e3, Just(-0.0)];
+        prop::collection::vec((score, any::<bool>()), 0..60)
     }
 
     proptest! {

@@ -8,10 +8,10 @@ mod contour;
 
 use std::io::{Cursor, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use image::{ImageFormat, Rgb, RgbImage, imageops};
 
+use crate::files::write_atomically;
 use crate::{AnomalyMap, Error, Result};
 
 /// Between the pictures of a panel and the rows of a contact sheet, in pixels.
@@ -145,32 +145,8 @@ pub fn save_png(picture: &RgbImage, path: impl AsRef<Path>) -> Result<()> {
     picture
         .write_to(&mut png, ImageFormat::Png)
         .map_err(std::io::Error::other)
-        .and_then(|()| write_and_rename(png.get_ref(), path))
-        .map_err(Error::io("write", path))
-}
-
-fn write_and_rename(bytes: &[u8], path: &Path) -> std::io::Result<()> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let (temporary, mut file) = loop {
-        // Not the picture's own name with a suffix: that may be as long as the file system allows.
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!(".padim-{}-{number}.tmp", std::process::id());
-        let temporary = path.with_file_name(name);
-        match std::fs::File::create_new(&temporary) {
-            Ok(file) => break (temporary, file),
-            // Left by another process, on another machine perhaps.
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    };
-    let written = file.write_all(bytes);
-    drop(file);
-    let result = written.and_then(|()| std::fs::rename(&temporary, path));
-    if result.is_err() {
-        // The first failure is the one to report.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    result
+        .map_err(Error::io("write", path))?;
+    write_atomically(path, |file| file.write_all(png.get_ref()))
 }
 
 /// Grows faster than the score, so that the middling scores of normal parts hide little.

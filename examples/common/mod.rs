@@ -1,0 +1,149 @@
+//! What the examples share: the progress bar, option parsing and evaluation.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use image::RgbImage;
+use indicatif::{ProgressBar, ProgressStyle};
+use padim::metrics::{self, PixelScores};
+use padim::visualize::{ScoreRange, heat_map, mask_picture, overlay, panel};
+use padim::{
+    AnomalyMap, ChannelSelection, FitProgress, FitStage, Prediction, ResNet18, ResNetConfig,
+    WideResNet50,
+};
+
+/// Whatever goes wrong in an example ends in a sentence for a person.
+pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+/// A bar with the time left, on stderr, hidden where that is no terminal.
+pub fn progress_bar(message: &'static str, total: u64) -> ProgressBar {
+    let template = "{msg:12} {wide_bar:.cyan} {pos}/{len}, {eta} left";
+    let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
+    let bar = ProgressBar::new(total).with_style(style).with_message(message);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Shows a fit as a bar.
+pub fn show_fit(bar: &ProgressBar) -> impl FnMut(FitProgress) + '_ {
+    |progress| {
+        bar.set_message(match progress.stage {
+            FitStage::Embedding => "images",
+            FitStage::Factorising => "covariances",
+        });
+        bar.set_length(progress.total.unwrap_or(progress.done) as u64);
+        bar.set_position(progress.done as u64);
+    }
+}
+
+/// The networks that come with the crate, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Network {
+    #[value(name = "resnet18")]
+    ResNet18,
+    #[value(name = "wide_resnet50")]
+    WideResNet50,
+}
+
+impl Network {
+    pub fn config(self) -> ResNetConfig {
+        match self {
+            Self::ResNet18 => ResNet18::config(),
+            Self::WideResNet50 => WideResNet50::config(),
+        }
+    }
+
+    /// The paper's number of channels.
+    pub fn channel_count(self) -> usize {
+        match self {
+            Self::ResNet18 => 100,
+            Self::WideResNet50 => 550,
+        }
+    }
+}
+
+/// `all`, `seed:N:COUNT`, or a file of indices separated by commas or white space.
+pub fn parse_channels(text: &str) -> Result<ChannelSelection, String> {
+    if text == "all" {
+        return Ok(ChannelSelection::All);
+    }
+    if let Some(draw) = text.strip_prefix("seed:") {
+        let parts = draw.split_once(':').and_then(|(seed, count)| {
+            Some(ChannelSelection::random(count.parse().ok()?, seed.parse().ok()?))
+        });
+        return parts.ok_or_else(|| "expected seed:N:COUNT, such as seed:1024:100".to_owned());
+    }
+    let content = std::fs::read_to_string(text).map_err(|e| {
+        format!("expected `all`, `seed:N:COUNT` or a file of indices; cannot read {text}: {e}")
+    })?;
+    content
+        .split(|c: char| c == ',' || c.is_whitespace())
+        .filter(|word| !word.is_empty())
+        .map(|word| word.parse().map_err(|_| format!("{text} holds {word:?}, which is no index")))
+        .collect::<Result<_, _>>()
+        .map(ChannelSelection::Indices)
+}
+
+/// The metrics of a test set.
+#[derive(Debug, Clone, Copy)]
+pub struct Evaluation {
+    pub image_auroc: f64,
+    pub f1: metrics::F1Max,
+    /// Where there are masks.
+    pub pixel_auroc: Option<f64>,
+    pub aupro: Option<f64>,
+}
+
+/// Compares predictions with the truth: whether each image is defective, and where.
+pub fn evaluate(
+    predictions: &[Prediction],
+    defective: &[bool],
+    masks: Option<&[Vec<bool>]>,
+) -> padim::Result<Evaluation> {
+    let scores: Vec<f32> = predictions.iter().map(|p| p.image_score).collect();
+    let pixels: Option<Vec<PixelScores<'_>>> = masks
+        .map(|masks| {
+            let maps = predictions.iter().map(|p| &p.anomaly_map);
+            maps.zip(masks).map(|(m, t)| PixelScores::new(m.values(), t, m.size())).collect()
+        })
+        .transpose()?;
+    Ok(Evaluation {
+        image_auroc: metrics::image_auroc(&scores, defective)?,
+        f1: metrics::image_f1_max(&scores, defective)?,
+        pixel_auroc: pixels.as_deref().map(metrics::pixel_auroc).transpose()?,
+        aupro: pixels
+            .as_deref()
+            .map(|pixels| metrics::aupro(pixels, metrics::DEFAULT_FPR_LIMIT))
+            .transpose()?,
+    })
+}
+
+/// Image, truth, map and overlay side by side. The contour is drawn at the threshold.
+pub fn result_panel(
+    picture: &RgbImage,
+    truth: Option<&[bool]>,
+    map: &AnomalyMap,
+    range: ScoreRange,
+    threshold: f32,
+) -> padim::Result<RgbImage> {
+    let heat = heat_map(map, range);
+    let over = overlay(picture, map, range, Some(threshold))?;
+    match truth {
+        Some(truth) => {
+            let truth = mask_picture(truth, map.size())?;
+            Ok(panel(&[picture, &truth, &heat, &over]))
+        }
+        None => Ok(panel(&[picture, &heat, &over])),
+    }
+}
+
+/// The name of a file without its folder and extension, for a person.
+pub fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+pub fn create_folder(folder: &PathBuf) -> Outcome {
+    std::fs::create_dir_all(folder)
+        .map_err(|e| format!("cannot make the folder {}: {e}", folder.display()).into())
+}

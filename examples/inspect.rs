@@ -1,0 +1,158 @@
+//! Scores the images of a folder with a saved detector: scores as CSV, overlays as PNG.
+//!
+//!     cargo run --release --example inspect -- --detector screw.padim --images DIR --csv scores.csv
+
+mod common;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use clap::Parser;
+use common::{Network, Outcome};
+use padim::visualize::{ScoreRange, overlay, save_png};
+use padim::{Detector, Prediction, decode_file, to_rgb8};
+
+/// Scores images with a detector that was saved before.
+#[derive(Parser)]
+struct Options {
+    /// The detector file.
+    #[arg(long)]
+    detector: PathBuf,
+    /// The network's weights, for a detector that was saved without them.
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// The network of these weights.
+    #[arg(long, value_enum, default_value = "resnet18")]
+    backbone: Network,
+    /// A folder of images, with all folders in it, or one image.
+    #[arg(long)]
+    images: PathBuf,
+    /// Writes the scores to this file instead of the terminal.
+    #[arg(long)]
+    csv: Option<PathBuf>,
+    /// Writes an overlay of each image to this folder.
+    #[arg(long)]
+    overlays: Option<PathBuf>,
+    /// Marks images from this score on, and draws contours there.
+    #[arg(long)]
+    threshold: Option<f32>,
+    /// The scores at which the overlay's colours begin and end
+    /// [default: 0 and 1.5 times the threshold, or else the image's own largest score]
+    #[arg(long, num_args = 2, value_names = ["MIN", "MAX"])]
+    range: Option<Vec<f32>>,
+}
+
+const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"];
+
+fn main() {
+    match run(&Options::parse()) {
+        Ok(0) => (),
+        Ok(failures) => {
+            eprintln!("{failures} image(s) could not be scored; the column `error` says why");
+            std::process::exit(2);
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Gives the number of images that could not be scored.
+fn run(options: &Options) -> Outcome<usize> {
+    let device = Device::default();
+    let detector = match &options.weights {
+        Some(weights) => {
+            let backbone = options.backbone.config().load(weights, &device)?;
+            Detector::load_with_backbone(&options.detector, backbone)?
+        }
+        None => Detector::load(&options.detector, &device)?,
+    };
+    let mut images = Vec::new();
+    collect(&options.images, &mut images)?;
+    images.sort();
+    if images.is_empty() {
+        return Err(format!("{} holds no images", options.images.display()).into());
+    }
+    if let Some(folder) = &options.overlays {
+        common::create_folder(folder)?;
+    }
+
+    let mut csv = String::from("path,image_score,normalized_score,above_threshold,error\n");
+    let mut failures = 0;
+    let bar = common::progress_bar("images", images.len() as u64);
+    for (number, (path, result)) in images.iter().zip(detector.predict_iter(&images)).enumerate() {
+        let name = quoted(&path.display().to_string());
+        match result {
+            Ok(prediction) => {
+                let Prediction { image_score, normalized_score, .. } = prediction;
+                let above = options.threshold.map_or("", |t| {
+                    if image_score >= t { "true" } else { "false" }
+                });
+                csv += &format!("{name},{image_score},{normalized_score},{above},\n");
+                if let Some(folder) = &options.overlays {
+                    let target = folder.join(format!("{number:05}_{}.png", common::stem(path)));
+                    write_overlay(&detector, path, &prediction, options, &target)?;
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                csv += &format!("{name},,,,{}\n", quoted(&error.to_string()));
+            }
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    match &options.csv {
+        Some(path) => {
+            std::fs::write(path, csv).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+        }
+        None => std::io::stdout().write_all(csv.as_bytes())?,
+    }
+    Ok(failures)
+}
+
+fn collect(path: &Path, images: &mut Vec<PathBuf>) -> Outcome {
+    let failed = |e| format!("cannot read {}: {e}", path.display());
+    if !path.is_dir() {
+        images.push(path.to_owned());
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?.path();
+        let extension = entry.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        if entry.is_dir() || EXTENSIONS.contains(&extension.as_str()) {
+            collect(&entry, images)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_overlay(
+    detector: &Detector,
+    path: &Path,
+    prediction: &Prediction,
+    options: &Options,
+    target: &Path,
+) -> Outcome {
+    let grey16 = detector.config().preprocess.sixteen_bit_grey;
+    let picture = to_rgb8(&decode_file(path)?, grey16)?;
+    let map = prediction.map_in_original()?;
+    let range = match (options.range.as_deref(), options.threshold) {
+        (Some(&[min, max]), _) => ScoreRange { min, max },
+        (_, Some(threshold)) => ScoreRange { min: 0.0, max: 1.5 * threshold },
+        _ => ScoreRange { min: 0.0, max: map.max() },
+    };
+    save_png(&overlay(&picture, &map, range, options.threshold)?, target)?;
+    Ok(())
+}
+
+/// A field of a CSV file (RFC 4180).
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}

@@ -1,0 +1,277 @@
+//! Fits and evaluates PaDiM on one category, or on all categories, of a folder laid out as MVTec AD.
+//!
+//!     cargo run --release --example mvtec -- --data DIR --weights resnet18-f37072fd.pth
+
+mod common;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use clap::Parser;
+use common::{Evaluation, Network, Outcome};
+use padim::dataset::{MvtecCategory, mvtec_categories};
+use padim::visualize::{ScoreRange, contact_sheet, save_png};
+use padim::{
+    Backbone, Blur, ChannelSelection, Filter, Padim, PadimConfig, Prediction, PreprocessConfig,
+    Resize, ScoringConfig, Upsampling, decode_file,
+};
+use serde_json::json;
+
+/// Fits PaDiM on the good images of an MVTec-layout folder and evaluates it on the test images.
+#[derive(Parser)]
+struct Options {
+    /// A category (with train/good, test/<defect>, ground_truth/<defect>), or a folder of them.
+    #[arg(long)]
+    data: PathBuf,
+    /// The network.
+    #[arg(long, value_enum, default_value = "resnet18")]
+    backbone: Network,
+    /// Its weights, .pth or .safetensors in torchvision's layout. Without: seeded untrained ones.
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// The layers that are used: a rising list of 1, 2 and 3.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
+    layers: Vec<usize>,
+    /// Which channels are kept: `all`, `seed:N:COUNT`, or a file of indices
+    /// [default: seed:1024:100, or seed:1024:550 for wide_resnet50]
+    #[arg(long, value_parser = common::parse_channels)]
+    channels: Option<ChannelSelection>,
+    /// `short:N` (short side) or `square:N`.
+    #[arg(long, value_parser = parse_resize, default_value = "short:256")]
+    resize: Resize,
+    /// The resizing filter: bilinear, bicubic or lanczos.
+    #[arg(long, value_parser = parse_filter, default_value = "bilinear")]
+    filter: Filter,
+    /// The side of the centred crop, or `none`.
+    #[arg(long, value_parser = parse_crop, default_value = "224")]
+    crop: Crop,
+    /// How the map is enlarged: bilinear or bicubic.
+    #[arg(long, value_parser = parse_upsampling, default_value = "bilinear")]
+    upsampling: Upsampling,
+    /// Standard deviation of the map's blur in pixels; 0 for none.
+    #[arg(long, default_value_t = 4.0)]
+    sigma: f64,
+    /// Added to the variances.
+    #[arg(long, default_value_t = 0.01)]
+    epsilon: f64,
+    /// Images at once.
+    #[arg(long, default_value_t = 8)]
+    batch_size: usize,
+    /// Writes the metrics to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Writes a panel for each test image (image, truth, map, overlay) to this folder.
+    #[arg(long)]
+    panels: Option<PathBuf>,
+    /// Saves each detector in this folder, as <category>.padim; a name that ends so is taken as the
+    /// file, for one category.
+    #[arg(long)]
+    save: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Crop(Option<usize>);
+
+fn parse_resize(text: &str) -> Result<Resize, String> {
+    let parsed = text.split_once(':').and_then(|(kind, side)| {
+        let side = side.parse().ok()?;
+        match kind {
+            "short" => Some(Resize::ShortSide(side)),
+            "square" => Some(Resize::square(side)),
+            _ => None,
+        }
+    });
+    parsed.ok_or_else(|| "expected short:N or square:N, such as short:256".to_owned())
+}
+
+fn parse_filter(text: &str) -> Result<Filter, String> {
+    match text {
+        "bilinear" => Ok(Filter::Bilinear),
+        "bicubic" => Ok(Filter::Bicubic),
+        "lanczos" => Ok(Filter::Lanczos),
+        _ => Err("expected bilinear, bicubic or lanczos".to_owned()),
+    }
+}
+
+fn parse_crop(text: &str) -> Result<Crop, String> {
+    match text {
+        "none" => Ok(Crop(None)),
+        _ => text.parse().map(|n| Crop(Some(n))).map_err(|_| "expected pixels, or none".to_owned()),
+    }
+}
+
+fn parse_upsampling(text: &str) -> Result<Upsampling, String> {
+    match text {
+        "bilinear" => Ok(Upsampling::Bilinear),
+        "bicubic" => Ok(Upsampling::Bicubic),
+        _ => Err("expected bilinear or bicubic".to_owned()),
+    }
+}
+
+fn main() {
+    if let Err(error) = run(&Options::parse()) {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run(options: &Options) -> Outcome {
+    let device = Device::default();
+    let network = options.backbone.config().with_layers(options.layers.clone());
+    let backbone: Arc<dyn Backbone> = Arc::new(match &options.weights {
+        Some(weights) => network.load(weights, &device)?,
+        None => {
+            println!("No --weights: the network is untrained (seed 0). Expect poor scores.");
+            network.untrained(0, &device)?
+        }
+    });
+    let config = PadimConfig {
+        preprocess: PreprocessConfig {
+            resize: options.resize,
+            crop: options.crop.0,
+            filter: options.filter,
+            ..PreprocessConfig::default()
+        },
+        channels: options
+            .channels
+            .clone()
+            .unwrap_or(ChannelSelection::random(options.backbone.channel_count(), 1024)),
+        gaussian: padim::GaussianConfig { epsilon: options.epsilon, ..Default::default() },
+        scoring: ScoringConfig {
+            upsampling: options.upsampling,
+            blur: (options.sigma != 0.0).then(|| Blur { sigma: options.sigma, ..Blur::default() }),
+            ..ScoringConfig::default()
+        },
+        batch_size: options.batch_size,
+    };
+    let padim = Padim::with_shared_backbone(config, backbone)?;
+
+    let categories = mvtec_categories(&options.data)?;
+    let mut results = serde_json::Map::new();
+    let mut table = format!("{:20}{HEADINGS}\n", "category");
+    for folder in &categories {
+        let category = MvtecCategory::open(folder)?;
+        let result = run_category(&padim, &category, options, categories.len() > 1)?;
+        let Evaluation { image_auroc, f1, pixel_auroc, aupro } = result.evaluation;
+        let show = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.4}"));
+        writeln!(
+            table,
+            "{:20}{:>12}{:>12}{:>8}{:>8}{:>8.1}{:>12.1}",
+            category.name,
+            format!("{image_auroc:.4}"),
+            show(pixel_auroc),
+            show(aupro),
+            format!("{:.4}", f1.f1),
+            result.fit_seconds,
+            result.predict_seconds
+        )?;
+        let entry = json!({
+            "image_auroc": image_auroc, "pixel_auroc": pixel_auroc, "aupro": aupro,
+            "image_f1_max": f1.f1, "threshold": f1.threshold,
+            "train_images": category.train.len(), "test_images": category.test.len(),
+            "fit_seconds": result.fit_seconds, "predict_seconds": result.predict_seconds,
+        });
+        results.insert(category.name, entry);
+    }
+    print!("{table}");
+    if let Some(path) = &options.json {
+        let text = serde_json::to_string_pretty(&json!({ "categories": results }))?;
+        std::fs::write(path, text + "\n")
+            .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+    }
+    Ok(())
+}
+
+const HEADINGS: &str = " image AUROC pixel AUROC   AUPRO   F1max   fit s   predict s";
+
+struct CategoryResult {
+    evaluation: Evaluation,
+    fit_seconds: f64,
+    predict_seconds: f64,
+}
+
+fn run_category(
+    padim: &Padim,
+    category: &MvtecCategory,
+    options: &Options,
+    several: bool,
+) -> Outcome<CategoryResult> {
+    let start = Instant::now();
+    let bar = common::progress_bar("images", category.train.len() as u64);
+    let detector = padim.fit(&category.train, common::show_fit(&bar))?;
+    bar.finish_and_clear();
+    let fit_seconds = start.elapsed().as_secs_f64();
+
+    let start = Instant::now();
+    let bar = common::progress_bar("test images", category.test.len() as u64);
+    let paths = category.test.iter().map(|image| &image.path);
+    let predictions: Vec<Prediction> = detector
+        .predict_iter(paths)
+        .inspect(|_| bar.inc(1))
+        .collect::<padim::Result<_>>()?;
+    bar.finish_and_clear();
+    let predict_seconds = start.elapsed().as_secs_f64();
+
+    let defective: Vec<bool> = category.test.iter().map(|image| image.is_defective()).collect();
+    let masks = if category.has_masks() {
+        let preprocessor = detector.preprocessor();
+        let mask = |path: &Option<PathBuf>, prediction: &Prediction| match path {
+            Some(path) => preprocessor.process_mask(&decode_file(path)?),
+            None => Ok(vec![false; prediction.anomaly_map.values().len()]),
+        };
+        let images = category.test.iter().zip(&predictions);
+        Some(images.map(|(image, p)| mask(&image.mask, p)).collect::<padim::Result<Vec<_>>>()?)
+    } else {
+        None
+    };
+    let evaluation = common::evaluate(&predictions, &defective, masks.as_deref())?;
+
+    if let Some(folder) = &options.panels {
+        let folder = folder.join(&category.name);
+        write_panels(&detector, category, &predictions, masks.as_deref(), &evaluation, &folder)?;
+    }
+    if let Some(target) = &options.save {
+        let is_file = !several && target.extension().is_some_and(|e| e == "padim");
+        let path = if is_file {
+            target.clone()
+        } else {
+            common::create_folder(target)?;
+            target.join(format!("{}.padim", category.name))
+        };
+        detector.save(&path)?;
+        println!("Saved {}", path.display());
+    }
+    Ok(CategoryResult { evaluation, fit_seconds, predict_seconds })
+}
+
+fn write_panels(
+    detector: &padim::Detector,
+    category: &MvtecCategory,
+    predictions: &[Prediction],
+    masks: Option<&[Vec<bool>]>,
+    evaluation: &Evaluation,
+    folder: &Path,
+) -> Outcome {
+    common::create_folder(&folder.to_path_buf())?;
+    let maps = predictions.iter().map(|p| &p.anomaly_map);
+    let Some(range) = ScoreRange::of(maps) else { return Ok(()) };
+    let mut first_of_each = Vec::new();
+    let mut last_defect = None;
+    for (i, (image, prediction)) in category.test.iter().zip(predictions).enumerate() {
+        let picture = detector.preprocessor().crop_picture(&decode_file(&image.path)?)?;
+        let truth = masks.map(|masks| masks[i].as_slice());
+        let map = &prediction.anomaly_map;
+        let panel = common::result_panel(&picture, truth, map, range, evaluation.f1.threshold)?;
+        save_png(&panel, folder.join(format!("{}_{}.png", image.defect, common::stem(&image.path))))?;
+        if last_defect != Some(&image.defect) {
+            last_defect = Some(&image.defect);
+            first_of_each.push(panel);
+        }
+    }
+    save_png(&contact_sheet(&first_of_each), folder.join("overview.png"))?;
+    println!("Wrote {} panels to {}", predictions.len(), folder.display());
+    Ok(())
+}
