@@ -87,9 +87,9 @@ fn run(options: &Options) -> Outcome<usize> {
         match result {
             Ok(prediction) => {
                 let Prediction { image_score, normalized_score, .. } = prediction;
-                let above = options.threshold.map_or("", |t| {
-                    if image_score >= t { "true" } else { "false" }
-                });
+                let above = options
+                    .threshold
+                    .map_or("", |t| if image_score >= t { "true" } else { "false" });
                 csv += &format!("{name},{image_score},{normalized_score},{above},\n");
                 if let Some(folder) = &options.overlays {
                     let target = folder.join(format!("{number:05}_{}.png", common::stem(path)));
@@ -106,7 +106,8 @@ fn run(options: &Options) -> Outcome<usize> {
     bar.finish_and_clear();
     match &options.csv {
         Some(path) => {
-            std::fs::write(path, csv).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+            std::fs::write(path, csv)
+                .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
         }
         None => std::io::stdout().write_all(csv.as_bytes())?,
     }

@@ -208,10 +208,8 @@ fn run_category(
     let start = Instant::now();
     let bar = common::progress_bar("test images", category.test.len() as u64);
     let paths = category.test.iter().map(|image| &image.path);
-    let predictions: Vec<Prediction> = detector
-        .predict_iter(paths)
-        .inspect(|_| bar.inc(1))
-        .collect::<padim::Result<_>>()?;
+    let predictions: Vec<Prediction> =
+        detector.predict_iter(paths).inspect(|_| bar.inc(1)).collect::<padim::Result<_>>()?;
     bar.finish_and_clear();
     let predict_seconds = start.elapsed().as_secs_f64();
 
@@ -265,7 +263,10 @@ fn write_panels(
         let truth = masks.map(|masks| masks[i].as_slice());
         let map = &prediction.anomaly_map;
         let panel = common::result_panel(&picture, truth, map, range, evaluation.f1.threshold)?;
-        save_png(&panel, folder.join(format!("{}_{}.png", image.defect, common::stem(&image.path))))?;
+        save_png(
+            &panel,
+            folder.join(format!("{}_{}.png", image.defect, common::stem(&image.path))),
+        )?;
         if last_defect != Some(&image.defect) {
             last_defect = Some(&image.defect);
             first_of_each.push(panel);

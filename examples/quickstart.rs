@@ -54,7 +54,9 @@ fn run(options: &Options) -> Outcome {
     let backbone = match &options.weights {
         Some(weights) => ResNet18::load(weights, &device)?,
         None => {
-            println!("The network is untrained (seed 0): enough for these drawings, not for photos.");
+            println!(
+                "The network is untrained (seed 0): enough for these drawings, not for photos."
+            );
             ResNet18::untrained(0, &device)?
         }
     };
@@ -112,10 +114,7 @@ fn run(options: &Options) -> Outcome {
     detector.save(&file)?;
     let loaded = Detector::load(&file, &device)?;
     let again = loaded.predict(tests[30].1.0.clone())?;
-    println!(
-        "Saved and loaded: score {} and {}.",
-        predictions[30].image_score, again.image_score
-    );
+    println!("Saved and loaded: score {} and {}.", predictions[30].image_score, again.image_score);
     println!(
         "Look at {} (part, truth, map, overlay); a panel of each part is beside it.",
         options.output.join("overview.png").display()
@@ -145,8 +144,7 @@ impl Random {
 fn draw(seed: u64, defect: Option<Defect>) -> (RgbImage, Vec<bool>) {
     let mut random = Random(seed.wrapping_mul(0xA24B_AED4_963E_E407));
     let centre = SIDE as f32 / 2.0;
-    let (cx, cy) =
-        (centre + random.between(-1.5, 1.5), centre + random.between(-1.5, 1.5));
+    let (cx, cy) = (centre + random.between(-1.5, 1.5), centre + random.between(-1.5, 1.5));
     let light = random.between(0.94, 1.06);
     let brush: Vec<f32> = (0..SIDE).map(|_| random.between(-7.0, 7.0)).collect();
     let spoilt = (random.next() * 6.0) as usize;

@@ -64,7 +64,9 @@ pub enum Error {
     },
 
     /// Values that must be finite numbers are NaN or infinite.
-    #[error("{what} holds NaN or infinite values; check the input image and the backbone's weights")]
+    #[error(
+        "{what} holds NaN or infinite values; check the input image and the backbone's weights"
+    )]
     NotFinite {
         /// What holds the values.
         what: String,
@@ -102,7 +104,9 @@ pub enum Error {
     },
 
     /// A file of weights lacks a tensor that the network needs.
-    #[error("the weights lack the tensor `{name}` (shape {expected:?}); is this a checkpoint of the right network?")]
+    #[error(
+        "the weights lack the tensor `{name}` (shape {expected:?}); is this a checkpoint of the right network?"
+    )]
     MissingTensor {
         /// The tensor's name.
         name: String,
@@ -111,7 +115,9 @@ pub enum Error {
     },
 
     /// A file of weights has a tensor that the network does not know.
-    #[error("the weights hold a tensor `{name}` that the network does not have; is this a checkpoint of the right network?")]
+    #[error(
+        "the weights hold a tensor `{name}` that the network does not have; is this a checkpoint of the right network?"
+    )]
     UnexpectedTensor {
         /// The tensor's name.
         name: String,
@@ -129,7 +135,9 @@ pub enum Error {
     },
 
     /// A tensor of the weights has a data type from which the network cannot be built.
-    #[error("the tensor `{name}` has data type {actual}, the network needs f32; convert the checkpoint first")]
+    #[error(
+        "the tensor `{name}` has data type {actual}, the network needs f32; convert the checkpoint first"
+    )]
     TensorType {
         /// The tensor's name.
         name: String,
@@ -139,7 +147,9 @@ pub enum Error {
 
     /// A detector was loaded with a backbone whose weights are not those it was fitted with. Its
     /// scores would be meaningless.
-    #[error("the detector was fitted with backbone weights {expected}, but those given are {actual}")]
+    #[error(
+        "the detector was fitted with backbone weights {expected}, but those given are {actual}"
+    )]
     BackboneMismatch {
         /// The fingerprint stored in the detector.
         expected: Fingerprint,

@@ -269,14 +269,14 @@ impl<'a> Body<'a> {
         }
         let header_length = u64::from_le_bytes(body.bytes()?);
         if header_length > MAX_HEADER as u64 {
-            let reason = format!("its header claims {header_length} bytes, {MAX_HEADER} are allowed");
+            let reason =
+                format!("its header claims {header_length} bytes, {MAX_HEADER} are allowed");
             return Err(invalid(path, reason));
         }
         let mut bytes = vec![0; header_length as usize];
         body.reader.read_exact(&mut bytes).map_err(|e| body.failed(e))?;
-        let (header, used): (Header, usize) =
-            bincode::serde::decode_from_slice(&bytes, encoding())
-                .map_err(|e| invalid(path, format!("its header is damaged: {e}")))?;
+        let (header, used): (Header, usize) = bincode::serde::decode_from_slice(&bytes, encoding())
+            .map_err(|e| invalid(path, format!("its header is damaged: {e}")))?;
         if used != bytes.len() {
             return Err(invalid(path, "its header is longer than its contents"));
         }
@@ -332,7 +332,8 @@ impl<'a> Body<'a> {
         while values.len() < count {
             let part = &mut buffer[..4 * BLOCK.min(count - values.len())];
             self.reader.read_exact(part).map_err(|e| self.failed(e))?;
-            let decoded = part.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            let decoded =
+                part.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
             values.extend(decoded);
         }
         Ok(values)

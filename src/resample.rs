@@ -322,9 +322,8 @@ mod tests {
 
     #[test]
     fn borders_mirror_as_named_however_far_out() {
-        let letters = |border: Border| -> Vec<usize> {
-            (-4..7).map(|i| border.source(i, 3)).collect()
-        };
+        let letters =
+            |border: Border| -> Vec<usize> { (-4..7).map(|i| border.source(i, 3)).collect() };
         assert_eq!(letters(Border::EdgeRepeated), [2, 2, 1, 0, 0, 1, 2, 2, 1, 0, 0][..].to_vec());
         assert_eq!(letters(Border::EdgeNotRepeated), [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]);
         assert_eq!(Border::EdgeNotRepeated.source(-9, 1), 0);

@@ -163,10 +163,9 @@ impl ResNetConfig {
             Site::new(&conv, &norm, shape, stride)
         };
         let mut branch = match self.block {
-            ResNetBlock::Basic => vec![
-                site(1, [planes, input, 3, 3], stride),
-                site(2, [planes, planes, 3, 3], 1),
-            ],
+            ResNetBlock::Basic => {
+                vec![site(1, [planes, input, 3, 3], stride), site(2, [planes, planes, 3, 3], 1)]
+            }
             ResNetBlock::Bottleneck => vec![
                 site(1, [width, input, 1, 1], 1),
                 site(2, [width, width, 3, 3], stride),

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Blur, Border, ChannelSelection, Error, Filter, GaussianConfig, ImageScore, PreprocessConfig,
-    Resize, ResizeArithmetic, Result, ScoreNormalization, ScoringConfig, SixteenBitGrey, Upsampling,
+    Resize, ResizeArithmetic, Result, ScoreNormalization, ScoringConfig, SixteenBitGrey,
+    Upsampling,
 };
 
 /// All settings of PaDiM but the backbone and its layers. Stored with every detector.

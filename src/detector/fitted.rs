@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use super::input::{Batches, ImageInput, Item, Prepared, stack};
 use super::PadimConfig;
+use super::input::{Batches, ImageInput, Item, Prepared, stack};
 use crate::preprocess::ImageGeometry;
 use crate::{
     AnomalyMap, AnomalyScorer, Backbone, Fingerprint, GaussianModel, PatchEmbedder, Preprocessor,

@@ -12,6 +12,8 @@ use crate::{Error, Result};
 
 /// An image to fit or to predict: a file, a decoded image, or a tensor.
 #[derive(Debug, Clone)]
+// A tensor's handle is a few hundred bytes; beside the pixels of an image that is nothing.
+#[allow(clippy::large_enum_variant)]
 pub enum ImageInput {
     /// A PNG, JPEG, BMP, TIFF or WebP file.
     Path(PathBuf),
@@ -70,6 +72,7 @@ pub(super) struct Item {
     pub prepared: Result<Prepared>,
 }
 
+#[allow(clippy::large_enum_variant)]
 pub(super) enum Prepared {
     Pixels(PreprocessedImage),
     Tensor(Tensor<3>, ImageGeometry),

@@ -16,7 +16,8 @@ impl MersenneTwister {
         let mut state = [seed; N];
         for i in 1..N {
             let previous = state[i - 1];
-            state[i] = (previous ^ (previous >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
+            state[i] =
+                (previous ^ (previous >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
         }
         Self { state, next: N }
     }

@@ -139,13 +139,11 @@ impl GaussianEstimator {
         };
         let mut whitening = vec![0.0; positions * packed_len(d)];
         const CHUNK: usize = 64;
-        let chunks = whitening.chunks_mut(CHUNK * packed_len(d)).zip(self.scatter.chunks_mut(CHUNK));
+        let chunks =
+            whitening.chunks_mut(CHUNK * packed_len(d)).zip(self.scatter.chunks_mut(CHUNK));
         for (chunk, (whitening, scatter)) in chunks.enumerate() {
-            whitening
-                .par_chunks_exact_mut(packed_len(d))
-                .zip(scatter)
-                .enumerate()
-                .try_for_each(|(p, (target, scatter))| {
+            whitening.par_chunks_exact_mut(packed_len(d)).zip(scatter).enumerate().try_for_each(
+                |(p, (target, scatter))| {
                     // Taken, so that its memory is free again as the result grows.
                     let scatter = std::mem::take(scatter);
                     let mut covariance = unpack_symmetric(&scatter, d, scale);
@@ -159,7 +157,8 @@ impl GaussianEstimator {
                     })?;
                     pack(&invert_lower(factor.l_dirty()), target);
                     Ok(())
-                })?;
+                },
+            )?;
             progress(((chunk + 1) * CHUNK).min(positions), positions);
         }
         let mean = self.mean.iter().map(|&m| m as f32).collect();

@@ -45,7 +45,8 @@ impl GaussianConfig {
         if self.epsilon.is_finite() && self.epsilon > 0.0 {
             return Ok(());
         }
-        let reason = format!("must be a positive number, got {}; the paper's is 0.01", self.epsilon);
+        let reason =
+            format!("must be a positive number, got {}; the paper's is 0.01", self.epsilon);
         Err(Error::config("epsilon", reason))
     }
 }
@@ -183,10 +184,7 @@ impl GaussianModel {
                     }
                 },
             );
-        (0..batch)
-            .flat_map(|b| by_position.iter().skip(b).step_by(batch))
-            .copied()
-            .collect()
+        (0..batch).flat_map(|b| by_position.iter().skip(b).step_by(batch)).copied().collect()
     }
 }
 

@@ -31,9 +31,8 @@ fn fit(values: &[f32], [n, d, positions]: [usize; 3], batches: &[usize]) -> Gaus
 
 /// Two passes, explicit inverse, f64: the definition.
 fn distance_naively(values: &[f32], [n, d, positions]: [usize; 3], p: usize, q: &[f32]) -> f64 {
-    let vector = |i: usize| {
-        DVector::from_fn(d, |c, _| f64::from(values[(i * d + c) * positions + p]))
-    };
+    let vector =
+        |i: usize| DVector::from_fn(d, |c, _| f64::from(values[(i * d + c) * positions + p]));
     let mean = (0..n).map(vector).sum::<DVector<f64>>() / n as f64;
     let mut covariance = DMatrix::identity(d, d) * 0.01;
     for i in 0..n {
@@ -90,9 +89,8 @@ fn a_distance_does_not_depend_on_the_batch_around_it() {
     );
     for b in 0..5 {
         let one = q[b * d * positions..(b + 1) * d * positions].to_vec();
-        let alone = model
-            .mahalanobis_distance(to_device(one, [1, d, 1, positions], &device))
-            .unwrap();
+        let alone =
+            model.mahalanobis_distance(to_device(one, [1, d, 1, positions], &device)).unwrap();
         assert_eq!(to_host(alone).unwrap(), together[b * positions..(b + 1) * positions]);
     }
 }

@@ -55,9 +55,7 @@ pub fn to_rgb8(image: &DynamicImage, grey16: SixteenBitGrey) -> Result<RgbImage>
         DynamicImage::ImageLuma8(grey) => repeat3(grey.as_raw().iter().copied()),
         DynamicImage::ImageLumaA8(grey) => repeat3(grey.as_raw().iter().step_by(2).copied()),
         DynamicImage::ImageRgba8(rgba) => first3(rgba.as_raw(), |v| v),
-        DynamicImage::ImageLuma16(grey) => {
-            repeat3(grey.as_raw().iter().copied().map(grey16_to_8))
-        }
+        DynamicImage::ImageLuma16(grey) => repeat3(grey.as_raw().iter().copied().map(grey16_to_8)),
         DynamicImage::ImageLumaA16(grey) => {
             repeat3(grey.as_raw().iter().step_by(2).copied().map(grey16_to_8))
         }

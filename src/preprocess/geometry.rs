@@ -124,7 +124,8 @@ mod tests {
         map[20 * 40 + 10] = 1.0; // resized (25, 40), original around (51, 81)
         let original = geometry.map_to_original(&map, -1.0);
         assert_eq!(original.len(), 100 * 200);
-        let peak = (0..original.len()).max_by(|&a, &b| original[a].total_cmp(&original[b])).unwrap();
+        let peak =
+            (0..original.len()).max_by(|&a, &b| original[a].total_cmp(&original[b])).unwrap();
         assert!([50, 51].contains(&(peak / 200)) && [80, 81].contains(&(peak % 200)));
         assert_eq!(original[0], -1.0);
         let unseen = original.iter().filter(|&&v| v == -1.0).count();

@@ -178,7 +178,8 @@ impl Preprocessor {
         config.validate()?;
         let Normalization { mean, std } = normalization;
         if !mean.iter().all(|m| m.is_finite()) || !std.iter().all(|s| s.is_finite() && *s > 0.0) {
-            let reason = format!("needs finite means and positive deviations, got {normalization:?}");
+            let reason =
+                format!("needs finite means and positive deviations, got {normalization:?}");
             return Err(Error::config("normalization", reason));
         }
         Ok(Self { config, normalization })
@@ -218,7 +219,9 @@ impl Preprocessor {
         let rgb = to_rgb8(image, self.config.sixteen_bit_grey)?;
         let geometry = self.geometry([rgb.height() as usize, rgb.width() as usize])?;
         let values = match self.config.arithmetic {
-            ResizeArithmetic::Pil => self.normalized_u8(&self.resized_crop(rgb.as_raw(), &geometry)),
+            ResizeArithmetic::Pil => {
+                self.normalized_u8(&self.resized_crop(rgb.as_raw(), &geometry))
+            }
             ResizeArithmetic::Float { antialias } => {
                 self.normalized_float(rgb.as_raw(), &geometry, antialias)
             }
@@ -236,7 +239,8 @@ impl Preprocessor {
     pub fn process_mask(&self, mask: &DynamicImage) -> Result<Vec<bool>> {
         let grey = mask.to_luma8();
         let geometry = self.geometry([grey.height() as usize, grey.width() as usize])?;
-        let [rows, columns] = geometry.taps(|from, to| Taps::antialiased(Filter::Nearest, from, to));
+        let [rows, columns] =
+            geometry.taps(|from, to| Taps::antialiased(Filter::Nearest, from, to));
         let resized = resample_u8::<1>(grey.as_raw(), &rows, &columns);
         Ok(geometry.cropped::<u8, 1>(&resized).into_iter().map(|v| v > 127).collect())
     }

@@ -212,7 +212,9 @@ mod tests {
     fn impossible_settings_and_distances_are_refused() {
         for sigma in [0.0, -1.0, f64::NAN, 1e9] {
             let blur = Some(Blur { sigma, ..Blur::default() });
-            assert!(AnomalyScorer::new(ScoringConfig { blur, ..ScoringConfig::default() }).is_err());
+            assert!(
+                AnomalyScorer::new(ScoringConfig { blur, ..ScoringConfig::default() }).is_err()
+            );
         }
         let scorer = AnomalyScorer::new(ScoringConfig::default()).unwrap();
         let nan = to_device(vec![f32::NAN], [1, 1, 1], &Device::flex());

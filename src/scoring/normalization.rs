@@ -66,7 +66,8 @@ mod tests {
     fn scores_come_out_where_the_names_say() {
         let min_max = ScoreNormalization::MinMax { min: 10.0, max: 30.0 };
         assert_eq!([10.0, 20.0, 30.0, 50.0].map(|s| min_max.apply(s)), [0.0, 0.5, 1.0, 2.0]);
-        let threshold = ScoreNormalization::AroundThreshold { threshold: 15.0, min: 10.0, max: 30.0 };
+        let threshold =
+            ScoreNormalization::AroundThreshold { threshold: 15.0, min: 10.0, max: 30.0 };
         assert_eq!([15.0, 25.0, 99.0, -9.0].map(|s| threshold.apply(s)), [0.5, 1.0, 1.0, 0.0]);
         assert_eq!(ScoreNormalization::None.apply(7.5), 7.5);
     }

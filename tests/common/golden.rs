@@ -54,7 +54,9 @@ pub fn tensors(name: &str) -> GoldenFile {
     let decode = |view: &safetensors::tensor::TensorView<'_>| -> Vec<f64> {
         let data = view.data();
         match view.dtype() {
-            Dtype::F64 => data.chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+            Dtype::F64 => {
+                data.chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
+            }
             Dtype::F32 => {
                 data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect()
             }
@@ -79,9 +81,9 @@ pub fn tensors(name: &str) -> GoldenFile {
 }
 
 pub fn fnv1a64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| {
-        (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
-    })
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }
 
 /// `u(name, i)` for `i` in `0..n`: uniform in `[0, 1)`.

@@ -98,7 +98,7 @@ fn progress_tells_everything_once() {
     let of = |stage| seen.iter().filter(move |p| p.stage == stage).map(|p| (p.done, p.total));
     let embedded: Vec<_> = of(FitStage::Embedding).collect();
     assert_eq!(embedded, [(3, Some(8)), (6, Some(8)), (8, Some(8))]);
-    assert_eq!(of(FitStage::Factorising).last(), Some((144, Some(144))));
+    assert_eq!(of(FitStage::Factorising).next_back(), Some((144, Some(144))));
 }
 
 #[test]
@@ -106,7 +106,10 @@ fn too_few_images_are_an_error() {
     let padim = Padim::new(config(), backbone()).unwrap();
     for count in [0, 1] {
         let error = padim.fit((0..count).map(good), |_| ()).unwrap_err();
-        assert!(matches!(error, Error::TooFewImages { count: c } if c == count as usize), "{error}");
+        assert!(
+            matches!(error, Error::TooFewImages { count: c } if c == count as usize),
+            "{error}"
+        );
     }
 }
 

@@ -10,6 +10,7 @@ mod golden_metrics;
 mod golden_preprocess;
 mod golden_stages;
 mod persistence;
+mod real_data;
 
 use burn::tensor::{Device, Tensor, TensorData};
 

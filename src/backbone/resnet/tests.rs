@@ -171,8 +171,12 @@ fn tiny(block: ResNetBlock) -> ResNetConfig {
 
 #[test]
 fn golden_tiny_networks_from_every_container() {
-    let basic = ["tiny_basic.safetensors", "tiny_basic_zip.pth", "tiny_basic_legacy.pth",
-        "tiny_basic_wrapped_zip.pth"];
+    let basic = [
+        "tiny_basic.safetensors",
+        "tiny_basic_zip.pth",
+        "tiny_basic_legacy.pth",
+        "tiny_basic_wrapped_zip.pth",
+    ];
     let cases = basic
         .map(|file| (tiny(ResNetBlock::Basic), file, "tiny_basic_out.safetensors"))
         .into_iter()
@@ -187,7 +191,8 @@ fn golden_tiny_networks_from_every_container() {
             let weights = golden::path("loader").join(weights);
             let network = config.load(&weights, &device).unwrap();
             for shape in [[2, 3, 45, 37], [1, 3, 32, 32]] {
-                let maps = network.forward(to_device(golden::input(&shape), shape, &device)).unwrap();
+                let maps =
+                    network.forward(to_device(golden::input(&shape), shape, &device)).unwrap();
                 for (layer, map) in (1..).zip(maps.maps()) {
                     let key = format!("{}/layer{layer}", shape.map(|n| n.to_string()).join("x"));
                     let expected = &outputs[&key];

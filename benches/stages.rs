@@ -1,0 +1,150 @@
+//! The time of each stage alone, inputs made outside the timed part.
+//!
+//!     cargo bench --bench stages
+
+use burn::tensor::{Device, Distribution, Tensor};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use image::{DynamicImage, RgbImage};
+use padim::{
+    AnomalyScorer, Backbone, ChannelSelection, FeatureMaps, GaussianConfig, GaussianEstimator,
+    GaussianModel, Normalization, PatchEmbedder, PreprocessConfig, Preprocessor, ResNet18,
+    ScoringConfig, WideResNet50,
+};
+
+fn picture(side: u32) -> DynamicImage {
+    RgbImage::from_fn(side, side, |x, y| image::Rgb([(x * y) as u8, (x + y) as u8, (x ^ y) as u8]))
+        .into()
+}
+
+fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    device.seed(1);
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+}
+
+fn preprocessing(c: &mut Criterion) {
+    let mut group = c.benchmark_group("preprocess");
+    for side in [512, 1024, 2048] {
+        let preprocessor =
+            Preprocessor::new(PreprocessConfig::default(), Normalization::IMAGENET).unwrap();
+        let image = picture(side);
+        group.bench_with_input(BenchmarkId::from_parameter(side), &image, |b, image| {
+            b.iter(|| preprocessor.process(image).unwrap());
+        });
+    }
+}
+
+fn backbone(c: &mut Criterion) {
+    let device = Device::default();
+    let networks: [(&str, Box<dyn Backbone>); 2] = [
+        ("resnet18", Box::new(ResNet18::untrained(0, &device).unwrap())),
+        ("wide_resnet50", Box::new(WideResNet50::untrained(0, &device).unwrap())),
+    ];
+    let mut group = c.benchmark_group("backbone");
+    group.sample_size(10);
+    for (name, network) in &networks {
+        for batch in [1, 8] {
+            let images = random([batch, 3, 224, 224], &device);
+            group.throughput(Throughput::Elements(batch as u64));
+            group.bench_with_input(BenchmarkId::new(*name, batch), &images, |b, images| {
+                // Reading the last map back makes an asynchronous device finish.
+                b.iter(|| {
+                    let maps = network.forward(images.clone()).unwrap();
+                    maps.maps().last().map(|map| map.clone().into_data())
+                });
+            });
+        }
+    }
+}
+
+/// The maps of a network of the given channels at 224x224.
+fn maps(channels: [usize; 3], batch: usize, device: &Device) -> FeatureMaps {
+    let sides = [56, 28, 14];
+    let map = |i: usize| random([batch, channels[i], sides[i], sides[i]], device);
+    FeatureMaps::new((0..3).map(map).collect()).unwrap()
+}
+
+fn embedding(c: &mut Criterion) {
+    let device = Device::default();
+    let mut group = c.benchmark_group("embedding");
+    for (name, channels, count) in
+        [("resnet18-rd100", [64, 128, 256], 100), ("wide_resnet50-rd550", [256, 512, 1024], 550)]
+    {
+        let embedder =
+            PatchEmbedder::new(&channels, &ChannelSelection::random(count, 1024)).unwrap();
+        for batch in [1, 8] {
+            let features = maps(channels, batch, &device);
+            group.throughput(Throughput::Elements(batch as u64));
+            group.bench_with_input(BenchmarkId::new(name, batch), &features, |b, features| {
+                b.iter(|| embedder.embed(features).unwrap().into_data());
+            });
+        }
+    }
+}
+
+fn estimator(dimension: usize, images: usize, device: &Device) -> GaussianEstimator {
+    let mut estimator =
+        GaussianEstimator::new(GaussianConfig::default(), dimension, [56, 56]).unwrap();
+    for _ in 0..images / 8 {
+        estimator.update(random([8, dimension, 56, 56], device)).unwrap();
+    }
+    estimator
+}
+
+fn fit(c: &mut Criterion) {
+    let device = Device::default();
+    let mut group = c.benchmark_group("fit");
+    group.sample_size(10);
+    for dimension in [50, 100, 200] {
+        let batch = random([8, dimension, 56, 56], &device);
+        let fitted = estimator(dimension, 16, &device);
+        group.bench_function(BenchmarkId::new("update-8-images", dimension), |b| {
+            let mut running = fitted.clone();
+            b.iter(|| running.update(batch.clone()).unwrap());
+        });
+        group.bench_function(BenchmarkId::new("factorise", dimension), |b| {
+            b.iter_batched(
+                || fitted.clone(),
+                |estimator| estimator.finish(|_, _| ()).unwrap(),
+                BatchSize::LargeInput,
+            );
+        });
+    }
+}
+
+fn mahalanobis(c: &mut Criterion) {
+    let device = Device::default();
+    let mut group = c.benchmark_group("mahalanobis");
+    for dimension in [50, 100, 200] {
+        let model: GaussianModel = estimator(dimension, 16, &device).finish(|_, _| ()).unwrap();
+        for batch in [1, 8, 32] {
+            let embeddings = random([batch, dimension, 56, 56], &device);
+            let id = BenchmarkId::new(format!("d{dimension}"), batch);
+            group.throughput(Throughput::Elements(batch as u64));
+            group.bench_with_input(id, &embeddings, |b, embeddings| {
+                b.iter(|| model.mahalanobis_distance(embeddings.clone()).unwrap());
+            });
+        }
+    }
+}
+
+fn smoothing(c: &mut Criterion) {
+    let device = Device::default();
+    let scorer = AnomalyScorer::new(ScoringConfig::default()).unwrap();
+    let mut group = c.benchmark_group("smoothing");
+    for side in [224, 512] {
+        for batch in [1, 8] {
+            let distances = random([batch, side / 4, side / 4], &device);
+            group.throughput(Throughput::Elements(batch as u64));
+            group.bench_with_input(
+                BenchmarkId::new(side.to_string(), batch),
+                &distances,
+                |b, d| {
+                    b.iter(|| scorer.score(d.clone(), [side, side]).unwrap());
+                },
+            );
+        }
+    }
+}
+
+criterion_group!(benches, preprocessing, backbone, embedding, fit, mahalanobis, smoothing);
+criterion_main!(benches);
