@@ -83,7 +83,7 @@ fn run(options: &Options) -> Outcome<usize> {
     let mut failures = 0;
     let bar = common::progress_bar("images", images.len() as u64);
     for (number, (path, result)) in images.iter().zip(detector.predict_iter(&images)).enumerate() {
-        let name = quoted(&path.display().to_string());
+        let name = common::csv_field(&path.display().to_string());
         match result {
             Ok(prediction) => {
                 let Prediction { image_score, normalized_score, .. } = prediction;
@@ -98,7 +98,7 @@ fn run(options: &Options) -> Outcome<usize> {
             }
             Err(error) => {
                 failures += 1;
-                csv += &format!("{name},,,,{}\n", quoted(&error.to_string()));
+                csv += &format!("{name},,,,{}\n", common::csv_field(&error.to_string()));
             }
         }
         bar.inc(1);
@@ -147,13 +147,4 @@ fn write_overlay(
     };
     save_png(&overlay(&picture, &map, range, options.threshold)?, target)?;
     Ok(())
-}
-
-/// A field of a CSV file (RFC 4180).
-fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
-    }
 }

@@ -63,6 +63,9 @@ struct Options {
     /// Writes the metrics to this file.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Writes the score of each test image to this file.
+    #[arg(long)]
+    csv: Option<PathBuf>,
     /// Writes a panel for each test image (image, truth, map, overlay) to this folder.
     #[arg(long)]
     panels: Option<PathBuf>,
@@ -151,6 +154,7 @@ fn run(options: &Options) -> Outcome {
 
     let categories = mvtec_categories(&options.data)?;
     let mut results = serde_json::Map::new();
+    let mut scores = String::from("path,image_score\n");
     let mut table = format!("{:20}{HEADINGS}\n", "category");
     for folder in &categories {
         let category = MvtecCategory::open(folder)?;
@@ -174,13 +178,18 @@ fn run(options: &Options) -> Outcome {
             "train_images": category.train.len(), "test_images": category.test.len(),
             "fit_seconds": result.fit_seconds, "predict_seconds": result.predict_seconds,
         });
+        for (image, score) in category.test.iter().zip(&result.scores) {
+            writeln!(scores, "{},{score}", common::csv_field(&image.path.display().to_string()))?;
+        }
         results.insert(category.name, entry);
     }
     print!("{table}");
     if let Some(path) = &options.json {
         let text = serde_json::to_string_pretty(&json!({ "categories": results }))?;
-        std::fs::write(path, text + "\n")
-            .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+        common::write_text(path, &(text + "\n"))?;
+    }
+    if let Some(path) = &options.csv {
+        common::write_text(path, &scores)?;
     }
     Ok(())
 }
@@ -188,6 +197,7 @@ fn run(options: &Options) -> Outcome {
 const HEADINGS: &str = " image AUROC pixel AUROC   AUPRO   F1max   fit s   predict s";
 
 struct CategoryResult {
+    scores: Vec<f32>,
     evaluation: Evaluation,
     fit_seconds: f64,
     predict_seconds: f64,
@@ -242,7 +252,8 @@ fn run_category(
         detector.save(&path)?;
         println!("Saved {}", path.display());
     }
-    Ok(CategoryResult { evaluation, fit_seconds, predict_seconds })
+    let scores = predictions.iter().map(|p| p.image_score).collect();
+    Ok(CategoryResult { scores, evaluation, fit_seconds, predict_seconds })
 }
 
 fn write_panels(

@@ -6,8 +6,8 @@
 //! there. For a new image it gives an anomaly map, high where a patch is strange, and a score.
 //!
 //! ```
-//! use burn::tensor::Device;
-//! use image::{Rgb, RgbImage};
+//! use padim::burn::tensor::Device;
+//! use padim::image::{Rgb, RgbImage};
 //! use padim::{Detector, Padim, PadimConfig, PreprocessConfig, ResNet18, Resize};
 //!
 //! # fn main() -> padim::Result<()> {
@@ -86,6 +86,9 @@ mod persistence;
 pub mod dataset;
 pub mod metrics;
 pub mod visualize;
+
+// The crates whose types stand in this one's interface, so that their versions always fit.
+pub use {burn, image, nalgebra};
 
 pub use backbone::{
     Backbone, BackboneSnapshot, FeatureMaps, Fingerprint, LayerInfo, ResNet, ResNet18, ResNetBlock,

@@ -103,8 +103,8 @@ mod tests {
             let oracle = lower.clone().try_inverse().unwrap();
             prop_assert!((&inverse - oracle).amax() < 1e-9 * inverse.amax().max(1.0));
 
-            let x: Vec<f32> = (0..2 * d).map(|i| (i % 5) as f32 - 2.0).collect();
-            let mut z = vec![0.0; 2 * d];
+            let x: Vec<f32> = (0..11 * d).map(|i| (i % 5) as f32 - 2.0).collect();
+            let mut z = vec![0.0; 11 * d];
             multiply(&packed, &x, &mut z, d);
             for (x, z) in x.chunks(d).zip(z.chunks(d)) {
                 let x = DVector::from_iterator(d, x.iter().map(|&v| f64::from(v)));
