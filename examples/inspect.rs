@@ -49,7 +49,9 @@ fn main() {
     match run(&Options::parse()) {
         Ok(0) => (),
         Ok(failures) => {
-            eprintln!("{failures} image(s) could not be scored; the column `error` says why");
+            eprintln!(
+                "{failures} image(s) could not be scored or drawn; the column `error` says why"
+            );
             std::process::exit(2);
         }
         Err(error) => {
@@ -59,7 +61,7 @@ fn main() {
     }
 }
 
-/// Gives the number of images that could not be scored.
+/// Gives the number of images that could not be scored or drawn.
 fn run(options: &Options) -> Outcome<usize> {
     let device = Device::default();
     let detector = match &options.weights {
@@ -90,11 +92,14 @@ fn run(options: &Options) -> Outcome<usize> {
                 let above = options
                     .threshold
                     .map_or("", |t| if image_score >= t { "true" } else { "false" });
-                csv += &format!("{name},{image_score},{normalized_score},{above},\n");
-                if let Some(folder) = &options.overlays {
+                let written = options.overlays.as_ref().map_or(Ok(()), |folder| {
                     let target = folder.join(format!("{number:05}_{}.png", common::stem(path)));
-                    write_overlay(&detector, path, &prediction, options, &target)?;
-                }
+                    write_overlay(&detector, path, &prediction, options, &target)
+                });
+                failures += usize::from(written.is_err());
+                let error =
+                    written.map_or_else(|e| common::csv_field(&e.to_string()), |()| "".into());
+                csv += &format!("{name},{image_score},{normalized_score},{above},{error}\n");
             }
             Err(error) => {
                 failures += 1;

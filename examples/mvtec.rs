@@ -153,12 +153,25 @@ fn run(options: &Options) -> Outcome {
     let padim = Padim::with_shared_backbone(config, backbone)?;
 
     let categories = mvtec_categories(&options.data)?;
+    let mut failures = 0;
     let mut results = serde_json::Map::new();
     let mut scores = String::from("path,image_score\n");
     let mut table = format!("{:20}{HEADINGS}\n", "category");
     for folder in &categories {
-        let category = MvtecCategory::open(folder)?;
-        let result = run_category(&padim, &category, options, categories.len() > 1)?;
+        let run = || -> Outcome<(MvtecCategory, CategoryResult)> {
+            let category = MvtecCategory::open(folder)?;
+            let result = run_category(&padim, &category, options, categories.len() > 1)?;
+            Ok((category, result))
+        };
+        let (category, result) = match run() {
+            Ok(done) => done,
+            Err(error) => {
+                // The other categories are worth their hours all the same.
+                eprintln!("{}: {error}", folder.display());
+                failures += 1;
+                continue;
+            }
+        };
         let Evaluation { image_auroc, f1, pixel_auroc, aupro } = result.evaluation;
         let show = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.4}"));
         writeln!(
@@ -191,7 +204,10 @@ fn run(options: &Options) -> Outcome {
     if let Some(path) = &options.csv {
         common::write_text(path, &scores)?;
     }
-    Ok(())
+    match failures {
+        0 => Ok(()),
+        _ => Err(format!("{failures} of {} categories failed", categories.len()).into()),
+    }
 }
 
 const HEADINGS: &str = " image AUROC pixel AUROC   AUPRO   F1max   fit s   predict s";
@@ -214,6 +230,17 @@ fn run_category(
     let detector = padim.fit(&category.train, common::show_fit(&bar))?;
     bar.finish_and_clear();
     let fit_seconds = start.elapsed().as_secs_f64();
+    if let Some(target) = &options.save {
+        let is_file = !several && target.extension().is_some_and(|e| e == "padim");
+        let path = if is_file {
+            target.clone()
+        } else {
+            common::create_folder(target)?;
+            target.join(format!("{}.padim", category.name))
+        };
+        detector.save(&path)?;
+        println!("Saved {}", path.display());
+    }
 
     let start = Instant::now();
     let bar = common::progress_bar("test images", category.test.len() as u64);
@@ -240,17 +267,6 @@ fn run_category(
     if let Some(folder) = &options.panels {
         let folder = folder.join(&category.name);
         write_panels(&detector, category, &predictions, masks.as_deref(), &evaluation, &folder)?;
-    }
-    if let Some(target) = &options.save {
-        let is_file = !several && target.extension().is_some_and(|e| e == "padim");
-        let path = if is_file {
-            target.clone()
-        } else {
-            common::create_folder(target)?;
-            target.join(format!("{}.padim", category.name))
-        };
-        detector.save(&path)?;
-        println!("Saved {}", path.display());
     }
     let scores = predictions.iter().map(|p| p.image_score).collect();
     Ok(CategoryResult { scores, evaluation, fit_seconds, predict_seconds })

@@ -37,7 +37,7 @@ pub struct TestImage {
     pub path: PathBuf,
     /// The kind of defect, which is the name of the image's folder; "good" if there is none.
     pub defect: String,
-    /// The picture in which the defect's pixels are not black. Good images have none.
+    /// The picture in which the defect's pixels are brighter than mid-grey. Good images have none.
     pub mask: Option<PathBuf>,
 }
 

@@ -66,6 +66,7 @@
 // In the order in which the data flows; a module uses only what stands above it.
 mod error;
 mod files;
+mod fingerprint;
 mod host;
 mod resample;
 
@@ -91,12 +92,13 @@ pub mod visualize;
 pub use {burn, image, nalgebra};
 
 pub use backbone::{
-    Backbone, BackboneSnapshot, FeatureMaps, Fingerprint, LayerInfo, ResNet, ResNet18, ResNetBlock,
+    Backbone, BackboneSnapshot, FeatureMaps, LayerInfo, ResNet, ResNet18, ResNetBlock,
     ResNetConfig, WideResNet50,
 };
 pub use detector::{Detector, FitProgress, FitStage, ImageInput, Padim, PadimConfig, Prediction};
 pub use embedding::{ChannelSelection, PatchEmbedder};
 pub use error::{Error, Result};
+pub use fingerprint::Fingerprint;
 pub use gaussian::{CovarianceDivisor, GaussianConfig, GaussianEstimator, GaussianModel};
 pub use preprocess::{
     ImageGeometry, Normalization, PreprocessConfig, PreprocessedImage, Preprocessor, Resize,

@@ -224,6 +224,9 @@ impl Header {
         let channels: Vec<usize> = self.layers.iter().map(|layer| layer.channels).collect();
         let checked = |error: Error| invalid(path, error.to_string());
         self.config.validate().map_err(checked)?;
+        if self.config.preprocess.input_size().is_some_and(|size| size != self.input_size) {
+            return Err(invalid(path, "its input size is not that of its settings"));
+        }
         let selection = ChannelSelection::Indices(self.indices);
         Ok(Detector {
             preprocessor: Preprocessor::new(self.config.preprocess.clone(), self.normalization)
@@ -327,7 +330,10 @@ impl<'a> Body<'a> {
 
     /// Reads `count` values. The file's length has been checked to hold them.
     fn values(&mut self, count: usize) -> Result<Vec<f32>> {
-        let mut values = Vec::with_capacity(count);
+        let mut values = Vec::new();
+        values.try_reserve_exact(count).map_err(|_| {
+            invalid(self.path, format!("its {count} values do not fit into memory"))
+        })?;
         let mut buffer = vec![0; 4 * BLOCK.min(count)];
         while values.len() < count {
             let part = &mut buffer[..4 * BLOCK.min(count - values.len())];

@@ -1,13 +1,11 @@
 //! The network that describes patches: images in, feature maps of several layers out.
 
-mod fingerprint;
 mod parameters;
 mod resnet;
 mod resnet18;
 mod weights;
 mod wide_resnet50;
 
-pub use fingerprint::Fingerprint;
 pub use resnet::{ResNet, ResNetBlock, ResNetConfig};
 pub use resnet18::ResNet18;
 pub use wide_resnet50::WideResNet50;
@@ -19,7 +17,7 @@ use std::fmt::Debug;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Normalization, Result};
+use crate::{Error, Fingerprint, Normalization, Result};
 
 /// One feature map that a backbone gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +26,8 @@ pub struct LayerInfo {
     pub name: String,
     /// Its number of channels.
     pub channels: usize,
-    /// How many input pixels one step of it spans, along each axis.
+    /// How many input pixels one step of it spans, along each axis. For people; sizes are taken from
+    /// the maps themselves.
     pub stride: usize,
 }
 
@@ -36,8 +35,8 @@ pub struct LayerInfo {
 ///
 /// # Shapes
 ///
-/// Each map is `[batch, channels, height, width]`; the batch is common, and the first map has the
-/// largest resolution.
+/// Each map is `[batch, channels, height, width]`; the batch is common. The first map gives the grid
+/// to which the others are aligned, so it should be the one of the largest resolution.
 #[derive(Debug, Clone)]
 pub struct FeatureMaps(Vec<Tensor<4>>);
 
@@ -71,7 +70,8 @@ impl FeatureMaps {
 /// with.
 ///
 /// ```
-/// use burn::tensor::{Device, Tensor, module::avg_pool2d};
+/// use burn::nn::pool::AvgPool2dConfig;
+/// use burn::tensor::{Device, Tensor};
 /// use padim::{Backbone, FeatureMaps, Fingerprint, LayerInfo};
 ///
 /// /// Colours at two scales: no network at all, but it will find a red pen on a white table.
@@ -96,8 +96,8 @@ impl FeatureMaps {
 ///         Fingerprint::of([b"colours, version 1"])
 ///     }
 ///     fn forward(&self, images: Tensor<4>) -> padim::Result<FeatureMaps> {
-///         let pool = |n| avg_pool2d(images.clone(), [n, n], [n, n], [0, 0], true, false);
-///         FeatureMaps::new(vec![pool(4), pool(16)])
+///         let pool = |n| AvgPool2dConfig::new([n, n]).with_strides([n, n]).init();
+///         FeatureMaps::new(vec![pool(4).forward(images.clone()), pool(16).forward(images)])
 ///     }
 /// }
 ///
@@ -126,7 +126,7 @@ pub trait Backbone: Debug + Send + Sync {
     /// # Shapes
     ///
     /// `images`: `[batch, 3, height, width]`, normalised RGB. The maps: one a layer,
-    /// `[batch, channels, height / stride, width / stride]`, rounded up.
+    /// `[batch, channels, grid_height, grid_width]`, of the same batch.
     ///
     /// # Errors
     ///

@@ -3,8 +3,8 @@
 //! Batch norm is a fixed affine map at inference, so it is folded into the convolution before it.
 //! Every source therefore gives a convolution's weight and bias, whatever it has itself.
 
-use super::fingerprint::FingerprintHasher;
 use super::weights::Checkpoint;
+use crate::fingerprint::FingerprintHasher;
 use crate::host::f32_to_bytes;
 use crate::{Error, Result};
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use burn::module::{Module, Param};
+use burn::module::Param;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
@@ -10,10 +10,10 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::fingerprint::FingerprintHasher;
 use super::parameters::{FoldedConvolution, ParameterSource, SeededParameters, Site};
 use super::weights::Checkpoint;
-use super::{Backbone, BackboneSnapshot, FeatureMaps, Fingerprint, LayerInfo};
+use super::{Backbone, BackboneSnapshot, FeatureMaps, LayerInfo};
+use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::host::{to_device, to_host};
 use crate::{Error, Result};
 
@@ -101,6 +101,11 @@ impl ResNetConfig {
         let counts = [[self.stem_channels, self.base_width, 1], self.blocks, self.planes];
         if counts.iter().flatten().any(|&n| n == 0 || n > MAX_COUNT) {
             let reason = format!("counts must be in 1..={MAX_COUNT}, got {self:?}");
+            return Err(Error::config("backbone", reason));
+        }
+        let narrowest = self.planes.iter().min().copied().unwrap_or(0) * self.base_width;
+        if self.block == ResNetBlock::Bottleneck && narrowest < 64 {
+            let reason = format!("planes * base_width must be at least 64, got {narrowest}");
             return Err(Error::config("backbone", reason));
         }
         let rising = self.layers.windows(2).all(|pair| pair[0] < pair[1]);
@@ -191,7 +196,7 @@ struct BlockPlan {
 }
 
 /// One residual block: a chain of convolutions beside a shortcut.
-#[derive(Module, Debug)]
+#[derive(Debug)]
 struct Residual {
     branch: Vec<Conv2d>,
     downsample: Option<Conv2d>,

@@ -31,8 +31,8 @@ struct RawTensor {
 }
 
 impl Checkpoint {
-    /// Reads a file, told apart by content. Names lose the prefixes `state_dict.` and `module.`;
-    /// `layer4` and `fc` are skipped.
+    /// Reads a file, told apart by content. Names lose the prefix `module.`, and in `.pth` files
+    /// `state_dict.` before it; `layer4` and `fc` are skipped.
     pub fn read(path: &Path) -> Result<Self> {
         let mut header = [0; 9];
         let read = File::open(path)
@@ -108,16 +108,31 @@ fn unreadable(path: &Path) -> impl Fn(String) -> Error + '_ {
 fn read_safetensors(path: &Path) -> Result<BTreeMap<String, RawTensor>> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(path)(e.to_string()))?;
-    let raw = |name: String, view: safetensors::tensor::TensorView<'_>| {
-        let (dtype, shape) = (format!("{:?}", view.dtype()), view.shape().to_vec());
-        (name, RawTensor { dtype, shape, bytes: view.data().to_vec() })
-    };
-    let tensors = file
-        .tensors()
-        .into_iter()
-        .map(|(name, view)| (without_module(&name).to_owned(), view))
-        .filter(|(name, _)| used(name));
-    Ok(tensors.map(|(name, view)| raw(name, view)).collect())
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.tensors() {
+        let name = without_module(&name);
+        if used(name) {
+            let (dtype, shape) = (format!("{:?}", view.dtype()), view.shape().to_vec());
+            insert_once(
+                &mut tensors,
+                name,
+                RawTensor { dtype, shape, bytes: view.data().to_vec() },
+            )?;
+        }
+    }
+    Ok(tensors)
+}
+
+/// Refuses a name that is there already, with a prefix and without: either could be meant.
+fn insert_once(
+    tensors: &mut BTreeMap<String, RawTensor>,
+    name: &str,
+    tensor: RawTensor,
+) -> Result<()> {
+    match tensors.insert(name.to_owned(), tensor) {
+        Some(_) => Err(Error::UnexpectedTensor { name: name.to_owned() }),
+        None => Ok(()),
+    }
 }
 
 fn read_pytorch(path: &Path) -> Result<BTreeMap<String, RawTensor>> {
@@ -137,7 +152,7 @@ fn read_pytorch(path: &Path) -> Result<BTreeMap<String, RawTensor>> {
             if cfg!(target_endian = "big") {
                 bytes.chunks_exact_mut(tensor.dtype().size()).for_each(<[u8]>::reverse);
             }
-            tensors.insert(name.to_owned(), RawTensor { dtype, shape, bytes });
+            insert_once(&mut tensors, name, RawTensor { dtype, shape, bytes })?;
         }
     }
     Ok(tensors)
@@ -208,6 +223,20 @@ mod tests {
             found += 1;
         }
         assert_eq!(checkpoint.tensors.len(), found, "{file}: nothing else is in it");
+    }
+
+    #[test]
+    fn a_tensor_that_is_there_twice_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("twice.safetensors");
+        let header = r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},
+            "module.w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file.extend([0; 8]);
+        std::fs::write(&path, file).unwrap();
+        let error = Checkpoint::read(&path).unwrap_err();
+        assert!(matches!(error, Error::UnexpectedTensor { .. }), "{error}");
     }
 
     #[test]

@@ -65,8 +65,8 @@ impl PadimConfig {
         }
     }
 
-    /// The settings of xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master. It also brings
-    /// the scores of a test set to `[0, 1]`, see [`ScoreNormalization::MinMax`].
+    /// The settings of xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master. It then
+    /// brings the maps of a test set to `[0, 1]`, for which [`ScoreNormalization::MinMax`] is.
     pub fn xiahaifeng() -> Self {
         Self {
             preprocess: PreprocessConfig {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use super::PadimConfig;
 use super::input::{Batches, ImageInput, Item, Prepared, stack};
+use super::{PadimConfig, embed};
 use crate::preprocess::ImageGeometry;
 use crate::{
-    AnomalyMap, AnomalyScorer, Backbone, Fingerprint, GaussianModel, PatchEmbedder, Preprocessor,
-    Result, ScoreNormalization, ScoredMap,
+    AnomalyMap, AnomalyScorer, Backbone, Error, Fingerprint, GaussianModel, PatchEmbedder,
+    Preprocessor, Result, ScoreNormalization, ScoredMap,
 };
 
 /// What a detector says of an image.
@@ -88,7 +88,7 @@ impl Detector {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) if the normalisation divides by zero.
+    /// [`Error::InvalidConfig`] if the normalisation divides by zero.
     pub fn with_normalization(mut self, normalization: ScoreNormalization) -> Result<Self> {
         self.config.scoring.normalization = normalization;
         self.scorer = AnomalyScorer::new(self.config.scoring.clone())?;
@@ -99,13 +99,12 @@ impl Detector {
     ///
     /// # Errors
     ///
-    /// Says what is wrong with the image: [`Error::Io`](crate::Error::Io),
-    /// [`Error::Decode`](crate::Error::Decode), [`Error::UnusableImage`](crate::Error::UnusableImage)
-    /// or [`Error::NotFinite`](crate::Error::NotFinite).
+    /// Says what is wrong with the image: [`Error::Io`], [`Error::Decode`],
+    /// [`Error::UnusableImage`], [`Error::ShapeMismatch`] or [`Error::NotFinite`].
     pub fn predict(&self, image: impl Into<ImageInput>) -> Result<Prediction> {
         match self.predict_iter([image]).next() {
             Some(prediction) => prediction,
-            None => Err(crate::Error::TooFewImages { count: 0 }),
+            None => Err(Error::TooFewImages { count: 0 }),
         }
     }
 
@@ -144,10 +143,14 @@ impl Detector {
     ///
     /// # Errors
     ///
-    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) for another shape,
-    /// [`Error::NotFinite`](crate::Error::NotFinite) for values that are not numbers.
+    /// [`Error::ShapeMismatch`] for another shape, [`Error::NotFinite`] for values that are not
+    /// numbers.
     pub fn predict_tensor(&self, images: Tensor<4>) -> Result<Vec<Prediction>> {
-        let [_, _, height, width] = images.dims();
+        let [batch, channels, height, width] = images.dims();
+        if [channels, height, width] != [3, self.input_size[0], self.input_size[1]] || batch == 0 {
+            let expected = format!("[batch, 3, {}, {}]", self.input_size[0], self.input_size[1]);
+            return Err(Error::shape("images", expected, images.dims()));
+        }
         let geometry = ImageGeometry::identity([height, width]);
         let scored = self.score(images.to_device(&self.backbone.device()))?;
         Ok(scored.into_iter().map(|scored| self.prediction(scored, geometry)).collect())
@@ -195,7 +198,7 @@ impl Detector {
                     let scored = self.score(tensor.clone().narrow(0, i, 1))?;
                     match scored.into_iter().next() {
                         Some(scored) => Ok(self.prediction(scored, geometry)),
-                        None => Err(crate::Error::shape("scores", "one map", "none")),
+                        None => Err(Error::shape("scores", "one map", "none")),
                     }
                 })
                 .collect(),
@@ -205,7 +208,7 @@ impl Detector {
 
     fn score(&self, images: Tensor<4>) -> Result<Vec<ScoredMap>> {
         let [_, _, height, width] = images.dims();
-        let embedding = self.embedder.embed(&self.backbone.forward(images)?)?;
+        let embedding = embed(self.backbone.as_ref(), &self.embedder, images)?;
         self.scorer.score(self.model.mahalanobis_distance(embedding)?, [height, width])
     }
 

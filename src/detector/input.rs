@@ -86,8 +86,13 @@ impl Prepared {
             ImageInput::Tensor(tensor) => {
                 let [channels, height, width] = tensor.dims();
                 if channels != 3 || height == 0 || width == 0 {
-                    let expected = "[3, height, width], none of them 0";
-                    return Err(Error::shape("image tensor", expected, tensor.dims()));
+                    return Err(Error::UnusableImage {
+                        name: name.to_owned(),
+                        reason: format!(
+                            "its tensor must be [3, height, width], none of them 0, and is {:?}",
+                            tensor.dims()
+                        ),
+                    });
                 }
                 return Ok(Self::Tensor(tensor, ImageGeometry::identity([height, width])));
             }
@@ -146,7 +151,7 @@ pub(super) fn stack(images: Vec<Prepared>, size: [usize; 2], device: &Device) ->
 /// Cuts a stream of images into batches and prepares the next one while the last is worked on, so
 /// that at most two are in memory.
 pub(super) struct Batches<'a, I> {
-    inputs: I,
+    inputs: std::iter::Fuse<I>,
     preprocessor: &'a Preprocessor,
     batch_size: usize,
     count: usize,
@@ -159,7 +164,7 @@ where
     I::Item: Into<ImageInput>,
 {
     pub fn new(inputs: I, preprocessor: &'a Preprocessor, batch_size: usize) -> Self {
-        Self { inputs, preprocessor, batch_size, count: 0, ready: None }
+        Self { inputs: inputs.fuse(), preprocessor, batch_size, count: 0, ready: None }
     }
 
     /// Does `work` on the next batch, if there is one.

@@ -10,6 +10,8 @@ pub use input::ImageInput;
 
 use std::sync::Arc;
 
+use burn::tensor::Tensor;
+
 use crate::{
     AnomalyScorer, Backbone, Error, GaussianEstimator, PatchEmbedder, Preprocessor, Result,
 };
@@ -155,7 +157,7 @@ impl Padim {
         }
         let Some(size) = size else { return Err(Error::TooFewImages { count: 0 }) };
         let tensor = stack(images, size, &self.backbone.device());
-        let embedding = self.embedder.embed(&self.backbone.forward(tensor)?)?;
+        let embedding = embed(self.backbone.as_ref(), &self.embedder, tensor)?;
         let (_, estimator) = match state {
             Some(state) => state,
             None => {
@@ -173,4 +175,18 @@ impl Padim {
         })?;
         Ok(estimator.image_count())
     }
+}
+
+/// Images `[batch, 3, height, width]` to embeddings, one an image even from a foreign backbone.
+fn embed(
+    backbone: &dyn Backbone,
+    embedder: &PatchEmbedder,
+    images: Tensor<4>,
+) -> Result<Tensor<4>> {
+    let batch = images.dims()[0];
+    let embedding = embedder.embed(&backbone.forward(images)?)?;
+    if embedding.dims()[0] == batch {
+        return Ok(embedding);
+    }
+    Err(Error::shape("feature maps", format!("a batch of {batch}"), embedding.dims()))
 }

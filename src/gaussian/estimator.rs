@@ -151,12 +151,16 @@ impl GaussianEstimator {
                     for i in 0..d {
                         covariance[(i, i)] += self.config.epsilon;
                     }
-                    let factor = Cholesky::new(covariance).ok_or(Error::NotPositiveDefinite {
-                        position: chunk * CHUNK + p,
-                        epsilon: self.config.epsilon,
-                    })?;
-                    pack(&invert_lower(factor.l_dirty()), target);
-                    Ok(())
+                    let factor = Cholesky::new(covariance);
+                    if let Some(factor) = &factor {
+                        pack(&invert_lower(factor.l_dirty()), target);
+                    }
+                    // A tiny epsilon can leave a factor whose inverse is beyond f32.
+                    if factor.is_some() && target.iter().all(|w| w.is_finite()) {
+                        return Ok(());
+                    }
+                    let epsilon = self.config.epsilon;
+                    Err(Error::NotPositiveDefinite { position: chunk * CHUNK + p, epsilon })
                 },
             )?;
             progress(((chunk + 1) * CHUNK).min(positions), positions);

@@ -128,6 +128,16 @@ fn bad_batches_leave_the_estimator_as_it_was() {
 }
 
 #[test]
+fn an_epsilon_too_small_is_blamed() {
+    let device = Device::flex();
+    let config = GaussianConfig { epsilon: 1e-80, ..GaussianConfig::default() };
+    let mut estimator = GaussianEstimator::new(config, 2, [1, 1]).unwrap();
+    estimator.update(to_device(vec![1.0; 6], [3, 2, 1, 1], &device)).unwrap();
+    let error = estimator.finish(|_, _| ()).unwrap_err().to_string();
+    assert!(error.contains("larger epsilon"), "{error}");
+}
+
+#[test]
 fn epsilon_must_be_positive() {
     for epsilon in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let config = GaussianConfig { epsilon, ..GaussianConfig::default() };

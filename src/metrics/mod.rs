@@ -1,8 +1,8 @@
 //! How well scores separate defective from good: AUROC, AUPRO and the best F1.
 //!
-//! All values are exact, with no binning of scores. Memory is nevertheless bounded by the number of
-//! defective pixels: a curve can only rise at the score of a defective pixel, so only those are
-//! sorted, and the many normal pixels are counted between them as they stream by.
+//! All values are exact, with no binning of scores. What memory they need beside the maps and masks is
+//! nevertheless bounded by the number of defective pixels: a curve can only rise at the score of a
+//! defective pixel, so only those are sorted, and the many normal pixels are counted between them.
 
 mod f1;
 mod pro;

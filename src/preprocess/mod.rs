@@ -245,8 +245,9 @@ impl Preprocessor {
         Ok(geometry.cropped::<u8, 1>(&resized).into_iter().map(|v| v > 127).collect())
     }
 
-    /// The resized and cropped picture as it is before normalisation, interleaved RGB of
-    /// [`input_size`](ImageGeometry::input_size): what the network sees, for people.
+    /// The resized and cropped picture in 8 bits, interleaved RGB of
+    /// [`input_size`](ImageGeometry::input_size): what the network sees, for people. It is resized in
+    /// PIL's arithmetic even where the network's input is not.
     ///
     /// # Errors
     ///

@@ -5,13 +5,15 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 /// How image scores are brought to a range in which they can be compared. It never changes their
-/// order, except where it clamps.
+/// order, except where it clamps. Maps stay distances; [`apply`](Self::apply) brings their values to
+/// a range, too.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ScoreNormalization {
     /// The distance itself (the paper).
     None,
-    /// `(score - min) / (max - min)`, as xiahaifeng does with the extremes of the test set.
+    /// `(score - min) / (max - min)`, as xiahaifeng does with the extremes of all maps of the
+    /// test set.
     MinMax {
         /// The score that becomes 0.
         min: f32,

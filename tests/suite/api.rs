@@ -21,6 +21,23 @@ fn public_types_cross_threads() {
     shared::<Preprocessor>();
     shared::<Error>();
     shared::<Box<dyn Backbone>>();
+    shared::<BackboneSnapshot>();
+    shared::<ChannelSelection>();
+    shared::<Fingerprint>();
+    shared::<FitProgress>();
+    shared::<GaussianConfig>();
+    shared::<ImageGeometry>();
+    shared::<LayerInfo>();
+    shared::<PreprocessConfig>();
+    shared::<PreprocessedImage>();
+    shared::<ResNetConfig>();
+    shared::<ScoredMap>();
+    shared::<ScoringConfig>();
+    shared::<dataset::MvtecCategory>();
+    shared::<dataset::TestImage>();
+    shared::<metrics::PixelScores<'static>>();
+    shared::<metrics::Regions>();
+    shared::<visualize::ScoreRange>();
 }
 
 #[test]

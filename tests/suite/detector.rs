@@ -176,6 +176,17 @@ fn images_that_become_different_sizes_are_refused_with_advice() {
 }
 
 #[test]
+fn tensors_of_another_size_than_the_fitted_are_refused() {
+    let detector = detector();
+    // 46 and 48 pixels give the same grid, so the size itself must be compared.
+    for shape in [[1, 3, 46, 48], [1, 1, 48, 48], [1, 3, 96, 96]] {
+        let images = tensor(vec![0.0; shape.iter().product()], shape, &devices()[0]);
+        let error = detector.predict_tensor(images).unwrap_err();
+        assert!(matches!(error, Error::ShapeMismatch { .. }), "{shape:?}: {error}");
+    }
+}
+
+#[test]
 fn impossible_settings_are_refused() {
     let preprocess = |f: fn(&mut PreprocessConfig)| {
         let mut config = config();
