@@ -38,7 +38,7 @@ struct Options {
     #[arg(long)]
     threshold: Option<f32>,
     /// The scores at which the overlay's colours begin and end
-    /// [default: 0 and 1.5 times the threshold, or else the image's own largest score]
+    /// [default: 0.5 and 1.5 times the threshold, or else the image's own extremes]
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"])]
     range: Option<Vec<f32>>,
 }
@@ -147,8 +147,8 @@ fn write_overlay(
     let map = prediction.map_in_original()?;
     let range = match (options.range.as_deref(), options.threshold) {
         (Some(&[min, max]), _) => ScoreRange { min, max },
-        (_, Some(threshold)) => ScoreRange { min: 0.0, max: 1.5 * threshold },
-        _ => ScoreRange { min: 0.0, max: map.max() },
+        (_, Some(threshold)) => ScoreRange { min: 0.5 * threshold, max: 1.5 * threshold },
+        _ => ScoreRange { min: prediction.anomaly_map.min(), max: map.max() },
     };
     save_png(&overlay(&picture, &map, range, options.threshold)?, target)?;
     Ok(())
