@@ -46,18 +46,10 @@ struct Options {
 const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"];
 
 fn main() {
-    match run(&Options::parse()) {
-        Ok(0) => (),
-        Ok(failures) => {
-            eprintln!(
-                "{failures} image(s) could not be scored or drawn; the column `error` says why"
-            );
-            std::process::exit(2);
-        }
-        Err(error) => {
-            eprintln!("error: {error}");
-            std::process::exit(1);
-        }
+    let failures = common::report(run(&Options::parse()));
+    if failures > 0 {
+        eprintln!("{failures} image(s) could not be scored or drawn; the column `error` says why");
+        std::process::exit(2);
     }
 }
 

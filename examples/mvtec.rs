@@ -115,10 +115,7 @@ fn parse_upsampling(text: &str) -> Result<Upsampling, String> {
 }
 
 fn main() {
-    if let Err(error) = run(&Options::parse()) {
-        eprintln!("error: {error}");
-        std::process::exit(1);
-    }
+    common::report(run(&Options::parse()));
 }
 
 fn run(options: &Options) -> Outcome {
@@ -280,7 +277,7 @@ fn write_panels(
     evaluation: &Evaluation,
     folder: &Path,
 ) -> Outcome {
-    common::create_folder(&folder.to_path_buf())?;
+    common::create_folder(folder)?;
     let maps = predictions.iter().map(|p| &p.anomaly_map);
     let Some(range) = ScoreRange::of(maps) else { return Ok(()) };
     let mut first_of_each = Vec::new();

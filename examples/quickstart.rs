@@ -43,10 +43,7 @@ const DEFECTS: [Defect; 4] =
     [Defect::Scratch, Defect::MissingHole, Defect::ChippedEdge, Defect::Stain];
 
 fn main() {
-    if let Err(error) = run(&Options::parse()) {
-        eprintln!("error: {error}");
-        std::process::exit(1);
-    }
+    common::report(run(&Options::parse()));
 }
 
 fn run(options: &Options) -> Outcome {

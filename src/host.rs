@@ -25,3 +25,8 @@ pub(crate) fn to_device<const D: usize>(
 pub(crate) fn f32_to_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
+
+/// The values of little-endian bytes.
+pub(crate) fn f32_from_bytes(bytes: &[u8]) -> impl Iterator<Item = f32> + '_ {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+}

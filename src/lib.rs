@@ -110,6 +110,10 @@ pub use scoring::{
     Upsampling,
 };
 
+#[cfg(test)]
+#[path = "../tests/common/golden.rs"]
+mod golden;
+
 /// The README's code, compiled and run with the other documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{FoldedConvolution, FoldedParameters};
 use crate::files::write_atomically;
-use crate::host::f32_to_bytes;
+use crate::host::{f32_from_bytes, f32_to_bytes};
 use crate::{
     AnomalyScorer, Backbone, BackboneSnapshot, ChannelSelection, Detector, Error, Fingerprint,
     GaussianModel, LayerInfo, Normalization, PadimConfig, PatchEmbedder, Preprocessor, ResNet,
@@ -110,7 +110,6 @@ impl Detector {
     pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
         let (header, mut body) = Body::open(path)?;
-        let model = body.model(&header)?;
         let Some(config) = header.backbone.clone() else {
             return Err(Error::BackboneNotEmbedded {
                 reason: format!(
@@ -120,6 +119,7 @@ impl Detector {
                 ),
             });
         };
+        let model = body.model(&header)?;
         let convolutions = body.convolutions(&config)?;
         body.finish()?;
         let mut source = FoldedParameters { convolutions: convolutions.into_iter() };
@@ -338,9 +338,7 @@ impl<'a> Body<'a> {
         while values.len() < count {
             let part = &mut buffer[..4 * BLOCK.min(count - values.len())];
             self.reader.read_exact(part).map_err(|e| self.failed(e))?;
-            let decoded =
-                part.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-            values.extend(decoded);
+            values.extend(f32_from_bytes(part));
         }
         Ok(values)
     }

@@ -1,7 +1,7 @@
 //! What the examples share: the progress bar, option parsing and evaluation.
 #![allow(dead_code)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use image::RgbImage;
@@ -15,6 +15,14 @@ use padim::{
 
 /// Whatever goes wrong in an example ends in a sentence for a person.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+/// The result, or else the error's sentence on stderr and exit code 1.
+pub fn report<T>(outcome: Outcome<T>) -> T {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        std::process::exit(1)
+    })
+}
 
 /// A bar with the time left, on stderr, hidden where that is no terminal.
 pub fn progress_bar(message: &'static str, total: u64) -> ProgressBar {
@@ -143,7 +151,7 @@ pub fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-pub fn create_folder(folder: &PathBuf) -> Outcome {
+pub fn create_folder(folder: &Path) -> Outcome {
     std::fs::create_dir_all(folder)
         .map_err(|e| format!("cannot make the folder {}: {e}", folder.display()).into())
 }

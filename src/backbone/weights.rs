@@ -11,6 +11,7 @@ use std::path::Path;
 use pytorch_reader::PytorchReader;
 use safetensors::SafeTensors;
 
+use crate::host::f32_from_bytes;
 use crate::{Error, Result};
 
 /// The part of a network behind layer3, which PaDiM does not use.
@@ -62,11 +63,7 @@ impl Checkpoint {
         if tensor.dtype != "F32" {
             return Err(Error::TensorType { name: name.to_owned(), actual: tensor.dtype });
         }
-        let values: Vec<f32> = tensor
-            .bytes
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect();
+        let values: Vec<f32> = f32_from_bytes(&tensor.bytes).collect();
         if values.len() != shape.iter().product::<usize>() || !values.iter().all(|v| v.is_finite())
         {
             return Err(Error::NotFinite { what: format!("the tensor `{name}`") });
@@ -161,7 +158,7 @@ fn read_pytorch(path: &Path) -> Result<BTreeMap<String, RawTensor>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
+    use crate::golden;
 
     /// Checkpoints for the tests of the networks.
     impl Checkpoint {
@@ -177,22 +174,6 @@ mod tests {
             let raw = RawTensor { dtype: dtype.to_owned(), shape: shape.to_vec(), bytes };
             self.tensors.insert(name.to_owned(), raw);
         }
-    }
-
-    fn golden(name: &str) -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/loader").join(name)
-    }
-
-    fn expected(group: &str) -> serde_json::Map<String, Value> {
-        let text = std::fs::read_to_string(golden("expected.json")).unwrap();
-        serde_json::from_str::<Value>(&text).unwrap()[group].as_object().unwrap().clone()
-    }
-
-    fn fnv1a64(bytes: &[u8]) -> String {
-        let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, &b| {
-            (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
-        });
-        format!("{hash:016x}")
     }
 
     fn torch_name(dtype: &str) -> &str {
@@ -213,13 +194,16 @@ mod tests {
 
     /// Every tensor of the golden list is read with its dtype, shape and bytes.
     fn assert_reads(file: &str, group: &str) {
-        let checkpoint = Checkpoint::read(&golden(file)).unwrap();
+        let checkpoint = Checkpoint::read(&golden::path("loader").join(file)).unwrap();
         let mut found = 0;
-        for (name, facts) in expected(group).iter().filter(|(name, _)| used(name)) {
+        let expected = golden::json("loader/expected.json");
+        let expected = expected[group].as_object().unwrap();
+        for (name, facts) in expected.iter().filter(|(name, _)| used(name)) {
             let tensor = checkpoint.tensors.get(name).unwrap_or_else(|| panic!("{file}: {name}"));
             assert_eq!(torch_name(&tensor.dtype), facts["dtype"], "{file}: {name}");
             assert_eq!(serde_json::json!(tensor.shape), facts["shape"], "{file}: {name}");
-            assert_eq!(fnv1a64(&tensor.bytes), facts["fnv1a64"], "{file}: {name}");
+            let hash = format!("{:016x}", golden::fnv1a64(&tensor.bytes));
+            assert_eq!(hash, facts["fnv1a64"], "{file}: {name}");
             found += 1;
         }
         assert_eq!(checkpoint.tensors.len(), found, "{file}: nothing else is in it");

@@ -9,7 +9,7 @@ mod geometry;
 pub use decode::{SixteenBitGrey, decode_file, to_rgb8};
 pub use geometry::ImageGeometry;
 
-use image::DynamicImage;
+use image::{DynamicImage, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use crate::resample::{Filter, Taps, resample, resample_u8};
@@ -216,8 +216,7 @@ impl Preprocessor {
     ///
     /// [`Error::UnusableImage`] if the image has no pixels or holds NaN or infinite values.
     pub fn process(&self, image: &DynamicImage) -> Result<PreprocessedImage> {
-        let rgb = to_rgb8(image, self.config.sixteen_bit_grey)?;
-        let geometry = self.geometry([rgb.height() as usize, rgb.width() as usize])?;
+        let (rgb, geometry) = self.rgb(image)?;
         let values = match self.config.arithmetic {
             ResizeArithmetic::Pil => {
                 self.normalized_u8(&self.resized_crop(rgb.as_raw(), &geometry))
@@ -252,13 +251,18 @@ impl Preprocessor {
     /// # Errors
     ///
     /// As [`process`](Self::process).
-    pub fn crop_picture(&self, image: &DynamicImage) -> Result<image::RgbImage> {
-        let rgb = to_rgb8(image, self.config.sixteen_bit_grey)?;
-        let geometry = self.geometry([rgb.height() as usize, rgb.width() as usize])?;
+    pub fn crop_picture(&self, image: &DynamicImage) -> Result<RgbImage> {
+        let (rgb, geometry) = self.rgb(image)?;
         let [height, width] = geometry.input_size();
         let pixels = self.resized_crop(rgb.as_raw(), &geometry);
-        image::RgbImage::from_raw(width as u32, height as u32, pixels)
+        RgbImage::from_raw(width as u32, height as u32, pixels)
             .ok_or_else(|| Error::shape("picture", format!("{height}x{width}x3"), "fewer pixels"))
+    }
+
+    fn rgb(&self, image: &DynamicImage) -> Result<(RgbImage, ImageGeometry)> {
+        let rgb = to_rgb8(image, self.config.sixteen_bit_grey)?;
+        let geometry = self.geometry([rgb.height() as usize, rgb.width() as usize])?;
+        Ok((rgb, geometry))
     }
 
     fn resized_crop(&self, rgb: &[u8], geometry: &ImageGeometry) -> Vec<u8> {

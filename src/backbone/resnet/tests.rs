@@ -1,9 +1,6 @@
 use super::*;
+use crate::golden::{self, Golden, relative_error};
 use crate::host::to_host;
-use golden::{Golden, relative_error};
-
-#[path = "../../../tests/common/golden.rs"]
-mod golden;
 
 /// The devices that the backend features of this build give.
 fn devices() -> Vec<Device> {
