@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use clap::Parser;
 use common::{Network, Outcome};
 use padim::visualize::{ScoreRange, overlay, save_png};
-use padim::{Detector, Prediction, decode_file, to_rgb8};
+use padim::{Detector, Prediction, Spectrum, Storage, decode_file, to_rgb8};
 
 /// Scores images with a detector that was saved before.
 #[derive(Parser)]
@@ -34,6 +34,16 @@ struct Options {
     /// Writes an overlay of each image to this folder.
     #[arg(long)]
     overlays: Option<PathBuf>,
+    /// Brings the Gaussians to another form first: full, triangle-f32, triangle-f16, low-rank-f32,
+    /// low-rank-f16, principal-f32, principal-f16 or diagonal.
+    #[arg(long)]
+    storage: Option<Storage>,
+    /// Saves the detector again, in the form that it has then.
+    #[arg(long)]
+    save: Option<PathBuf>,
+    /// Tells how well the covariances of some positions are conditioned.
+    #[arg(long)]
+    spectrum: bool,
     /// Marks images from this score on, and draws contours there.
     #[arg(long)]
     threshold: Option<f32>,
@@ -53,6 +63,21 @@ fn main() {
     }
 }
 
+/// How the covariances of up to 16 positions are conditioned.
+fn show_spectrum(detector: &Detector) {
+    let model = detector.model();
+    let [height, width] = model.grid();
+    let step = (height * width / 16).max(1);
+    eprintln!("position   effective rank   condition number");
+    for position in (0..height * width).step_by(step) {
+        if let Some(spectrum) = model.spectrum(position) {
+            let Spectrum { effective_rank, condition_number } = spectrum;
+            let (row, column) = (position / width, position % width);
+            eprintln!("{row:4},{column:4} {effective_rank:16.1} {condition_number:18.3e}");
+        }
+    }
+}
+
 /// Gives the number of images that could not be scored or drawn.
 fn run(options: &Options) -> Outcome<usize> {
     let device = Device::default();
@@ -63,6 +88,20 @@ fn run(options: &Options) -> Outcome<usize> {
         }
         None => Detector::load(&options.detector, &device)?,
     };
+    let detector = match options.storage {
+        Some(storage) => detector.with_storage(storage)?,
+        None => detector,
+    };
+    eprintln!("Gaussians: {}", common::describe_model(&detector));
+    if let Some(path) = &options.save {
+        match &options.weights {
+            Some(_) => detector.save_without_backbone(path)?,
+            None => detector.save(path)?,
+        }
+    }
+    if options.spectrum {
+        show_spectrum(&detector);
+    }
     let mut images = Vec::new();
     collect(&options.images, &mut images)?;
     images.sort();

@@ -15,8 +15,9 @@ use common::{Evaluation, Network, Outcome};
 use padim::dataset::{MvtecCategory, mvtec_categories};
 use padim::visualize::{ScoreRange, contact_sheet, save_png};
 use padim::{
-    Backbone, Blur, ChannelSelection, Filter, Padim, PadimConfig, Prediction, PreprocessConfig,
-    Resize, ScoringConfig, Upsampling, decode_file,
+    Backbone, Blur, ChannelSelection, Filter, GaussianConfig, InputRegion, Padim, PadimConfig,
+    Prediction, PreprocessConfig, RegionOfInterest, Resize, ScoringConfig, Shrinkage, Storage,
+    Upsampling, decode_file,
 };
 use serde_json::json;
 
@@ -57,6 +58,24 @@ struct Options {
     /// Added to the variances.
     #[arg(long, default_value_t = 0.01)]
     epsilon: f64,
+    /// How covariances are drawn toward a multiple of the identity: none, a number in 0..=1,
+    /// ledoit-wolf or oas.
+    #[arg(long, value_parser = parse_shrinkage, default_value = "none")]
+    shrinkage: Shrinkage,
+    /// Keeps so many principal components: `N` of each position by itself, `shared:N` the same
+    /// everywhere.
+    #[arg(long, value_parser = parse_components)]
+    pca: Option<Components>,
+    /// How the Gaussians are kept: auto, full, triangle-f32, triangle-f16, low-rank-f32,
+    /// low-rank-f16, principal-f32, principal-f16 or diagonal.
+    #[arg(long, default_value = "auto")]
+    storage: Storage,
+    /// A picture of the images' framing; only where it is bright are they looked at.
+    #[arg(long)]
+    region: Option<PathBuf>,
+    /// Fits on the first N training images only.
+    #[arg(long)]
+    limit_train: Option<usize>,
     /// Images at once.
     #[arg(long, default_value_t = 8)]
     batch_size: usize,
@@ -77,6 +96,32 @@ struct Options {
 
 #[derive(Debug, Clone, Copy)]
 struct Crop(Option<usize>);
+
+#[derive(Debug, Clone, Copy)]
+enum Components {
+    Shared(usize),
+    OfEachPosition(usize),
+}
+
+fn parse_components(text: &str) -> Result<Components, String> {
+    let number = |text: &str| text.parse().map_err(|_| "expected N or shared:N".to_owned());
+    match text.strip_prefix("shared:") {
+        Some(count) => number(count).map(Components::Shared),
+        None => number(text).map(Components::OfEachPosition),
+    }
+}
+
+fn parse_shrinkage(text: &str) -> Result<Shrinkage, String> {
+    match text {
+        "none" => Ok(Shrinkage::None),
+        "ledoit-wolf" => Ok(Shrinkage::LedoitWolf),
+        "oas" => Ok(Shrinkage::Oas),
+        _ => text
+            .parse()
+            .map(Shrinkage::Fixed)
+            .map_err(|_| "expected none, a number in 0..=1, ledoit-wolf or oas".to_owned()),
+    }
+}
 
 fn parse_resize(text: &str) -> Result<Resize, String> {
     let parsed = text.split_once(':').and_then(|(kind, side)| {
@@ -139,7 +184,16 @@ fn run(options: &Options) -> Outcome {
             .channels
             .clone()
             .unwrap_or(ChannelSelection::random(options.backbone.channel_count(), 1024)),
-        gaussian: padim::GaussianConfig { epsilon: options.epsilon, ..Default::default() },
+        gaussian: GaussianConfig {
+            epsilon: options.epsilon,
+            shrinkage: options.shrinkage,
+            components: match options.pca {
+                Some(Components::OfEachPosition(count)) => Some(count),
+                _ => None,
+            },
+            storage: options.storage,
+            ..GaussianConfig::default()
+        },
         scoring: ScoringConfig {
             upsampling: options.upsampling,
             blur: (options.sigma != 0.0).then(|| Blur { sigma: options.sigma, ..Blur::default() }),
@@ -147,7 +201,10 @@ fn run(options: &Options) -> Outcome {
         },
         batch_size: options.batch_size,
     };
-    let padim = Padim::with_shared_backbone(config, backbone)?;
+    let mut padim = Padim::with_shared_backbone(config, backbone)?;
+    if let Some(region) = &options.region {
+        padim = padim.with_region(&RegionOfInterest::from_mask(&decode_file(region)?))?;
+    }
 
     let categories = mvtec_categories(&options.data)?;
     let mut failures = 0;
@@ -185,7 +242,8 @@ fn run(options: &Options) -> Outcome {
         let entry = json!({
             "image_auroc": image_auroc, "pixel_auroc": pixel_auroc, "aupro": aupro,
             "image_f1_max": f1.f1, "threshold": f1.threshold,
-            "train_images": category.train.len(), "test_images": category.test.len(),
+            "train_images": result.train_images, "storage": result.storage.to_string(),
+            "model_bytes": result.model_bytes, "test_images": category.test.len(),
             "fit_seconds": result.fit_seconds, "predict_seconds": result.predict_seconds,
         });
         for (image, score) in category.test.iter().zip(&result.scores) {
@@ -214,6 +272,9 @@ struct CategoryResult {
     evaluation: Evaluation,
     fit_seconds: f64,
     predict_seconds: f64,
+    train_images: usize,
+    storage: Storage,
+    model_bytes: usize,
 }
 
 fn run_category(
@@ -222,11 +283,25 @@ fn run_category(
     options: &Options,
     several: bool,
 ) -> Outcome<CategoryResult> {
+    let train =
+        &category.train[..options.limit_train.unwrap_or(usize::MAX).min(category.train.len())];
+    match padim.memory_plan(train.len()) {
+        Ok(plan) => println!("Memory plan: {plan}"),
+        Err(error) => println!("No memory plan: {error}"),
+    }
     let start = Instant::now();
-    let bar = common::progress_bar("images", category.train.len() as u64);
-    let detector = padim.fit(&category.train, common::show_fit(&bar))?;
+    let bar = common::progress_bar("images", train.len() as u64);
+    let detector = match options.pca {
+        Some(Components::Shared(count)) => padim
+            .clone()
+            .with_principal_components(count, train, common::show_fit(&bar))?
+            .fit(train, common::show_fit(&bar))?,
+        _ => padim.fit(train, common::show_fit(&bar))?,
+    };
     bar.finish_and_clear();
     let fit_seconds = start.elapsed().as_secs_f64();
+    let (storage, model_bytes) = (detector.model().storage(), detector.model().size_in_bytes());
+    println!("Gaussians of {} images: {}", train.len(), common::describe_model(&detector));
     if let Some(target) = &options.save {
         let is_file = !several && target.extension().is_some_and(|e| e == "padim");
         let path = if is_file {
@@ -259,14 +334,23 @@ fn run_category(
     } else {
         None
     };
-    let evaluation = common::evaluate(&predictions, &defective, masks.as_deref())?;
+    let region = detector.region().map(InputRegion::mask);
+    let evaluation = common::evaluate(&predictions, &defective, masks.as_deref(), region)?;
 
     if let Some(folder) = &options.panels {
         let folder = folder.join(&category.name);
         write_panels(&detector, category, &predictions, masks.as_deref(), &evaluation, &folder)?;
     }
     let scores = predictions.iter().map(|p| p.image_score).collect();
-    Ok(CategoryResult { scores, evaluation, fit_seconds, predict_seconds })
+    Ok(CategoryResult {
+        scores,
+        evaluation,
+        fit_seconds,
+        predict_seconds,
+        train_images: train.len(),
+        storage,
+        model_bytes,
+    })
 }
 
 fn write_panels(

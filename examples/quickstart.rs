@@ -85,7 +85,7 @@ fn run(options: &Options) -> Outcome {
 
     let defective: Vec<bool> = tests.iter().map(|(kind, _)| kind.is_some()).collect();
     let masks: Vec<Vec<bool>> = tests.iter().map(|(_, (_, mask))| mask.clone()).collect();
-    let evaluation = common::evaluate(&predictions, &defective, Some(&masks))?;
+    let evaluation = common::evaluate(&predictions, &defective, Some(&masks), None)?;
     println!("image AUROC {:.4}", evaluation.image_auroc);
     println!("pixel AUROC {:.4}", evaluation.pixel_auroc.unwrap_or(f64::NAN));
     println!("AUPRO       {:.4}", evaluation.aupro.unwrap_or(f64::NAN));

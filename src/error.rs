@@ -82,17 +82,22 @@ pub enum Error {
         count: usize,
     },
 
-    /// The covariance matrix of a position has no Cholesky factor, which happens when epsilon is
-    /// too small for the range of the features.
+    /// The covariance matrix of a position cannot be inverted, which happens when epsilon is too
+    /// small for the range of the features.
     #[error(
-        "the covariance at grid position {position} is not positive definite; use a larger epsilon than {epsilon}"
+        "the covariance at grid position {position} is not positive definite; use a larger epsilon"
     )]
     NotPositiveDefinite {
         /// The row-major index of the position in the grid.
         position: usize,
-        /// The epsilon that was used.
-        epsilon: f64,
     },
+
+    /// A detector was asked to take in more images or to fit again, but nothing was kept of those it
+    /// was fitted with.
+    #[error(
+        "the detector has kept nothing of its images; make it with `PartialFit::finish_extendable`"
+    )]
+    NoState,
 
     /// A file of weights cannot be read: damaged, truncated, or not a checkpoint.
     #[error("cannot read weights from {}: {reason}", path.display())]

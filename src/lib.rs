@@ -92,17 +92,23 @@ pub mod visualize;
 pub use {burn, image, nalgebra};
 
 pub use backbone::{
-    Backbone, BackboneSnapshot, FeatureMaps, LayerInfo, ResNet, ResNet18, ResNetBlock,
-    ResNetConfig, WideResNet50,
+    Backbone, BackboneMemory, BackboneSnapshot, FeatureMaps, LayerInfo, ResNet, ResNet18,
+    ResNetBlock, ResNetConfig, WideResNet50,
 };
-pub use detector::{Detector, FitProgress, FitStage, ImageInput, Padim, PadimConfig, Prediction};
-pub use embedding::{ChannelSelection, PatchEmbedder};
+pub use detector::{
+    Detector, FitProgress, FitStage, ImageInput, MemoryPlan, Padim, PadimConfig, PartialFit,
+    Prediction,
+};
+pub use embedding::{ChannelSelection, PatchEmbedder, Projection};
 pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;
-pub use gaussian::{CovarianceDivisor, GaussianConfig, GaussianEstimator, GaussianModel};
+pub use gaussian::{
+    CovarianceDivisor, GaussianConfig, GaussianEstimator, GaussianModel, Precision, Shrinkage,
+    Spectrum, Storage,
+};
 pub use preprocess::{
-    ImageGeometry, Normalization, PreprocessConfig, PreprocessedImage, Preprocessor, Resize,
-    ResizeArithmetic, SixteenBitGrey, decode_file, to_rgb8,
+    ImageGeometry, InputRegion, Normalization, PreprocessConfig, PreprocessedImage, Preprocessor,
+    RegionOfInterest, Resize, ResizeArithmetic, SixteenBitGrey, decode_file, to_rgb8,
 };
 pub use resample::{Border, Filter};
 pub use scoring::{

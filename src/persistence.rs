@@ -1,19 +1,26 @@
-//! The detector file.
+//! The file of a detector or of a partial fit.
 //!
 //! ```text
 //! "PADIM\r\n\x1a"   8 bytes, as PNG's: shows damage by text conversion
 //! version           u32
 //! header length     u64
-//! header            bincode: settings, channels, layers, sizes, the backbone's description
-//! means             f32, [positions, dimension]
-//! whitenings        f32, [positions, dimension * (dimension + 1) / 2]
+//! header            bincode: named sections, each bincode in itself; see below
 //! backbone weights  f32, where embedded: weight and bias of each convolution
+//! region            bits, row-major, the first pixel in the lowest bit
+//! projection        f32, [components, channels]
+//! means             f32, [positions, dimension]
+//! scales            f32, [positions]
+//! Gaussians         f32 or f16, [positions, numbers of a position]
+//! statistics        block by block: vectors as f32, then mean, third, fourth and scatter as f64
 //! CRC-32            u32, of all before
 //! ```
 //!
-//! All numbers are little-endian. Every length follows from the header, and must agree with the
-//! file's length before anything is allocated.
+//! All numbers are little-endian. An array is there if its section is in the header: `settings`
+//! always, `backbone`, `region`, `projection`, `model` and `statistics` where they apply. Every length
+//! follows from the header, and must agree with the file's length before anything is allocated. A
+//! later version adds sections; a section that is not known is refused.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
@@ -21,39 +28,183 @@ use std::sync::Arc;
 
 use bincode::config::{Configuration, LittleEndian, Varint};
 use burn::tensor::Device;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::{FoldedConvolution, FoldedParameters};
 use crate::files::write_atomically;
-use crate::host::{f32_from_bytes, f32_to_bytes};
+use crate::gaussian::{Block, ModelShape, Numbers, PackedSums, Positions, Tally};
 use crate::{
     AnomalyScorer, Backbone, BackboneSnapshot, ChannelSelection, Detector, Error, Fingerprint,
-    GaussianModel, LayerInfo, Normalization, PadimConfig, PatchEmbedder, Preprocessor, ResNet,
-    ResNetConfig, Result,
+    GaussianEstimator, GaussianModel, InputRegion, LayerInfo, Normalization, Padim, PadimConfig,
+    PartialFit, PatchEmbedder, Precision, Preprocessor, Projection, ResNet, ResNetConfig, Result,
+    Storage,
 };
 
 const MAGIC: [u8; 8] = *b"PADIM\r\n\x1a";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// A header holds settings and a few thousand indices.
 const MAX_HEADER: usize = 1 << 20;
 
-/// Everything in a detector file that is not a large array.
+/// The names and contents of the sections.
+type Sections = BTreeMap<String, Vec<u8>>;
+
+/// Everything that decides an embedding or a map.
 #[derive(Serialize, Deserialize)]
-struct Header {
+struct Settings {
     config: PadimConfig,
     normalization: Normalization,
     layers: Vec<LayerInfo>,
     indices: Vec<usize>,
     input_size: [usize; 2],
     grid: [usize; 2],
-    image_count: usize,
     fingerprint: Fingerprint,
-    /// Where the weights are embedded.
+}
+
+/// The fitted Gaussians.
+#[derive(Serialize, Deserialize)]
+struct ModelSection {
+    storage: Storage,
+    dimension: usize,
+    rows: usize,
+    count: usize,
+}
+
+/// What an estimator knows.
+#[derive(Serialize, Deserialize)]
+struct StatisticsSection {
+    dimension: usize,
+    tally: Tally,
+    /// The number of positions of each block.
+    blocks: Vec<usize>,
+    /// Whether there are sums besides vectors.
+    summed: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ProjectionSection {
+    components: usize,
+}
+
+/// All sections.
+struct Header {
+    settings: Settings,
     backbone: Option<ResNetConfig>,
+    /// The region itself is an array, of the input's size.
+    region: Option<()>,
+    projection: Option<ProjectionSection>,
+    model: Option<ModelSection>,
+    statistics: Option<StatisticsSection>,
 }
 
 fn encoding() -> Configuration<LittleEndian, Varint, bincode::config::Limit<MAX_HEADER>> {
     bincode::config::standard().with_limit::<MAX_HEADER>()
+}
+
+fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
+    bincode::serde::encode_to_vec(value, encoding())
+        .map_err(|e| Error::config("detector", format!("cannot be encoded: {e}")))
+}
+
+fn decode<T: DeserializeOwned>(path: &Path, what: &str, bytes: &[u8]) -> Result<T> {
+    match bincode::serde::decode_from_slice(bytes, encoding()) {
+        Ok((value, used)) if used == bytes.len() => Ok(value),
+        Ok(_) => Err(invalid(path, format!("{what} is longer than its contents"))),
+        Err(e) => Err(invalid(path, format!("{what} is damaged: {e}"))),
+    }
+}
+
+impl Header {
+    fn encode(&self) -> Result<Vec<u8>> {
+        let mut sections = Sections::new();
+        let mut add = |name: &str, bytes| sections.insert(name.to_owned(), bytes);
+        add("settings", encode(&self.settings)?);
+        if let Some(section) = &self.backbone {
+            add("backbone", encode(section)?);
+        }
+        if let Some(section) = &self.region {
+            add("region", encode(section)?);
+        }
+        if let Some(section) = &self.projection {
+            add("projection", encode(section)?);
+        }
+        if let Some(section) = &self.model {
+            add("model", encode(section)?);
+        }
+        if let Some(section) = &self.statistics {
+            add("statistics", encode(section)?);
+        }
+        encode(&sections)
+    }
+
+    fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let mut sections: Sections = decode(path, "its header", bytes)?;
+        fn take<T: DeserializeOwned>(
+            sections: &mut Sections,
+            path: &Path,
+            name: &str,
+        ) -> Result<Option<T>> {
+            let bytes = sections.remove(name);
+            bytes.map(|b| decode(path, &format!("its section `{name}`"), &b)).transpose()
+        }
+        let header = Self {
+            settings: take(&mut sections, path, "settings")?
+                .ok_or_else(|| invalid(path, "it has no settings"))?,
+            backbone: take(&mut sections, path, "backbone")?,
+            region: take(&mut sections, path, "region")?,
+            projection: take(&mut sections, path, "projection")?,
+            model: take(&mut sections, path, "model")?,
+            statistics: take(&mut sections, path, "statistics")?,
+        };
+        match sections.keys().next() {
+            Some(name) => {
+                Err(invalid(path, format!("its section `{name}` is not known; update padim")))
+            }
+            None => Ok(header),
+        }
+    }
+
+    /// The number of bytes of all arrays, unless it is beyond all measure or they do not fit
+    /// together. `positions` of the grid are looked at.
+    fn array_bytes(&self, positions: usize) -> Option<u64> {
+        let product = |factors: &[usize]| {
+            factors.iter().try_fold(1_u64, |product, &n| product.checked_mul(n as u64))
+        };
+        let mut total = 0_u64;
+        let mut add = |bytes: u64| {
+            total = total.checked_add(bytes)?;
+            Some(())
+        };
+        for (_, shape) in self.backbone.iter().flat_map(ResNetConfig::convolutions) {
+            add(product(&shape)?.checked_add(shape[0] as u64)?.checked_mul(4)?)?;
+        }
+        if self.region.is_some() {
+            add(product(&self.settings.input_size)?.div_ceil(8))?;
+        }
+        if let Some(projection) = &self.projection {
+            add(product(&[4, projection.components, self.settings.indices.len()])?)?;
+        }
+        if let Some(model) = &self.model {
+            let ModelSection { storage, dimension, rows, .. } = *model;
+            let each = storage.numbers(dimension, rows)?;
+            add(product(&[4, positions, dimension.checked_add(1)?])?)?;
+            add(product(&[storage.precision().bytes(), positions, each])?)?;
+        }
+        if let Some(statistics) = &self.statistics {
+            let StatisticsSection { dimension, tally, blocks, summed } = statistics;
+            let held: usize = blocks.iter().try_fold(0, |sum: usize, &n| sum.checked_add(n))?;
+            if held != positions {
+                return None;
+            }
+            add(product(&[4, positions, *dimension, tally.weights.len()])?)?;
+            if *summed {
+                let triangle = product(&[*dimension, dimension.checked_add(1)?])? / 2;
+                let each = triangle.checked_add(product(&[2, *dimension])?)?.checked_add(1)?;
+                add(each.checked_mul(positions as u64)?.checked_mul(8)?)?;
+            }
+        }
+        Some(total)
+    }
 }
 
 impl Detector {
@@ -67,11 +218,12 @@ impl Detector {
     /// [`Error::Io`] if the file cannot be written, [`Error::BackboneNotEmbedded`] if the backbone is
     /// a network of your own.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let snapshot = self.backbone.snapshot()?.ok_or_else(|| Error::BackboneNotEmbedded {
-            reason: "this backbone cannot be embedded in a detector file; use \
+        let snapshot =
+            self.padim.backbone.snapshot()?.ok_or_else(|| Error::BackboneNotEmbedded {
+                reason: "this backbone cannot be embedded in a detector file; use \
                      `save_without_backbone` and `load_with_backbone`"
-                .into(),
-        })?;
+                    .into(),
+            })?;
         self.write(path.as_ref(), Some(snapshot))
     }
 
@@ -109,23 +261,22 @@ impl Detector {
     /// ```
     pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
-        let (header, mut body) = Body::open(path)?;
+        let (header, body) = Body::open(path)?;
         let Some(config) = header.backbone.clone() else {
             return Err(Error::BackboneNotEmbedded {
                 reason: format!(
                     "{} holds no backbone; use `load_with_backbone` with the weights {}",
                     path.display(),
-                    header.fingerprint
+                    header.settings.fingerprint
                 ),
             });
         };
-        let model = body.model(&header)?;
-        let convolutions = body.convolutions(&config)?;
-        body.finish()?;
-        let mut source = FoldedParameters { convolutions: convolutions.into_iter() };
-        let backbone = ResNet::build(config, &mut source, device)
-            .map_err(|e| invalid(path, format!("its backbone cannot be built: {e}")))?;
-        header.into_detector(path, model, Arc::new(backbone))
+        body.detector(header, |convolutions| {
+            let mut source = FoldedParameters { convolutions: convolutions.into_iter() };
+            let backbone = ResNet::build(config, &mut source, device)
+                .map_err(|e| invalid(path, format!("its backbone cannot be built: {e}")))?;
+            Ok(Arc::new(backbone))
+        })
     }
 
     /// Loads a detector and uses it with the given backbone, on the backbone's device.
@@ -138,45 +289,139 @@ impl Detector {
         path: impl AsRef<Path>,
         backbone: impl Backbone + 'static,
     ) -> Result<Self> {
-        let path = path.as_ref();
-        let (header, mut body) = Body::open(path)?;
-        let model = body.model(&header)?;
-        if let Some(config) = &header.backbone {
-            body.convolutions(config)?;
-        }
-        body.finish()?;
-        header.into_detector(path, model, Arc::new(backbone))
+        let (header, body) = Body::open(path.as_ref())?;
+        body.detector(header, |_embedded| Ok(Arc::new(backbone)))
     }
 
     fn write(&self, path: &Path, snapshot: Option<BackboneSnapshot>) -> Result<()> {
-        let (backbone, convolutions) = match snapshot {
+        let contents = Contents {
+            padim: &self.padim,
+            input_size: self.input_size,
+            snapshot,
+            model: Some(&self.model),
+            state: self.state.as_ref(),
+        };
+        contents.write(path, self.model.grid())
+    }
+}
+
+impl PartialFit {
+    /// Saves what is known of the images so far, and all settings, but not the backbone's weights.
+    ///
+    /// The file is written beside its target and renamed when complete; on an error nothing is left
+    /// behind, and a file that was there before stays as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let contents = Contents {
+            padim: &self.padim,
+            input_size: self.input_size,
+            snapshot: None,
+            model: None,
+            state: Some(&self.estimator),
+        };
+        contents.write(path.as_ref(), self.estimator.positions().grid())
+    }
+
+    /// Loads a partial fit, or the state that a detector has kept, and uses it with the given
+    /// backbone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BackboneMismatch`] if the backbone has other weights than those of the fit,
+    /// [`Error::NoState`] for a detector that has kept nothing of its images; [`Error::Io`],
+    /// [`Error::InvalidDetectorFile`] or [`Error::UnsupportedVersion`] if the file cannot be used.
+    pub fn load(path: impl AsRef<Path>, backbone: Arc<dyn Backbone>) -> Result<Self> {
+        let path = path.as_ref();
+        let (header, body) = Body::open(path)?;
+        if header.statistics.is_none() {
+            return Err(Error::NoState);
+        }
+        let parts = body.parts(header, |_embedded| Ok(backbone))?;
+        let estimator = parts.state.ok_or(Error::NoState)?;
+        Ok(Self { padim: parts.padim, input_size: parts.input_size, estimator })
+    }
+}
+
+/// What is written to a file.
+struct Contents<'a> {
+    padim: &'a Padim,
+    input_size: [usize; 2],
+    snapshot: Option<BackboneSnapshot>,
+    model: Option<&'a GaussianModel>,
+    state: Option<&'a GaussianEstimator>,
+}
+
+impl Contents<'_> {
+    fn write(self, path: &Path, grid: [usize; 2]) -> Result<()> {
+        let Padim { config, backbone, embedder, region, .. } = self.padim;
+        let (network, convolutions) = match self.snapshot {
             Some(snapshot) => (Some(snapshot.config), snapshot.parameters),
             None => (None, Vec::new()),
         };
         let header = Header {
-            config: self.config.clone(),
-            normalization: self.backbone.normalization(),
-            layers: self.backbone.layers().to_vec(),
-            indices: self.embedder.indices().to_vec(),
-            input_size: self.input_size,
-            grid: self.model.grid(),
-            image_count: self.model.image_count(),
-            fingerprint: self.backbone.fingerprint(),
-            backbone,
+            settings: Settings {
+                config: config.clone(),
+                normalization: backbone.normalization(),
+                layers: backbone.layers().to_vec(),
+                indices: embedder.indices().to_vec(),
+                input_size: self.input_size,
+                grid,
+                fingerprint: backbone.fingerprint(),
+            },
+            backbone: network,
+            region: region.as_ref().map(|_| ()),
+            projection: embedder
+                .projection()
+                .map(|projection| ProjectionSection { components: projection.components() }),
+            model: self.model.map(|model| {
+                let ModelShape { storage, dimension, rows, count, .. } = model.shape();
+                ModelSection { storage, dimension, rows, count }
+            }),
+            statistics: self.state.map(|state| StatisticsSection {
+                dimension: state.dimension(),
+                tally: state.tally().clone(),
+                blocks: state.blocks().iter().map(|block| block.positions).collect(),
+                summed: state.blocks().iter().any(|block| block.sums.is_some()),
+            }),
         };
-        let header = bincode::serde::encode_to_vec(&header, encoding())
-            .map_err(|e| Error::config("detector", format!("cannot be encoded: {e}")))?;
+        let header = header.encode()?;
         write_atomically(path, |file| {
             let mut writer = ChecksumWriter { inner: file, checksum: crc32fast::Hasher::new() };
             writer.write_all(&MAGIC)?;
             writer.write_all(&VERSION.to_le_bytes())?;
             writer.write_all(&(header.len() as u64).to_le_bytes())?;
             writer.write_all(&header)?;
-            write_f32(&mut writer, self.model.means())?;
-            write_f32(&mut writer, self.model.whitenings())?;
             for convolution in &convolutions {
-                write_f32(&mut writer, &convolution.weight)?;
-                write_f32(&mut writer, &convolution.bias)?;
+                write(&mut writer, &convolution.weight)?;
+                write(&mut writer, &convolution.bias)?;
+            }
+            if let Some(region) = region {
+                let byte = |bits: &[bool]| {
+                    bits.iter().enumerate().fold(0_u8, |byte, (i, &bit)| byte | u8::from(bit) << i)
+                };
+                writer.write_all(&region.mask().chunks(8).map(byte).collect::<Vec<u8>>())?;
+            }
+            if let Some(projection) = embedder.projection() {
+                write(&mut writer, projection.matrix())?;
+            }
+            if let Some(model) = self.model {
+                write(&mut writer, model.means())?;
+                write(&mut writer, model.scales())?;
+                match model.numbers() {
+                    Numbers::F32(values) => write(&mut writer, values)?,
+                    Numbers::F16(bits) => write(&mut writer, bits)?,
+                }
+            }
+            for block in self.state.map_or(&[][..], GaussianEstimator::blocks) {
+                write(&mut writer, &block.samples)?;
+                if let Some(PackedSums { mean, third, fourth, scatter }) = &block.sums {
+                    for values in [mean, third, fourth, scatter] {
+                        write(&mut writer, values)?;
+                    }
+                }
             }
             let checksum = writer.checksum.clone().finalize();
             writer.inner.write_all(&checksum.to_le_bytes())
@@ -184,31 +429,22 @@ impl Detector {
     }
 }
 
-impl Header {
-    /// The number of f32 values behind the header, unless it is beyond all measure.
-    fn value_count(&self) -> Option<u64> {
-        let product = |factors: &[usize]| {
-            factors.iter().try_fold(1_u64, |product, &n| product.checked_mul(n as u64))
-        };
-        let d = self.indices.len();
-        let triangle = product(&[d, d + 1])? / 2;
-        let positions = product(&self.grid)?;
-        let model = positions.checked_mul(triangle.checked_add(d as u64)?)?;
-        let convolutions = match &self.backbone {
-            Some(config) => config.convolutions(),
-            None => Vec::new(),
-        };
-        convolutions.iter().try_fold(model, |sum, (_, shape)| {
-            sum.checked_add(product(shape)?)?.checked_add(shape[0] as u64)
-        })
-    }
+/// What a file has given.
+struct Parts {
+    padim: Padim,
+    input_size: [usize; 2],
+    model: Option<GaussianModel>,
+    state: Option<GaussianEstimator>,
+}
 
-    fn into_detector(
+impl Settings {
+    fn into_padim(
         self,
         path: &Path,
-        model: GaussianModel,
         backbone: Arc<dyn Backbone>,
-    ) -> Result<Detector> {
+        region: Option<InputRegion>,
+        projection: Option<Projection>,
+    ) -> Result<Padim> {
         if backbone.fingerprint() != self.fingerprint {
             let actual = backbone.fingerprint();
             return Err(Error::BackboneMismatch { expected: self.fingerprint, actual });
@@ -228,15 +464,18 @@ impl Header {
             return Err(invalid(path, "its input size is not that of its settings"));
         }
         let selection = ChannelSelection::Indices(self.indices);
-        Ok(Detector {
+        let mut embedder = PatchEmbedder::new(&channels, &selection).map_err(checked)?;
+        if let Some(projection) = projection {
+            embedder = embedder.with_projection(projection).map_err(checked)?;
+        }
+        Ok(Padim {
             preprocessor: Preprocessor::new(self.config.preprocess.clone(), self.normalization)
                 .map_err(checked)?,
-            embedder: PatchEmbedder::new(&channels, &selection).map_err(checked)?,
             scorer: AnomalyScorer::new(self.config.scoring.clone()).map_err(checked)?,
+            embedder,
             config: self.config,
-            input_size: self.input_size,
-            model,
             backbone,
+            region,
         })
     }
 }
@@ -245,10 +484,13 @@ fn invalid(path: &Path, reason: impl Into<String>) -> Error {
     Error::InvalidDetectorFile { path: path.to_owned(), reason: reason.into() }
 }
 
-/// The arrays of an open detector file, in their order.
+/// The arrays of an open file, in their order.
 struct Body<'a> {
     path: &'a Path,
     reader: ChecksumReader<BufReader<File>>,
+    /// The length of the whole file.
+    length: u64,
+    header_length: u64,
 }
 
 impl<'a> Body<'a> {
@@ -260,59 +502,204 @@ impl<'a> Body<'a> {
             inner: BufReader::with_capacity(1 << 20, file),
             checksum: crc32fast::Hasher::new(),
         };
-        let mut body = Self { path, reader };
+        let mut body = Self { path, reader, length, header_length: 0 };
 
         if body.bytes::<8>()? != MAGIC {
             return Err(invalid(path, "it does not begin as a padim detector does"));
         }
         let version = u32::from_le_bytes(body.bytes()?);
-        if version == 0 || version > VERSION {
+        if version < VERSION {
+            return Err(invalid(path, "it was written before the first release; fit again"));
+        }
+        if version > VERSION {
             let path = path.to_owned();
             return Err(Error::UnsupportedVersion { path, version, supported: VERSION });
         }
-        let header_length = u64::from_le_bytes(body.bytes()?);
-        if header_length > MAX_HEADER as u64 {
-            let reason =
-                format!("its header claims {header_length} bytes, {MAX_HEADER} are allowed");
+        body.header_length = u64::from_le_bytes(body.bytes()?);
+        if body.header_length > MAX_HEADER as u64 {
+            let claimed = body.header_length;
+            let reason = format!("its header claims {claimed} bytes, {MAX_HEADER} are allowed");
             return Err(invalid(path, reason));
         }
-        let mut bytes = vec![0; header_length as usize];
+        let mut bytes = vec![0; body.header_length as usize];
         body.reader.read_exact(&mut bytes).map_err(|e| body.failed(e))?;
-        let (header, used): (Header, usize) = bincode::serde::decode_from_slice(&bytes, encoding())
-            .map_err(|e| invalid(path, format!("its header is damaged: {e}")))?;
-        if used != bytes.len() {
-            return Err(invalid(path, "its header is longer than its contents"));
-        }
+        let header = Header::decode(path, &bytes)?;
         if let Some(config) = &header.backbone {
             config.validate().map_err(|e| invalid(path, e.to_string()))?;
         }
-        let fixed = (MAGIC.len() + 4 + 8 + 4) as u64 + header_length;
-        let expected = header
-            .value_count()
-            .and_then(|values| values.checked_mul(4))
-            .and_then(|bytes| bytes.checked_add(fixed));
-        if expected != Some(length) || header.grid.contains(&0) || header.input_size.contains(&0) {
-            let reason = match expected {
-                Some(expected) => format!("it has {length} bytes instead of {expected}"),
-                None => "the sizes in its header are beyond all measure".into(),
-            };
-            return Err(invalid(path, reason));
+        let Settings { grid, input_size, .. } = &header.settings;
+        if grid.contains(&0) || input_size.contains(&0) {
+            return Err(invalid(path, "it has an empty grid or input"));
+        }
+        // A region can only leave out positions: what it leaves shows when it has been read.
+        let most = grid[0].checked_mul(grid[1]).and_then(|all| header.array_bytes(all));
+        if header.region.is_none() {
+            body.check_length(most)?;
+        } else if input_size[0].checked_mul(input_size[1]).is_none_or(|n| n as u64 / 8 > length)
+            || grid.iter().zip(input_size).any(|(positions, pixels)| positions > pixels)
+        {
+            return Err(invalid(path, "its region, grid and input do not fit together"));
         }
         Ok((header, body))
     }
 
-    fn model(&mut self, header: &Header) -> Result<GaussianModel> {
-        let d = header.indices.len();
-        let positions = header.grid[0] * header.grid[1];
-        let means = self.values(positions * d)?;
-        let whitenings = self.values(positions * (d * (d + 1) / 2))?;
-        GaussianModel::from_parts(d, header.grid, header.image_count, means, whitenings)
+    fn check_length(&self, array_bytes: Option<u64>) -> Result<()> {
+        let fixed = (MAGIC.len() + 4 + 8 + 4) as u64 + self.header_length;
+        let expected = array_bytes.and_then(|bytes| bytes.checked_add(fixed));
+        if expected == Some(self.length) {
+            return Ok(());
+        }
+        let reason = match expected {
+            Some(expected) => format!("it has {} bytes instead of {expected}", self.length),
+            None => "the sizes in its header do not fit together".into(),
+        };
+        Err(invalid(self.path, reason))
+    }
+
+    fn detector(
+        self,
+        header: Header,
+        backbone: impl FnOnce(Vec<FoldedConvolution>) -> Result<Arc<dyn Backbone>>,
+    ) -> Result<Detector> {
+        let path = self.path;
+        let Parts { padim, input_size, model, state } = self.parts(header, backbone)?;
+        let model = model.ok_or_else(|| {
+            invalid(path, "it holds a fit that is not finished; use `PartialFit::load`")
+        })?;
+        Ok(Detector { padim, input_size, model, state })
+    }
+
+    fn parts(
+        mut self,
+        header: Header,
+        backbone: impl FnOnce(Vec<FoldedConvolution>) -> Result<Arc<dyn Backbone>>,
+    ) -> Result<Parts> {
+        let path = self.path;
+        let Settings { grid, input_size, .. } = header.settings;
+        let checked = |error: Error| invalid(path, error.to_string());
+        // The network first: what it takes to build one is free again when the Gaussians come.
+        let convolutions = match &header.backbone {
+            Some(config) => self.convolutions(config)?,
+            None => Vec::new(),
+        };
+        let region = match header.region {
+            None => None,
+            Some(()) => {
+                let pixels = input_size[0] * input_size[1];
+                let bytes: Vec<u8> = self.values(pixels.div_ceil(8))?;
+                let bit = |i: usize| bytes[i / 8] >> (i % 8) & 1 == 1;
+                Some(
+                    InputRegion::new(input_size, (0..pixels).map(bit).collect())
+                        .map_err(checked)?,
+                )
+            }
+        };
+        let positions = match &region {
+            Some(region) => Positions::inside(grid, &region.positions(grid)),
+            None => Positions::all(grid),
+        };
+        let positions = positions.map_err(checked)?;
+        self.check_length(header.array_bytes(positions.len()))?;
+        let backbone = backbone(convolutions)?;
+        let projection = match header.projection {
+            Some(ProjectionSection { components }) => {
+                let channels = header.settings.indices.len();
+                let matrix = self.values(components * channels)?;
+                Some(Projection::new(components, channels, matrix).map_err(checked)?)
+            }
+            None => None,
+        };
+        let config = header.settings.config.gaussian.clone();
+        let padim = header.settings.into_padim(path, backbone, region, projection)?;
+        let dimension = padim.embedder.dimension();
+        let model = match header.model {
+            Some(section) => Some(self.model(section, dimension, &positions)?),
+            None => None,
+        };
+        let state = match header.statistics {
+            Some(section) => {
+                let (tally, blocks) = self.statistics(section, dimension, &positions)?;
+                let estimator =
+                    GaussianEstimator::from_parts(config, dimension, positions, tally, blocks);
+                Some(estimator.map_err(checked)?)
+            }
+            None => None,
+        };
+        self.finish()?;
+        Ok(Parts { padim, input_size, model, state })
+    }
+
+    fn model(
+        &mut self,
+        section: ModelSection,
+        dimension: usize,
+        positions: &Positions,
+    ) -> Result<GaussianModel> {
+        let ModelSection { storage, rows, count, .. } = section;
+        if section.dimension != dimension {
+            return Err(invalid(self.path, "its Gaussians do not fit its channels"));
+        }
+        let positions = positions.clone();
+        let shape = ModelShape { storage, dimension, rows, positions, count };
+        let each = shape.numbers().unwrap_or(0);
+        let total = shape.positions.len();
+        let means = self.values(total * dimension)?;
+        let scales = self.values(total)?;
+        let numbers = match storage.precision() {
+            Precision::F32 => Numbers::F32(self.values(total * each)?),
+            Precision::F16 => Numbers::F16(self.values(total * each)?),
+        };
+        GaussianModel::from_parts(shape, means, scales, numbers)
             .map_err(|e| invalid(self.path, e.to_string()))
+    }
+
+    fn statistics(
+        &mut self,
+        section: StatisticsSection,
+        dimension: usize,
+        positions: &Positions,
+    ) -> Result<(Tally, Vec<Block>)> {
+        let StatisticsSection { tally, blocks: sizes, summed, .. } = section;
+        let damaged = |reason: &str| Err(invalid(self.path, reason));
+        let mut blocks = Block::cut(positions.len(), dimension);
+        if section.dimension != dimension || !sizes.iter().eq(blocks.iter().map(|b| &b.positions)) {
+            return damaged("its statistics do not fit its channels and positions");
+        }
+        if !tally.is_sound(summed) {
+            return damaged("the weights of its images cannot be");
+        }
+        for block in &mut blocks {
+            block.samples = self.values(tally.weights.len() * block.positions * dimension)?;
+            if !block.samples.iter().all(|v| v.is_finite()) {
+                return Err(invalid(self.path, "its statistics are not all numbers"));
+            }
+            if summed {
+                let [mean, third, fourth, scatter] =
+                    PackedSums::lengths(block.positions, dimension);
+                let sums = PackedSums {
+                    mean: self.values(mean)?,
+                    third: self.values(third)?,
+                    fourth: self.values(fourth)?,
+                    scatter: self.values(scatter)?,
+                };
+                let arrays = [&sums.mean, &sums.third, &sums.fourth, &sums.scatter];
+                if !arrays.iter().all(|values| values.iter().all(|v| v.is_finite())) {
+                    return Err(invalid(self.path, "its statistics are not all numbers"));
+                }
+                block.sums = Some(sums);
+            }
+        }
+        Ok((tally, blocks))
     }
 
     fn convolutions(&mut self, config: &ResNetConfig) -> Result<Vec<FoldedConvolution>> {
         let read = |(name, shape): (String, [usize; 4])| {
-            let weight = self.values(shape.iter().product())?;
+            let count = shape.iter().try_fold(1_usize, |count, &n| count.checked_mul(n));
+            let count = count.filter(|&count| count as u64 <= self.length / 4);
+            let Some(count) = count else {
+                return Err(invalid(self.path, "it is too short for its backbone"));
+            };
+            let weight = self.values(count)?;
             let bias = self.values(shape[0])?;
             Ok(FoldedConvolution { name, shape, weight, bias })
         };
@@ -328,17 +715,17 @@ impl<'a> Body<'a> {
         Err(invalid(self.path, "its checksum is wrong: it was damaged after it was written"))
     }
 
-    /// Reads `count` values. The file's length has been checked to hold them.
-    fn values(&mut self, count: usize) -> Result<Vec<f32>> {
+    /// Reads `count` values a block at a time. The file's length has been checked to hold them.
+    fn values<T: Value>(&mut self, count: usize) -> Result<Vec<T>> {
         let mut values = Vec::new();
         values.try_reserve_exact(count).map_err(|_| {
             invalid(self.path, format!("its {count} values do not fit into memory"))
         })?;
-        let mut buffer = vec![0; 4 * BLOCK.min(count)];
+        let mut buffer = vec![0; T::BYTES * BLOCK.min(count)];
         while values.len() < count {
-            let part = &mut buffer[..4 * BLOCK.min(count - values.len())];
+            let part = &mut buffer[..T::BYTES * BLOCK.min(count - values.len())];
             self.reader.read_exact(part).map_err(|e| self.failed(e))?;
-            values.extend(f32_from_bytes(part));
+            values.extend(part.chunks_exact(T::BYTES).map(T::from_bytes));
         }
         Ok(values)
     }
@@ -360,8 +747,41 @@ impl<'a> Body<'a> {
 /// The number of values that are converted at a time.
 const BLOCK: usize = 1 << 16;
 
-fn write_f32(writer: &mut impl Write, values: &[f32]) -> io::Result<()> {
-    values.chunks(BLOCK).try_for_each(|block| writer.write_all(&f32_to_bytes(block)))
+/// A number that arrays in files consist of.
+trait Value: Copy {
+    const BYTES: usize;
+    /// Little-endian; `bytes` are as many.
+    fn from_bytes(bytes: &[u8]) -> Self;
+    fn append_to(self, bytes: &mut Vec<u8>);
+}
+
+macro_rules! value {
+    ($($type:ty),*) => {$(
+        impl Value for $type {
+            const BYTES: usize = size_of::<$type>();
+
+            fn from_bytes(bytes: &[u8]) -> Self {
+                let mut own = [0; size_of::<$type>()];
+                own.copy_from_slice(bytes);
+                Self::from_le_bytes(own)
+            }
+
+            fn append_to(self, bytes: &mut Vec<u8>) {
+                bytes.extend_from_slice(&self.to_le_bytes());
+            }
+        }
+    )*};
+}
+
+value!(u8, u16, f32, f64);
+
+fn write<T: Value>(writer: &mut impl Write, values: &[T]) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(T::BYTES * BLOCK.min(values.len()));
+    values.chunks(BLOCK).try_for_each(|block| {
+        bytes.clear();
+        block.iter().for_each(|value| value.append_to(&mut bytes));
+        writer.write_all(&bytes)
+    })
 }
 
 struct ChecksumWriter<'a, W> {

@@ -9,8 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use padim::metrics::{self, PixelScores};
 use padim::visualize::{ScoreRange, heat_map, mask_picture, overlay, panel};
 use padim::{
-    AnomalyMap, ChannelSelection, FitProgress, FitStage, Prediction, ResNet18, ResNetConfig,
-    WideResNet50,
+    AnomalyMap, ChannelSelection, Detector, FitProgress, FitStage, Prediction, ResNet18,
+    ResNetConfig, WideResNet50,
 };
 
 /// Whatever goes wrong in an example ends in a sentence for a person.
@@ -37,6 +37,7 @@ pub fn progress_bar(message: &'static str, total: u64) -> ProgressBar {
 pub fn show_fit(bar: &ProgressBar) -> impl FnMut(FitProgress) + '_ {
     |progress| {
         bar.set_message(match progress.stage {
+            FitStage::Projecting => "components",
             FitStage::Embedding => "images",
             FitStage::Factorising => "covariances",
         });
@@ -103,17 +104,38 @@ pub struct Evaluation {
     pub aupro: Option<f64>,
 }
 
-/// Compares predictions with the truth: whether each image is defective, and where.
+/// The form and the size of a detector's Gaussians.
+pub fn describe_model(detector: &Detector) -> String {
+    let model = detector.model();
+    let [height, width] = model.grid();
+    let inside = match model.position_count() {
+        all if all == height * width => String::new(),
+        count => format!(" ({count} inside the region)"),
+    };
+    format!(
+        "{} of {height}x{width} positions{inside} and {} dimensions, {:.1} MB",
+        model.storage(),
+        model.dimension(),
+        model.size_in_bytes() as f64 / 1e6
+    )
+}
+
+/// Compares predictions with the truth, where a region is given inside of it: whether each image is defective, and where.
 pub fn evaluate(
     predictions: &[Prediction],
     defective: &[bool],
     masks: Option<&[Vec<bool>]>,
+    region: Option<&[bool]>,
 ) -> padim::Result<Evaluation> {
     let scores: Vec<f32> = predictions.iter().map(|p| p.image_score).collect();
     let pixels: Option<Vec<PixelScores<'_>>> = masks
         .map(|masks| {
             let maps = predictions.iter().map(|p| &p.anomaly_map);
-            maps.zip(masks).map(|(m, t)| PixelScores::new(m.values(), t, m.size())).collect()
+            let scores = maps.zip(masks).map(|(map, truth)| {
+                let scores = PixelScores::new(map.values(), truth, map.size())?;
+                region.map_or(Ok(scores), |region| scores.within(region))
+            });
+            scores.collect()
         })
         .transpose()?;
     Ok(Evaluation {

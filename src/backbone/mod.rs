@@ -133,6 +133,13 @@ pub trait Backbone: Debug + Send + Sync {
     /// [`Error::ShapeMismatch`] for input of another shape.
     fn forward(&self, images: Tensor<4>) -> Result<FeatureMaps>;
 
+    /// What the network will take for a batch of images `[batch, 3, height, width]`, for
+    /// [`Padim::memory_plan`](crate::Padim::memory_plan). Default: not known.
+    fn memory_estimate(&self, images: [usize; 4]) -> Option<BackboneMemory> {
+        let _ = images;
+        None
+    }
+
     /// The network's description and weights, if a detector file can hold them. Default: none, and
     /// a detector must then be loaded with [`Detector::load_with_backbone`].
     ///
@@ -144,6 +151,15 @@ pub trait Backbone: Debug + Send + Sync {
     fn snapshot(&self) -> Result<Option<BackboneSnapshot>> {
         Ok(None)
     }
+}
+
+/// Bytes that a network takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BackboneMemory {
+    /// Of its weights.
+    pub weights: usize,
+    /// Of the feature maps that exist at once, and of all buffers beside, at most.
+    pub activations: usize,
 }
 
 /// All that is needed to build a backbone of this crate again.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parameters::{FoldedConvolution, ParameterSource, SeededParameters, Site};
 use super::weights::Checkpoint;
-use super::{Backbone, BackboneSnapshot, FeatureMaps, LayerInfo};
+use super::{Backbone, BackboneMemory, BackboneSnapshot, FeatureMaps, LayerInfo};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::host::{to_device, to_host};
 use crate::{Error, Result};
@@ -309,6 +309,22 @@ impl Backbone for ResNet {
             }
         }
         FeatureMaps::new(maps)
+    }
+
+    fn memory_estimate(&self, [batch, _, height, width]: [usize; 4]) -> Option<BackboneMemory> {
+        let convolutions = self.config.convolutions();
+        let weights =
+            convolutions.iter().map(|(_, shape)| shape.iter().product::<usize>() + shape[0]);
+        let pixels = |stride: usize| height.div_ceil(stride) * width.div_ceil(stride);
+        // The stem's output and the first layer's are the largest maps, and some of them exist at
+        // once: a block's input, its branch, its output, and a convolution's buffers.
+        let expanded = self.config.planes[0] * self.config.block.expansion();
+        let largest = (self.config.stem_channels * pixels(2)).max(expanded * pixels(4));
+        let given: usize = self.layers.iter().map(|l| l.channels * pixels(l.stride)).sum();
+        Some(BackboneMemory {
+            weights: 4 * weights.sum::<usize>(),
+            activations: 4 * batch * (4 * largest + given),
+        })
     }
 
     fn snapshot(&self) -> Result<Option<BackboneSnapshot>> {

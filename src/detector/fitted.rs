@@ -1,15 +1,15 @@
 //! The fitted detector and what it says of an image.
 
-use std::sync::Arc;
-
 use burn::tensor::Tensor;
 
 use super::input::{Batches, ImageInput, Item, Prepared, stack};
-use super::{PadimConfig, embed};
+use super::partial::{PartialFit, factorising};
+use super::{FitProgress, Padim, PadimConfig, embed};
 use crate::preprocess::ImageGeometry;
 use crate::{
-    AnomalyMap, AnomalyScorer, Backbone, Error, Fingerprint, GaussianModel, PatchEmbedder,
-    Preprocessor, Result, ScoreNormalization, ScoredMap,
+    AnomalyMap, AnomalyScorer, Error, Fingerprint, GaussianConfig, GaussianEstimator,
+    GaussianModel, InputRegion, Preprocessor, Projection, Result, ScoreNormalization, ScoredMap,
+    Storage,
 };
 
 /// What a detector says of an image.
@@ -44,19 +44,17 @@ impl Prediction {
 /// image and what is saved with the detector.
 #[derive(Debug, Clone)]
 pub struct Detector {
-    pub(crate) config: PadimConfig,
-    pub(crate) backbone: Arc<dyn Backbone>,
-    pub(crate) preprocessor: Preprocessor,
-    pub(crate) embedder: PatchEmbedder,
-    pub(crate) model: GaussianModel,
-    pub(crate) scorer: AnomalyScorer,
+    pub(crate) padim: Padim,
     pub(crate) input_size: [usize; 2],
+    pub(crate) model: GaussianModel,
+    /// What is known of the images it was fitted with, if it was to be kept.
+    pub(crate) state: Option<GaussianEstimator>,
 }
 
 impl Detector {
     /// The settings with which it was fitted.
     pub fn config(&self) -> &PadimConfig {
-        &self.config
+        &self.padim.config
     }
 
     /// The fitted Gaussians.
@@ -66,17 +64,17 @@ impl Detector {
 
     /// The channels that make up an embedding.
     pub fn channel_indices(&self) -> &[usize] {
-        self.embedder.indices()
+        self.padim.embedder.indices()
     }
 
     /// The fingerprint of the backbone's weights.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.backbone.fingerprint()
+        self.padim.backbone.fingerprint()
     }
 
     /// Resizes, crops and normalises images as this detector does.
     pub fn preprocessor(&self) -> &Preprocessor {
-        &self.preprocessor
+        &self.padim.preprocessor
     }
 
     /// The network's input size `[height, width]` in pixels.
@@ -90,9 +88,93 @@ impl Detector {
     ///
     /// [`Error::InvalidConfig`] if the normalisation divides by zero.
     pub fn with_normalization(mut self, normalization: ScoreNormalization) -> Result<Self> {
-        self.config.scoring.normalization = normalization;
-        self.scorer = AnomalyScorer::new(self.config.scoring.clone())?;
+        self.padim.config.scoring.normalization = normalization;
+        self.padim.scorer = AnomalyScorer::new(self.padim.config.scoring.clone())?;
         Ok(self)
+    }
+
+    /// The part of the network's input that is looked at; `None` for all of it.
+    pub fn region(&self) -> Option<&InputRegion> {
+        self.padim.region.as_ref()
+    }
+
+    /// The projection of the selected channels, if there is one.
+    pub fn projection(&self) -> Option<&Projection> {
+        self.padim.embedder.projection()
+    }
+
+    /// What is known of the images it was fitted with, if that was kept
+    /// ([`PartialFit::finish_extendable`](crate::PartialFit::finish_extendable)).
+    pub fn state(&self) -> Option<&GaussianEstimator> {
+        self.state.as_ref()
+    }
+
+    /// The same detector without what is known of its images: smaller, and closed.
+    pub fn without_state(self) -> Self {
+        Self { state: None, ..self }
+    }
+
+    /// The same detector with its Gaussians in another form.
+    ///
+    /// # Errors
+    ///
+    /// As [`GaussianModel::convert`].
+    pub fn with_storage(mut self, storage: Storage) -> Result<Self> {
+        self.model = self.model.convert(storage)?;
+        self.padim.config.gaussian.storage = storage;
+        Ok(self)
+    }
+
+    /// Takes in more good images, after all before have been made to count `keep` times what they
+    /// did (1 for no forgetting), and fits again. A bad image leaves the detector as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoState`] if nothing was kept of its images; otherwise as
+    /// [`Padim::fit`](crate::Padim::fit).
+    pub fn extend<I>(
+        &mut self,
+        images: I,
+        keep: f64,
+        mut progress: impl FnMut(FitProgress),
+    ) -> Result<()>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        let state = self.state.as_mut().ok_or(Error::NoState)?;
+        let fresh =
+            PartialFit::of_size(self.padim.clone(), self.input_size, images, &mut progress)?;
+        state.forget(keep)?;
+        state.merge(fresh.estimator)?;
+        self.model = state.model(factorising(&mut progress))?;
+        Ok(())
+    }
+
+    /// Fits again with other settings of the Gaussians (epsilon, shrinkage, storage, ...), without the
+    /// images. On an error the detector stays as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoState`] if nothing was kept of its images, [`Error::InvalidConfig`] for settings that
+    /// cannot be, [`Error::NotPositiveDefinite`] if epsilon is too small.
+    pub fn refit(
+        &mut self,
+        config: GaussianConfig,
+        mut progress: impl FnMut(FitProgress),
+    ) -> Result<()> {
+        let state = self.state.take().ok_or(Error::NoState)?;
+        let model = state.model_with(&config, factorising(&mut progress));
+        let (state, outcome) = match model {
+            Ok(model) => {
+                self.model = model;
+                self.padim.config.gaussian = config.clone();
+                (state.with_config(config)?, Ok(()))
+            }
+            Err(error) => (state, Err(error)),
+        };
+        self.state = Some(state);
+        outcome
     }
 
     /// Scores one image.
@@ -130,7 +212,8 @@ impl Detector {
         I::Item: Into<ImageInput>,
     {
         let images = images.into_iter();
-        let mut batches = Batches::new(images, &self.preprocessor, self.config.batch_size);
+        let mut batches =
+            Batches::new(images, &self.padim.preprocessor, self.padim.config.batch_size);
         std::iter::from_fn(move || batches.advance(|batch| self.predict_items(batch))).flatten()
     }
 
@@ -152,7 +235,7 @@ impl Detector {
             return Err(Error::shape("images", expected, images.dims()));
         }
         let geometry = ImageGeometry::identity([height, width]);
-        let scored = self.score(images.to_device(&self.backbone.device()))?;
+        let scored = self.score(images.to_device(&self.padim.backbone.device()))?;
         Ok(scored.into_iter().map(|scored| self.prediction(scored, geometry)).collect())
     }
 
@@ -183,7 +266,7 @@ impl Detector {
             return Vec::new();
         }
         let geometries: Vec<ImageGeometry> = images.iter().map(Prepared::geometry).collect();
-        let tensor = stack(images, self.input_size, &self.backbone.device());
+        let tensor = stack(images, self.input_size, &self.padim.backbone.device());
         let count = geometries.len();
         match self.score(tensor.clone()) {
             Ok(scored) => scored
@@ -208,13 +291,14 @@ impl Detector {
 
     fn score(&self, images: Tensor<4>) -> Result<Vec<ScoredMap>> {
         let [_, _, height, width] = images.dims();
-        let embedding = embed(self.backbone.as_ref(), &self.embedder, images)?;
-        self.scorer.score(self.model.mahalanobis_distance(embedding)?, [height, width])
+        let embedding = embed(self.padim.backbone.as_ref(), &self.padim.embedder, images)?;
+        let distances = self.model.mahalanobis_distance(embedding)?;
+        self.padim.scorer.score_within(distances, [height, width], self.region())
     }
 
     fn prediction(&self, scored: ScoredMap, geometry: ImageGeometry) -> Prediction {
         let ScoredMap { map, image_score } = scored;
-        let normalized_score = self.config.scoring.normalization.apply(image_score);
+        let normalized_score = self.padim.config.scoring.normalization.apply(image_score);
         Prediction { image_score, normalized_score, anomaly_map: map, geometry }
     }
 }

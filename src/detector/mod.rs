@@ -3,17 +3,24 @@
 mod config;
 mod fitted;
 mod input;
+mod partial;
+mod plan;
 
 pub use config::PadimConfig;
 pub use fitted::{Detector, Prediction};
 pub use input::ImageInput;
+pub use partial::PartialFit;
+pub use plan::MemoryPlan;
 
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
+use crate::embedding::ProjectionEstimator;
+use crate::gaussian::Positions;
 use crate::{
-    AnomalyScorer, Backbone, Error, GaussianEstimator, PatchEmbedder, Preprocessor, Result,
+    AnomalyScorer, Backbone, Error, GaussianConfig, GaussianEstimator, InputRegion, PatchEmbedder,
+    Preprocessor, RegionOfInterest, Result,
 };
 use input::{Batches, Item, stack};
 
@@ -31,6 +38,8 @@ pub struct FitProgress {
 /// What a fit does, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FitStage {
+    /// Images go through the network to find a projection; counted in images.
+    Projecting,
     /// Images go through the network; counted in images.
     Embedding,
     /// Covariances are factorised; counted in positions of the grid.
@@ -60,11 +69,12 @@ pub enum FitStage {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Padim {
-    config: PadimConfig,
-    backbone: Arc<dyn Backbone>,
-    preprocessor: Preprocessor,
-    embedder: PatchEmbedder,
-    scorer: AnomalyScorer,
+    pub(crate) config: PadimConfig,
+    pub(crate) backbone: Arc<dyn Backbone>,
+    pub(crate) preprocessor: Preprocessor,
+    pub(crate) embedder: PatchEmbedder,
+    pub(crate) scorer: AnomalyScorer,
+    pub(crate) region: Option<InputRegion>,
 }
 
 impl Padim {
@@ -91,7 +101,77 @@ impl Padim {
             scorer: AnomalyScorer::new(config.scoring.clone())?,
             config,
             backbone,
+            region: None,
         })
+    }
+
+    /// The same, looking at a part of the images only. Positions outside take no memory and score
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] if the crop leaves nothing of the region.
+    ///
+    /// ```
+    /// # use padim::*;
+    /// # let device = burn::tensor::Device::flex();
+    /// # let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
+    /// # let config = PadimConfig { preprocess: small, ..Default::default() };
+    /// # let good = (0..4).map(|i| image::RgbImage::from_pixel(80, 60, image::Rgb([100 + i, 90, 80])));
+    /// let upper_half = [[0.0, 0.0], [80.0, 0.0], [80.0, 30.0], [0.0, 30.0]];
+    /// let region = RegionOfInterest::polygon([60, 80], &upper_half)?;
+    /// let padim = Padim::new(config, ResNet18::untrained(0, &device)?)?.with_region(&region)?;
+    /// let detector = padim.fit(good, |_| ())?;
+    /// assert_eq!(detector.model().position_count(), 16 * 16 / 2);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn with_region(self, region: &RegionOfInterest) -> Result<Self> {
+        let region = Some(region.resolve(&self.preprocessor)?);
+        Ok(Self { region, ..self })
+    }
+
+    /// The same, with the selected channels projected to their `components` principal ones, which
+    /// are found from good images: all positions together (paper, Table II: PCA). The images are
+    /// needed twice, here and for [`fit`](Self::fit). For components of each position by itself, see
+    /// [`GaussianConfig::components`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for more components than channels; otherwise as [`fit`](Self::fit).
+    pub fn with_principal_components<I>(
+        self,
+        components: usize,
+        images: I,
+        mut progress: impl FnMut(FitProgress),
+    ) -> Result<Self>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        let channels = self.embedder.indices().len();
+        if components == 0 || components > channels {
+            let reason = format!("must be in 1..={channels}, got {components}");
+            return Err(Error::config("components", reason));
+        }
+        let plain = Self {
+            embedder: PatchEmbedder::new(
+                &self.layer_channels(),
+                &crate::ChannelSelection::Indices(self.embedder.indices().to_vec()),
+            )?,
+            ..self
+        };
+        let mut estimator = ProjectionEstimator::new(channels);
+        let mut size = None;
+        let region = plain.region.clone();
+        plain.embed_all(images, &mut size, |embedding, done, total| {
+            let [_, _, height, width] = embedding.dims();
+            let positions = region.as_ref().map(|region| region.positions([height, width]));
+            estimator.update(embedding, positions.as_deref())?;
+            progress(FitProgress { stage: FitStage::Projecting, done, total });
+            Ok(())
+        })?;
+        let embedder = plain.embedder.clone().with_projection(estimator.finish(components)?)?;
+        Ok(Self { embedder, ..plain })
     }
 
     /// The settings.
@@ -99,8 +179,13 @@ impl Padim {
         &self.config
     }
 
+    /// The channels that make up an embedding, and their projection.
+    pub fn embedder(&self) -> &PatchEmbedder {
+        &self.embedder
+    }
+
     /// Learns what good images look like, in one pass. Files are decoded while the network works,
-    /// and memory does not grow with the number of images.
+    /// and memory stops growing when there are as many images as dimensions.
     ///
     /// `progress` is called after every batch of images and every few positions.
     ///
@@ -113,67 +198,97 @@ impl Padim {
         I: IntoIterator,
         I::Item: Into<ImageInput>,
     {
+        self.partial_fit(images, &mut progress)?.finish(progress)
+    }
+
+    /// The first part of a fit: what is known of these images, to be saved, merged with that of
+    /// others, and finished.
+    ///
+    /// # Errors
+    ///
+    /// As [`fit`](Self::fit), but a single image is enough.
+    pub fn partial_fit<I>(&self, images: I, progress: impl FnMut(FitProgress)) -> Result<PartialFit>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        PartialFit::new(self.clone(), images, progress)
+    }
+
+    fn layer_channels(&self) -> Vec<usize> {
+        self.backbone.layers().iter().map(|layer| layer.channels).collect()
+    }
+
+    /// Runs all images through the network and gives each batch of embeddings to `work`, with the
+    /// number of images so far and of how many. The first image decides the size, if nothing else
+    /// has.
+    fn embed_all<I>(
+        &self,
+        images: I,
+        size: &mut Option<[usize; 2]>,
+        mut work: impl FnMut(Tensor<4>, usize, Option<usize>) -> Result<()>,
+    ) -> Result<()>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
         let images = images.into_iter();
         let total = match images.size_hint() {
             (lower, Some(upper)) if lower == upper => Some(upper),
             _ => None,
         };
-        let mut state = None;
         let mut batches = Batches::new(images, &self.preprocessor, self.config.batch_size);
-        while let Some(done) = batches.advance(|batch| self.learn(&mut state, batch)) {
-            progress(FitProgress { stage: FitStage::Embedding, done: done?, total });
+        let mut done = 0;
+        while let Some(result) = batches.advance(|batch| {
+            done += batch.len();
+            let names: Vec<String> = batch.iter().map(|item| item.name.clone()).collect();
+            let embedding = self.embed_batch(batch, size)?;
+            work(embedding, done, total).map_err(|error| match error {
+                Error::NotFinite { .. } => {
+                    let what = format!("the embedding of one of {}", names.join(", "));
+                    Error::NotFinite { what }
+                }
+                other => other,
+            })
+        }) {
+            result?;
         }
-        let Some((input_size, estimator)) = state else {
-            return Err(Error::TooFewImages { count: 0 });
-        };
-        let model = estimator.finish(|done, total| {
-            progress(FitProgress { stage: FitStage::Factorising, done, total: Some(total) });
-        })?;
-        Ok(Detector {
-            config: self.config.clone(),
-            backbone: Arc::clone(&self.backbone),
-            preprocessor: self.preprocessor.clone(),
-            embedder: self.embedder.clone(),
-            model,
-            scorer: self.scorer.clone(),
-            input_size,
-        })
+        Ok(())
     }
 
-    /// Takes in a batch; the first one decides the sizes. Gives the number of images so far.
-    fn learn(
-        &self,
-        state: &mut Option<([usize; 2], GaussianEstimator)>,
-        batch: Vec<Item>,
-    ) -> Result<usize> {
-        let mut size = state.as_ref().map(|(size, _)| *size);
+    fn embed_batch(&self, batch: Vec<Item>, size: &mut Option<[usize; 2]>) -> Result<Tensor<4>> {
         let mut images = Vec::with_capacity(batch.len());
-        let mut names = Vec::with_capacity(batch.len());
+        let mut expected = *size;
         for Item { name, prepared } in batch {
             let image = prepared?;
-            image.require_size(*size.get_or_insert(image.geometry().input_size()), &name)?;
+            image.require_size(*expected.get_or_insert(image.geometry().input_size()), &name)?;
             images.push(image);
-            names.push(name);
         }
-        let Some(size) = size else { return Err(Error::TooFewImages { count: 0 }) };
-        let tensor = stack(images, size, &self.backbone.device());
-        let embedding = embed(self.backbone.as_ref(), &self.embedder, tensor)?;
-        let (_, estimator) = match state {
-            Some(state) => state,
-            None => {
-                let [_, dimension, height, width] = embedding.dims();
-                let config = self.config.gaussian.clone();
-                let estimator = GaussianEstimator::new(config, dimension, [height, width])?;
-                state.insert((size, estimator))
-            }
-        };
-        estimator.update(embedding).map_err(|error| match error {
-            Error::NotFinite { .. } => {
-                Error::NotFinite { what: format!("the embedding of one of {}", names.join(", ")) }
-            }
-            other => other,
-        })?;
-        Ok(estimator.image_count())
+        let Some(input_size) = expected else { return Err(Error::TooFewImages { count: 0 }) };
+        if let Some(region) = self.region.as_ref().filter(|r| r.size() != input_size) {
+            return Err(Error::shape(
+                "images",
+                format!("{:?} as the region", region.size()),
+                input_size,
+            ));
+        }
+        *size = expected;
+        let tensor = stack(images, input_size, &self.backbone.device());
+        embed(self.backbone.as_ref(), &self.embedder, tensor)
+    }
+
+    /// An estimator for embeddings of these sizes.
+    fn estimator(&self, dimension: usize, grid: [usize; 2]) -> Result<GaussianEstimator> {
+        let config: GaussianConfig = self.config.gaussian.clone();
+        GaussianEstimator::at(config, dimension, self.positions(grid)?)
+    }
+
+    /// The positions of a grid that are looked at.
+    pub(crate) fn positions(&self, grid: [usize; 2]) -> Result<Positions> {
+        match &self.region {
+            Some(region) => Positions::inside(grid, &region.positions(grid)),
+            None => Positions::all(grid),
+        }
     }
 }
 

@@ -1,9 +1,13 @@
 //! From feature maps to one vector per patch.
 
 mod draw;
+mod projection;
 mod selection;
 
+pub use projection::Projection;
 pub use selection::ChannelSelection;
+
+pub(crate) use projection::ProjectionEstimator;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -34,6 +38,7 @@ use crate::{Error, Result};
 pub struct PatchEmbedder {
     layer_channels: Vec<usize>,
     indices: Vec<usize>,
+    projection: Option<Projection>,
 }
 
 impl PatchEmbedder {
@@ -47,17 +52,35 @@ impl PatchEmbedder {
     /// names one that does not exist or comes twice.
     pub fn new(layer_channels: &[usize], selection: &ChannelSelection) -> Result<Self> {
         let indices = selection.indices(layer_channels.iter().sum())?;
-        Ok(Self { layer_channels: layer_channels.to_vec(), indices })
+        Ok(Self { layer_channels: layer_channels.to_vec(), indices, projection: None })
     }
 
-    /// The selected channels, in the order of the embedding's components.
+    /// The same, with the selected channels projected to fewer components (paper, Table II: PCA).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`] if the projection is not one of as many channels as are selected.
+    pub fn with_projection(self, projection: Projection) -> Result<Self> {
+        if projection.channels() != self.indices.len() {
+            let expected = format!("one of {} channels", self.indices.len());
+            return Err(Error::shape("projection", expected, projection.channels()));
+        }
+        Ok(Self { projection: Some(projection), ..self })
+    }
+
+    /// The projection after the selection, if there is one.
+    pub fn projection(&self) -> Option<&Projection> {
+        self.projection.as_ref()
+    }
+
+    /// The selected channels, in the order of the embedding's components before any projection.
     pub fn indices(&self) -> &[usize] {
         &self.indices
     }
 
     /// The number of components of an embedding vector.
     pub fn dimension(&self) -> usize {
-        self.indices.len()
+        self.projection.as_ref().map_or(self.indices.len(), Projection::components)
     }
 
     /// Embeds a batch.
@@ -81,7 +104,7 @@ impl PatchEmbedder {
 
         let mut parts = Vec::with_capacity(maps.len());
         // Where the components stand in the concatenation, which is ordered by layer.
-        let mut concatenated = Vec::with_capacity(self.dimension());
+        let mut concatenated = Vec::with_capacity(self.indices.len());
         let mut first = 0;
         for (map, &count) in maps.iter().zip(&channels) {
             let kept = |&(_, &channel): &(usize, &usize)| (first..first + count).contains(&channel);
@@ -103,11 +126,14 @@ impl PatchEmbedder {
         for (position, place) in concatenated.into_iter().enumerate() {
             order[place] = position;
         }
-        let embedding = Tensor::cat(parts, 1);
-        if order.is_sorted() {
-            return Ok(embedding);
+        let mut embedding = Tensor::cat(parts, 1);
+        if !order.is_sorted() {
+            embedding = embedding.select(1, index_tensor(&order, &device));
         }
-        Ok(embedding.select(1, index_tensor(&order, &device)))
+        Ok(match &self.projection {
+            Some(projection) => projection.apply(embedding),
+            None => embedding,
+        })
     }
 }
 

@@ -1,18 +1,27 @@
-//! Mean and covariance in one pass over the images.
+//! From batches of embeddings to Gaussians.
+
+use std::borrow::Borrow;
 
 use burn::tensor::Tensor;
-use nalgebra::{Cholesky, DMatrix};
 use rayon::prelude::*;
 
-use super::triangle::{add_lower, invert_lower, pack, packed_len, unpack_symmetric};
-use super::{CovarianceDivisor, GaussianConfig, GaussianModel, positions_first};
+use super::covariance::{Covariance, Form};
+use super::distance::{NumbersRef, Position, Workspace};
+use super::model::{ModelShape, Numbers};
+use super::positions::Positions;
+use super::shrinkage::Spread;
+use super::statistics::Block;
+use super::storage::{Precision, Storage, trapezoid_len};
+use super::sums::Deviations;
+use super::{CovarianceDivisor, GaussianConfig, GaussianModel, Shrinkage};
 use crate::{Error, Result};
 
-/// Estimates a [`GaussianModel`] from batches of embeddings, in one pass and in memory that does not
-/// depend on their number.
+/// Estimates a [`GaussianModel`] from batches of embeddings in one pass. It can be merged with
+/// others, saved with a fit ([`PartialFit`](crate::PartialFit)), and go on after the model is made.
 ///
-/// Sums are kept in f64 and merged batch by batch around the running mean (Chan, Golub, LeVeque
-/// 1979), so a large common offset costs no digits.
+/// While there are no more images than dimensions, the vectors themselves are kept; after that, the
+/// sums of their outer products in f64, merged around the running mean (Chan, Golub, LeVeque 1979).
+/// So memory stops growing, and a large common offset costs no digits.
 ///
 /// ```
 /// use burn::tensor::{Device, Distribution, Tensor};
@@ -26,18 +35,57 @@ use crate::{Error, Result};
 /// }
 /// let model = estimator.finish(|_done, _total| ())?;
 /// assert_eq!(model.image_count(), 80);
+/// println!("kept as {}", model.storage());
 /// # Ok::<(), padim::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct GaussianEstimator {
     config: GaussianConfig,
     dimension: usize,
-    grid: [usize; 2],
-    count: usize,
-    /// `[positions, dimension]`
-    mean: Vec<f64>,
-    /// For each position the packed lower triangle of the sum of outer products around the mean.
-    scatter: Vec<Vec<f64>>,
+    positions: Positions,
+    tally: Tally,
+    blocks: Vec<Block>,
+}
+
+/// How many images there are and what they weigh.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Tally {
+    pub count: usize,
+    /// Of the samples.
+    pub weights: Vec<f64>,
+    /// The weight that has gone into sums.
+    pub folded: f64,
+    /// The sum of the squared weights of all images.
+    pub squared: f64,
+}
+
+impl Tally {
+    fn weight(&self) -> f64 {
+        self.folded + self.weights.iter().sum::<f64>()
+    }
+
+    /// Whether this can be what images have left behind, or has been tampered with.
+    pub fn is_sound(&self, summed: bool) -> bool {
+        let positive = |w: f64| w.is_finite() && w > 0.0;
+        self.weights.iter().all(|&w| positive(w))
+            && self.count >= self.weights.len()
+            && (if summed { positive(self.folded) } else { self.folded == 0.0 })
+            && positive(self.squared)
+    }
+
+    /// How many images of weight 1 tell as much.
+    fn effective_count(&self) -> f64 {
+        if self.squared > 0.0 { self.weight().powi(2) / self.squared } else { 0.0 }
+    }
+}
+
+/// So many vectors are gathered before they are added to the sums: products of many at once are
+/// faster.
+pub(crate) const PENDING: usize = 32;
+
+/// How many vectors a position keeps before they are summed up for the first time.
+pub(crate) const fn sample_limit(dimension: usize) -> usize {
+    if dimension < PENDING { PENDING } else { dimension }
 }
 
 impl GaussianEstimator {
@@ -45,27 +93,85 @@ impl GaussianEstimator {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if epsilon is not positive or a size is zero.
+    /// [`Error::InvalidConfig`] for settings that cannot be, or a size of zero.
     pub fn new(config: GaussianConfig, dimension: usize, grid: [usize; 2]) -> Result<Self> {
-        config.validate()?;
-        if dimension == 0 || grid.contains(&0) {
-            let reason = format!("sizes must not be zero, got {dimension} x {grid:?}");
-            return Err(Error::config("grid", reason));
-        }
-        let positions = grid[0] * grid[1];
-        Ok(Self {
-            config,
-            dimension,
-            grid,
-            count: 0,
-            mean: vec![0.0; positions * dimension],
-            scatter: vec![vec![0.0; packed_len(dimension)]; positions],
-        })
+        Self::at(config, dimension, Positions::all(grid)?)
+    }
+
+    /// An estimator for the positions where `region` (row-major, `[height, width]`) is true. The
+    /// others take no memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), [`Error::ShapeMismatch`] for a region of another size, and
+    /// [`Error::InvalidConfig`] for an empty one.
+    pub fn with_region(
+        config: GaussianConfig,
+        dimension: usize,
+        grid: [usize; 2],
+        region: &[bool],
+    ) -> Result<Self> {
+        Self::at(config, dimension, Positions::inside(grid, region)?)
+    }
+
+    pub(crate) fn at(
+        config: GaussianConfig,
+        dimension: usize,
+        positions: Positions,
+    ) -> Result<Self> {
+        check(&config, dimension)?;
+        let blocks = Block::cut(positions.len(), dimension);
+        Ok(Self { config, dimension, positions, tally: Tally::default(), blocks })
+    }
+
+    /// Puts an estimator together from its parts, whose sizes have been checked.
+    pub(crate) fn from_parts(
+        config: GaussianConfig,
+        dimension: usize,
+        positions: Positions,
+        tally: Tally,
+        blocks: Vec<Block>,
+    ) -> Result<Self> {
+        let empty = Self::at(config, dimension, positions)?;
+        Ok(Self { tally, blocks, ..empty })
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub(crate) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    pub(crate) fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &GaussianConfig {
+        &self.config
+    }
+
+    /// The same images with other settings: another epsilon, shrinkage or storage.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for settings that cannot be.
+    pub fn with_config(mut self, config: GaussianConfig) -> Result<Self> {
+        check(&config, self.dimension)?;
+        self.config = config;
+        Ok(self)
+    }
+
+    /// The number of components of an embedding vector.
+    pub fn dimension(&self) -> usize {
+        self.dimension
     }
 
     /// The number of images so far.
     pub fn image_count(&self) -> usize {
-        self.count
+        self.tally.count
     }
 
     /// Takes in a batch of embeddings `[batch, dimension, grid_height, grid_width]`.
@@ -75,115 +181,358 @@ impl GaussianEstimator {
     /// [`Error::ShapeMismatch`] for another shape, [`Error::NotFinite`] for values that are not
     /// numbers. The estimator is then as it was before.
     pub fn update(&mut self, embeddings: Tensor<4>) -> Result<()> {
-        let batch = embeddings.dims()[0];
-        let [height, width] = self.grid;
-        let vectors = positions_first(embeddings, [self.dimension, height, width])?;
-        if !vectors.par_iter().all(|v| v.is_finite()) {
-            return Err(Error::NotFinite { what: "the embedding".into() });
+        let vectors = self.positions.vectors(embeddings, self.dimension)?;
+        for image in vectors.chunks_exact(self.positions.len() * self.dimension) {
+            let summed = self.blocks.iter().any(|block| block.sums.is_some());
+            let limit = if summed { PENDING } else { sample_limit(self.dimension) };
+            if self.tally.weights.len() == limit {
+                self.fold();
+            }
+            if self.tally.weights.len().is_multiple_of(PENDING) {
+                let room = PENDING.min(limit - self.tally.weights.len() % limit);
+                self.blocks.iter_mut().for_each(|block| block.reserve(room));
+            }
+            self.blocks.par_iter_mut().for_each(|block| block.push(image));
+            self.tally.weights.push(1.0);
+            self.tally.count += 1;
+            self.tally.squared += 1.0;
         }
-        let d = self.dimension;
-        let (before, added) = (self.count as f64, batch as f64);
-        let total = before + added;
-        self.mean
-            .par_chunks_exact_mut(d)
-            .zip(&mut self.scatter)
-            .zip(vectors.par_chunks_exact(batch * d))
-            .for_each_init(
-                || Workspace::new(d, batch),
-                |workspace, ((mean, scatter), vectors)| {
-                    let Workspace { deviations, transposed, product } = workspace;
-                    let batch_mean: Vec<f64> = (0..d)
-                        .map(|c| {
-                            let column = vectors.iter().skip(c).step_by(d);
-                            column.map(|&v| f64::from(v)).sum::<f64>() / added
-                        })
-                        .collect();
-                    for (mut column, vector) in
-                        deviations.column_iter_mut().zip(vectors.chunks_exact(d))
-                    {
-                        for ((y, &x), m) in column.iter_mut().zip(vector).zip(&batch_mean) {
-                            *y = f64::from(x) - m;
-                        }
-                    }
-                    // The shift between the two means acts as one more sample.
-                    let weight = (before * added / total).sqrt();
-                    let mut shift = deviations.column_mut(batch);
-                    for ((y, m), b) in shift.iter_mut().zip(mean.iter_mut()).zip(&batch_mean) {
-                        *y = (b - *m) * weight;
-                        *m += (b - *m) * added / total;
-                    }
-                    deviations.transpose_to(transposed);
-                    product.gemm(1.0, deviations, transposed, 0.0);
-                    add_lower(scatter, product);
-                },
-            );
-        self.count += batch;
         Ok(())
     }
 
-    /// Factorises the covariances. `progress` is told how many positions of how many are done.
+    /// Turns the samples into sums.
+    fn fold(&mut self) {
+        let Tally { weights, folded, .. } = &mut self.tally;
+        self.blocks.iter_mut().for_each(|block| block.fold(weights, *folded));
+        *folded += weights.iter().sum::<f64>();
+        weights.clear();
+    }
+
+    #[cfg(test)]
+    pub(super) fn fold_for_test(&mut self) {
+        self.fold();
+    }
+
+    /// Takes in the images of another estimator, as if this one had seen them all. The order of
+    /// merging changes nothing but rounding.
     ///
     /// # Errors
     ///
-    /// [`Error::TooFewImages`] for fewer than two images, [`Error::NotPositiveDefinite`] where a
-    /// covariance has no Cholesky factor.
-    pub fn finish(mut self, mut progress: impl FnMut(usize, usize)) -> Result<GaussianModel> {
-        if self.count < 2 {
-            return Err(Error::TooFewImages { count: self.count });
+    /// [`Error::ShapeMismatch`] if the other one has another dimension, grid or region. This one's
+    /// settings stay.
+    pub fn merge(&mut self, mut other: Self) -> Result<()> {
+        if (self.dimension, &self.positions) != (other.dimension, &other.positions) {
+            let describe = |e: &Self| {
+                let [height, width] = e.positions.grid();
+                format!("{} of {height}x{width} positions, {}", e.positions.len(), e.dimension)
+            };
+            return Err(Error::ShapeMismatch {
+                what: "estimator to merge (positions, dimension)",
+                expected: describe(self),
+                actual: describe(&other),
+            });
         }
+        let has_sums = |e: &Self| e.blocks.iter().any(|block| block.sums.is_some());
+        let samples = self.tally.weights.len() + other.tally.weights.len();
+        if has_sums(self) || has_sums(&other) || samples > sample_limit(self.dimension) {
+            self.fold();
+            other.fold();
+            let (weight, other_weight) = (self.tally.folded, other.tally.folded);
+            if weight == 0.0 {
+                self.blocks = std::mem::take(&mut other.blocks);
+            } else if other_weight > 0.0 {
+                for (block, other) in self.blocks.iter_mut().zip(&mut other.blocks) {
+                    block.merge(weight, other, other_weight);
+                    other.sums = None;
+                }
+            }
+        } else {
+            for (block, other) in self.blocks.iter_mut().zip(&mut other.blocks) {
+                block.reserve(other.samples.len() / (self.dimension * block.positions));
+                block.samples.append(&mut other.samples);
+                other.samples = Vec::new();
+            }
+        }
+        self.tally.weights.append(&mut other.tally.weights);
+        self.tally.folded += other.tally.folded;
+        self.tally.squared += other.tally.squared;
+        self.tally.count += other.tally.count;
+        Ok(())
+    }
+
+    /// Makes all images so far count `keep` times what they did: exponential forgetting, if done
+    /// before each new group of images. They then count as fewer images, in the divisor of the
+    /// covariance, too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] unless `keep` is above 0 and at most 1.
+    pub fn forget(&mut self, keep: f64) -> Result<()> {
+        if !(keep > 0.0 && keep <= 1.0) {
+            let reason = format!("must be above 0 and at most 1, got {keep}");
+            return Err(Error::config("keep", reason));
+        }
+        self.tally.weights.iter_mut().for_each(|w| *w *= keep);
+        self.tally.folded *= keep;
+        self.tally.squared *= keep * keep;
+        self.blocks.iter_mut().for_each(|block| block.scale_sums(keep));
+        Ok(())
+    }
+
+    /// Factorises the covariances, giving memory back as it goes. `progress` is told how many
+    /// positions of how many are done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooFewImages`] for fewer than two images, [`Error::InvalidConfig`] for a storage that
+    /// does not go with their number, [`Error::NotPositiveDefinite`] where a covariance cannot be
+    /// inverted.
+    pub fn finish(mut self, progress: impl FnMut(usize, usize)) -> Result<GaussianModel> {
+        let config = self.config.clone();
+        let (storage, rows) = self.choose(&config)?;
+        let blocks = std::mem::take(&mut self.blocks);
+        self.factorise(&config, (storage, rows), blocks, progress)
+    }
+
+    /// The model of the images so far. As [`finish`](Self::finish), but the estimator stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`finish`](Self::finish).
+    pub fn model(&self, progress: impl FnMut(usize, usize)) -> Result<GaussianModel> {
+        self.model_with(&self.config, progress)
+    }
+
+    /// As [`model`](Self::model), with other settings: another epsilon, shrinkage or storage.
+    ///
+    /// # Errors
+    ///
+    /// As [`finish`](Self::finish), and [`Error::InvalidConfig`] for settings that cannot be.
+    pub fn model_with(
+        &self,
+        config: &GaussianConfig,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<GaussianModel> {
+        check(config, self.dimension)?;
+        let chosen = self.choose(config)?;
+        self.factorise(config, chosen, &self.blocks, progress)
+    }
+
+    fn factorise(
+        &self,
+        config: &GaussianConfig,
+        (storage, rows): (Storage, usize),
+        blocks: impl IntoIterator<Item = impl Borrow<Block>>,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<GaussianModel> {
         let d = self.dimension;
-        let positions = self.scatter.len();
-        let scale = match self.config.divisor {
-            CovarianceDivisor::Unbiased => 1.0 / (self.count - 1) as f64,
-            CovarianceDivisor::Biased => 1.0 / self.count as f64,
+        let total = self.positions.len();
+        let shape = ModelShape {
+            storage,
+            dimension: d,
+            rows,
+            positions: self.positions.clone(),
+            count: self.tally.count,
         };
-        let mut whitening = vec![0.0; positions * packed_len(d)];
-        const CHUNK: usize = 64;
-        let chunks =
-            whitening.chunks_mut(CHUNK * packed_len(d)).zip(self.scatter.chunks_mut(CHUNK));
-        for (chunk, (whitening, scatter)) in chunks.enumerate() {
-            whitening.par_chunks_exact_mut(packed_len(d)).zip(scatter).enumerate().try_for_each(
-                |(p, (target, scatter))| {
-                    // Taken, so that its memory is free again as the result grows.
-                    let scatter = std::mem::take(scatter);
-                    let mut covariance = unpack_symmetric(&scatter, d, scale);
-                    drop(scatter);
-                    for i in 0..d {
-                        covariance[(i, i)] += self.config.epsilon;
-                    }
-                    let factor = Cholesky::new(covariance);
-                    if let Some(factor) = &factor {
-                        pack(&invert_lower(factor.l_dirty()), target);
-                    }
-                    // A tiny epsilon can leave a factor whose inverse is beyond f32.
-                    if factor.is_some() && target.iter().all(|w| w.is_finite()) {
-                        return Ok(());
-                    }
-                    let epsilon = self.config.epsilon;
-                    Err(Error::NotPositiveDefinite { position: chunk * CHUNK + p, epsilon })
-                },
-            )?;
-            progress(((chunk + 1) * CHUNK).min(positions), positions);
+        let each = shape.numbers().unwrap_or(0);
+        let mut numbers = Numbers::zeros(storage.precision(), total * each);
+        let mut scales = vec![0.0; total];
+        let mut means = vec![0.0; total * d];
+        const RUN: usize = 64;
+        for block in blocks {
+            let block: &Block = block.borrow();
+            for start in (0..block.positions).step_by(RUN) {
+                let first = block.first + start;
+                let count = RUN.min(block.positions - start);
+                let beside = scales[first..first + count]
+                    .par_iter_mut()
+                    .zip(means[first * d..(first + count) * d].par_chunks_exact_mut(d));
+                numbers.fill(first, each, beside, |p, (scale, target_mean), target| {
+                    let (mean, covariance) = self.covariance(config, block, start + p);
+                    target_mean.iter_mut().zip(&mean).for_each(|(t, &m)| *t = m as f32);
+                    let written = covariance.write(storage, rows, target);
+                    let position = self.positions.place(first + p);
+                    *scale = written.ok_or(Error::NotPositiveDefinite { position })?;
+                    Ok(())
+                })?;
+                progress(first + count, total);
+            }
         }
-        let mean = self.mean.iter().map(|&m| m as f32).collect();
-        GaussianModel::from_parts(d, self.grid, self.count, mean, whitening)
+        GaussianModel::from_parts(shape, means, scales, numbers)
+    }
+
+    /// The mean and the regularised covariance of a block's position.
+    fn covariance(
+        &self,
+        config: &GaussianConfig,
+        block: &Block,
+        position: usize,
+    ) -> (Vec<f64>, Covariance) {
+        let tally = &self.tally;
+        let weight = tally.weight();
+        let divisor = match config.divisor {
+            CovarianceDivisor::Unbiased => weight - tally.squared / weight,
+            CovarianceDivisor::Biased => weight,
+        };
+        let needs_fourth = config.shrinkage == Shrinkage::LedoitWolf;
+        let (mean, form, fourth) = match block.deviations(position, &tally.weights) {
+            Some(deviations) => {
+                let fourth = if needs_fourth { deviations.fourth(&tally.weights) } else { 0.0 };
+                let Deviations { mean, mut columns } = deviations;
+                let factor = divisor.sqrt().recip();
+                columns.col_iter_mut().for_each(|c| c.iter_mut().for_each(|v| *v *= factor));
+                (mean, Form::Outer(columns), fourth)
+            }
+            None => {
+                let mut sums = block.sums(position, &tally.weights, tally.folded);
+                let factor = divisor.recip();
+                sums.scatter.col_iter_mut().for_each(|c| c.iter_mut().for_each(|v| *v *= factor));
+                (sums.mean, Form::Dense(sums.scatter), sums.fourth)
+            }
+        };
+        if config.shrinkage == Shrinkage::None {
+            return (mean, Covariance { form, keep: 1.0, floor: config.epsilon });
+        }
+        let trace: f64 = form.variances().iter().sum();
+        let biased = divisor / weight;
+        let intensity = config.shrinkage.intensity(&Spread {
+            dimension: self.dimension,
+            count: tally.effective_count(),
+            trace: trace * biased,
+            squared_norm: form.squared_norm() * biased * biased,
+            fourth: fourth / weight,
+        });
+        let floor = config.epsilon + intensity * trace / self.dimension as f64;
+        (mean, Covariance { form, keep: 1.0 - intensity, floor })
+    }
+
+    /// The storage that the settings mean for the images so far, and its rows.
+    fn choose(&self, config: &GaussianConfig) -> Result<(Storage, usize)> {
+        let count = self.tally.count;
+        // Of images that are as good as forgotten nothing can be divided.
+        if count < 2 || self.tally.effective_count() < 1.0 + 1e-9 {
+            return Err(Error::TooFewImages { count });
+        }
+        let (storage, rows) = Self::foreseen(config, self.dimension, count)?;
+        match config.storage {
+            Storage::Auto => self.probed(config, storage, rows),
+            _ => Ok((storage, rows)),
+        }
+    }
+
+    /// The storage that the settings mean for so many images, and its rows. [`Storage::Auto`] means
+    /// 16 bits here.
+    pub(crate) fn foreseen(
+        config: &GaussianConfig,
+        dimension: usize,
+        count: usize,
+    ) -> Result<(Storage, usize)> {
+        check(config, dimension)?;
+        let fail = |field, reason| Err(Error::config(field, reason));
+        match (config.storage, config.components) {
+            (_, Some(k)) if k >= count => fail(
+                "components",
+                format!("{count} images have {} principal ones at most, not {k}", count.max(1) - 1),
+            ),
+            (Storage::Auto, Some(k)) => Ok((Storage::Principal(Precision::F16), k)),
+            (storage, Some(k)) => Ok((storage, k)),
+            (Storage::LowRank(_), _) if count > dimension => fail(
+                "storage",
+                format!("low rank needs fewer images than dimensions: {count}, {dimension}"),
+            ),
+            (storage @ Storage::LowRank(_), _) => Ok((storage, count.max(1) - 1)),
+            (Storage::Auto, None) => Ok(match automatic_rows(dimension, count) {
+                Some(rows) => (Storage::LowRank(Precision::F16), rows),
+                None => (Storage::Triangle(Precision::F16), dimension),
+            }),
+            (storage, None) => Ok((storage, dimension)),
+        }
+    }
+
+    /// The storage in 16 bits, or in 32 if that turns out too coarse at a sample of positions: for
+    /// noise drawn in the directions in which good images vary most, where the inverse has to cancel
+    /// the most.
+    fn probed(
+        &self,
+        config: &GaussianConfig,
+        storage: Storage,
+        rows: usize,
+    ) -> Result<(Storage, usize)> {
+        const POSITIONS: usize = 16;
+        const PROBES: usize = 4;
+        const TOLERANCE: f32 = 5e-4;
+        let (d, total) = (self.dimension, self.positions.len());
+        let fine = storage.with_precision(Precision::F32);
+        let each = storage.numbers(d, rows).unwrap_or(0);
+        let sample: Vec<usize> =
+            (0..POSITIONS.min(total)).map(|i| i * total / POSITIONS.min(total)).collect();
+        let worst = sample.par_iter().map(|&number| {
+            let block = self.blocks.iter().rfind(|block| block.first <= number);
+            let Some(block) = block else { return Ok(0.0) };
+            let (_, covariance) = self.covariance(config, block, number - block.first);
+            let mut exact = vec![0.0; each];
+            let scale = covariance
+                .write(fine, rows, &mut exact)
+                .ok_or(Error::NotPositiveDefinite { position: self.positions.place(number) })?;
+            let coarse: Vec<u16> =
+                exact.iter().map(|&v| half::f16::from_f32(v).to_bits()).collect();
+            let mut vectors = Vec::with_capacity(PROBES * d);
+            for probe in 0..PROBES {
+                let noise: Vec<f64> = (0..d).map(|i| noise(probe * d + i)).collect();
+                let varied = covariance.form.apply(&noise);
+                let length =
+                    varied.iter().map(|v| v * v).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+                vectors.extend(varied.iter().map(|v| (v / length) as f32));
+            }
+            let measure = |storage, numbers| {
+                let mut distances = [0.0; PROBES];
+                pulp::Arch::new().dispatch(Position {
+                    storage,
+                    mean: &vec![0.0; d],
+                    numbers,
+                    scale,
+                    vectors: &vectors,
+                    first: 0,
+                    stride: d,
+                    distances: &mut distances,
+                    workspace: &mut Workspace::default(),
+                });
+                distances
+            };
+            let expected = measure(fine, NumbersRef::F32(&exact));
+            let actual = measure(storage, NumbersRef::F16(&coarse));
+            let error = |(a, e): (f32, f32)| if e > 0.0 { (a / e - 1.0).abs() } else { 0.0 };
+            Ok(actual.into_iter().zip(expected).map(error).fold(0.0, f32::max))
+        });
+        let worst = worst.collect::<Result<Vec<f32>>>()?.into_iter().fold(0.0, f32::max);
+        Ok((if worst <= TOLERANCE { storage } else { fine }, rows))
     }
 }
 
-/// Buffers that a thread reuses from position to position.
-struct Workspace {
-    /// `[dimension, batch + 1]`
-    deviations: DMatrix<f64>,
-    transposed: DMatrix<f64>,
-    product: DMatrix<f64>,
+fn check(config: &GaussianConfig, dimension: usize) -> Result<()> {
+    config.validate()?;
+    if dimension == 0 {
+        return Err(Error::config("channels", "embedding vectors need at least 1 component"));
+    }
+    match config.components {
+        Some(k) if k > dimension => {
+            Err(Error::config("components", format!("cannot keep {k} of {dimension}")))
+        }
+        _ => Ok(()),
+    }
 }
 
-impl Workspace {
-    fn new(d: usize, batch: usize) -> Self {
-        Self {
-            deviations: DMatrix::zeros(d, batch + 1),
-            transposed: DMatrix::zeros(batch + 1, d),
-            product: DMatrix::zeros(d, d),
-        }
-    }
+/// The rows of the low rank form, where [`Storage::Auto`] takes it.
+fn automatic_rows(dimension: usize, images: usize) -> Option<usize> {
+    let rows = images.saturating_sub(1);
+    let pays = rows < dimension
+        && 10 * trapezoid_len(dimension, rows) <= 6 * trapezoid_len(dimension, dimension);
+    pays.then_some(rows)
+}
+
+/// Reproducible noise in `(-1, 1)`.
+fn noise(i: usize) -> f64 {
+    let mut bits = (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    bits = (bits ^ (bits >> 31)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    ((bits ^ (bits >> 29)) >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
 }

@@ -14,6 +14,8 @@ pub use pro::{DEFAULT_FPR_LIMIT, aupro};
 pub use regions::{Regions, connected_regions};
 pub use roc::{image_auroc, pixel_auroc};
 
+use rayon::prelude::*;
+
 use crate::{Error, Result};
 
 /// The scores of an image's pixels and which of them are truly defective.
@@ -22,6 +24,8 @@ pub struct PixelScores<'a> {
     scores: &'a [f32],
     truth: &'a [bool],
     size: [usize; 2],
+    /// Which pixels count; all, if `None`.
+    region: Option<&'a [bool]>,
 }
 
 impl<'a> PixelScores<'a> {
@@ -35,7 +39,39 @@ impl<'a> PixelScores<'a> {
         check_size("pixel scores", scores.len(), size)?;
         check_size("ground truth", truth.len(), size)?;
         check_finite("the pixel scores", scores)?;
-        Ok(Self { scores, truth, size })
+        Ok(Self { scores, truth, size, region: None })
+    }
+
+    /// The same, but only the pixels count where `region` (row-major) is true: others are neither
+    /// defective nor normal.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`] if the region has another size.
+    pub fn within(self, region: &'a [bool]) -> Result<Self> {
+        check_size("region", region.len(), self.size)?;
+        Ok(Self { region: Some(region), ..self })
+    }
+
+    /// The scores of the pixels that count, and whether these are defective.
+    fn pixels(&self) -> impl Iterator<Item = (f32, bool)> + use<'a> {
+        let region = self.region;
+        let pixels = self.scores.iter().copied().zip(self.truth.iter().copied()).enumerate();
+        pixels.filter(move |(i, _)| region.is_none_or(|region| region[*i])).map(|(_, pixel)| pixel)
+    }
+
+    /// Runs of at most `len` pixels.
+    fn par_parts(self, len: usize) -> impl ParallelIterator<Item = Self> {
+        let count = self.scores.len();
+        (0..count.div_ceil(len)).into_par_iter().map(move |part| {
+            let range = part * len..((part + 1) * len).min(count);
+            Self {
+                scores: &self.scores[range.clone()],
+                truth: &self.truth[range.clone()],
+                size: [1, range.len()],
+                region: self.region.map(|region| &region[range]),
+            }
+        })
     }
 
     /// The image scores of a data set, as though they were the pixels of a single image: the
@@ -46,7 +82,7 @@ impl<'a> PixelScores<'a> {
             return Err(Error::shape("image labels", expected, defective.len()));
         }
         check_finite("the image scores", scores)?;
-        Ok(Self { scores, truth: defective, size: [1, scores.len()] })
+        Ok(Self { scores, truth: defective, size: [1, scores.len()], region: None })
     }
 }
 

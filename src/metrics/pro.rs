@@ -62,7 +62,14 @@ fn region_pixels(image: PixelScores) -> Result<(usize, Vec<(u32, usize)>)> {
     if !image.truth.contains(&true) {
         return Ok((0, Vec::new()));
     }
-    let regions = connected_regions(image.truth, image.size)?;
+    let regions = match image.region {
+        None => connected_regions(image.truth, image.size)?,
+        // A defect that the region cuts counts with the part that is inside.
+        Some(region) => {
+            let inside: Vec<bool> = image.truth.iter().zip(region).map(|(t, r)| *t && *r).collect();
+            connected_regions(&inside, image.size)?
+        }
+    };
     let pixels = image.scores.iter().zip(regions.labels());
     let pixels = pixels.filter_map(|(s, label)| regions.area(*label).map(|a| (key(*s), a)));
     Ok((regions.areas().len(), pixels.collect()))

@@ -84,7 +84,7 @@ pub(super) fn steps(images: &[PixelScores]) -> Steps {
 }
 
 fn defective_keys(image: PixelScores) -> impl Iterator<Item = u32> {
-    image.scores.iter().zip(image.truth).filter(|(_, t)| **t).map(|(s, _)| key(*s))
+    image.pixels().filter(|(_, defective)| *defective).map(|(score, _)| key(score))
 }
 
 /// An integer that orders as the score does. Adding zero turns -0 into 0, which it equals.
@@ -111,16 +111,13 @@ impl NormalCounts {
         const CHUNK: usize = 1 << 16;
         let slots: Vec<_> = (0..=2 * keys.len()).map(|_| AtomicU64::new(0)).collect();
         let index = KeyIndex::new(keys);
-        images
-            .par_iter()
-            .flat_map(|i| i.scores.par_chunks(CHUNK).zip(i.truth.par_chunks(CHUNK)))
-            .for_each(|(scores, truth)| {
-                let mut buffer = Buffer::new(&slots);
-                for (s, _) in scores.iter().zip(truth).filter(|(_, t)| !**t) {
-                    buffer.add(index.slot(key(*s)));
-                }
-                buffer.flush();
-            });
+        images.par_iter().flat_map(|image| image.par_parts(CHUNK)).for_each(|part| {
+            let mut buffer = Buffer::new(&slots);
+            for (score, _) in part.pixels().filter(|(_, defective)| !defective) {
+                buffer.add(index.slot(key(score)));
+            }
+            buffer.flush();
+        });
         Self { slots }
     }
 

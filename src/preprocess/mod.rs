@@ -5,9 +5,11 @@
 
 mod decode;
 mod geometry;
+mod region;
 
 pub use decode::{SixteenBitGrey, decode_file, to_rgb8};
 pub use geometry::ImageGeometry;
+pub use region::{InputRegion, RegionOfInterest};
 
 use image::{DynamicImage, RgbImage};
 use serde::{Deserialize, Serialize};

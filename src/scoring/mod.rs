@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::to_host;
 use crate::resample::{Border, Filter, Taps, resample};
-use crate::{Error, Result};
+use crate::{Error, InputRegion, Result};
 
 /// How the grid of distances is enlarged to the size of the network's input (`align_corners` false).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -144,6 +144,25 @@ impl AnomalyScorer {
     /// [`Error::ShapeMismatch`] for an empty grid or size, [`Error::NotFinite`] for distances that
     /// are not numbers.
     pub fn score(&self, distances: Tensor<3>, size: [usize; 2]) -> Result<Vec<ScoredMap>> {
+        self.score_within(distances, size, None)
+    }
+
+    /// As [`score`](Self::score), where only a region counts. A map is then 0 outside of it, the
+    /// score is the maximum inside, and inside the map is smoothed from positions of the region
+    /// alone: their weights are brought to a sum of one again.
+    ///
+    /// # Errors
+    ///
+    /// As [`score`](Self::score), and [`Error::ShapeMismatch`] for a region of another size.
+    pub fn score_within(
+        &self,
+        distances: Tensor<3>,
+        size: [usize; 2],
+        region: Option<&InputRegion>,
+    ) -> Result<Vec<ScoredMap>> {
+        if let Some(region) = region.filter(|region| region.size() != size) {
+            return Err(Error::shape("region of interest", format!("{size:?}"), region.size()));
+        }
         let [batch, height, width] = distances.dims();
         if [batch, height, width, size[0], size[1]].contains(&0) {
             let expected = "[batch, grid_height, grid_width] and a map size, none of them 0";
@@ -158,16 +177,30 @@ impl AnomalyScorer {
             [blurred(0), blurred(1)]
         });
         let final_taps = smooth.as_ref().unwrap_or(&enlarge);
+        let inside = region.map(|region| {
+            let share = |p: &bool| f32::from(u8::from(*p));
+            let positions: Vec<f32> = region.positions([height, width]).iter().map(share).collect();
+            let weights = |taps: &[Taps; 2]| resample(&positions, &taps[0], &taps[1]);
+            Inside { region, last: weights(final_taps), enlarged: weights(&enlarge) }
+        });
         to_host(distances)?
             .par_chunks_exact(height * width)
             .map(|grid| {
-                let values = resample(grid, &final_taps[0], &final_taps[1]);
+                let mut values = resample(grid, &final_taps[0], &final_taps[1]);
+                let image_score = match &inside {
+                    Some(inside) => inside.restrict(&mut values, &inside.last),
+                    None => max(&values),
+                };
                 let map = AnomalyMap::new(size, values)?;
                 let image_score = match self.config.image_score {
                     ImageScore::MaxBeforeBlur if smooth.is_some() => {
-                        max(&resample(grid, &enlarge[0], &enlarge[1]))
+                        let mut sharp = resample(grid, &enlarge[0], &enlarge[1]);
+                        match &inside {
+                            Some(inside) => inside.restrict(&mut sharp, &inside.enlarged),
+                            None => max(&sharp),
+                        }
                     }
-                    _ => map.max(),
+                    _ => image_score,
                 };
                 Ok(ScoredMap { map, image_score })
             })
@@ -180,6 +213,29 @@ impl AnomalyScorer {
             Upsampling::Bicubic => Filter::Bicubic,
         };
         Taps::interpolating(filter, from, to)
+    }
+}
+
+/// A region, and how much of each pixel's value came from positions inside.
+struct Inside<'a> {
+    region: &'a InputRegion,
+    last: Vec<f32>,
+    enlarged: Vec<f32>,
+}
+
+impl Inside<'_> {
+    /// Makes up for what positions outside did not give, clears what is outside, and gives the
+    /// maximum.
+    fn restrict(&self, values: &mut [f32], weights: &[f32]) -> f32 {
+        let mut largest = f32::NEG_INFINITY;
+        for ((value, weight), &inside) in values.iter_mut().zip(weights).zip(self.region.mask()) {
+            // Every pixel inside has a position of its own, which gives it a share.
+            *value = if inside && *weight > 1e-6 { *value / weight } else { 0.0 };
+            if inside {
+                largest = largest.max(*value);
+            }
+        }
+        largest
     }
 }
 

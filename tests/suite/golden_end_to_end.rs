@@ -33,6 +33,10 @@ fn golden_e2e_tiny() {
             backbone.load(golden::path("loader/tiny_basic.safetensors"), &device).unwrap();
         let config = PadimConfig {
             channels: ChannelSelection::Indices(file["idx"].usize()),
+            gaussian: GaussianConfig {
+                storage: Storage::Triangle(Precision::F32),
+                ..GaussianConfig::default()
+            },
             batch_size: 5,
             ..PadimConfig::default()
         };

@@ -1,0 +1,172 @@
+//! A fit that is not finished.
+
+use super::{Detector, FitProgress, FitStage, ImageInput, Padim};
+use crate::{Error, GaussianEstimator, Result};
+
+/// What is known of the good images so far: it can take in more of them, be merged with the fit of
+/// others, saved ([`save`](Self::save)), and made into a [`Detector`].
+///
+/// Merging two fits gives what one fit of all images gives, to rounding, in any order. So shards of a
+/// data set can be fitted by several threads, processes or machines.
+///
+/// ```
+/// # use padim::*;
+/// # let device = burn::tensor::Device::flex();
+/// # let small = PreprocessConfig { resize: Resize::square(32), crop: None, ..Default::default() };
+/// # let config = PadimConfig { preprocess: small, ..Default::default() };
+/// # let image = |i| image::RgbImage::from_pixel(40, 40, image::Rgb([i * 9, i * i, 7]));
+/// # let (monday, tuesday) = ((0..3).map(image), (3..6).map(image));
+/// let padim = Padim::new(config, ResNet18::untrained(0, &device)?)?;
+/// let mut fit = padim.partial_fit(monday, |_progress| ())?;
+/// fit.merge(padim.partial_fit(tuesday, |_progress| ())?)?;
+/// assert_eq!(fit.image_count(), 6);
+/// let detector = fit.finish(|_progress| ())?;
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct PartialFit {
+    pub(crate) padim: Padim,
+    pub(crate) input_size: [usize; 2],
+    pub(crate) estimator: GaussianEstimator,
+}
+
+impl PartialFit {
+    pub(super) fn new<I>(padim: Padim, images: I, progress: impl FnMut(FitProgress)) -> Result<Self>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        Self::accumulate(padim, None, images, progress)
+    }
+
+    /// The fit of images that must become of this size for the network.
+    pub(super) fn of_size<I>(
+        padim: Padim,
+        size: [usize; 2],
+        images: I,
+        progress: impl FnMut(FitProgress),
+    ) -> Result<Self>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        Self::accumulate(padim, Some(size), images, progress)
+    }
+
+    fn accumulate<I>(
+        padim: Padim,
+        mut size: Option<[usize; 2]>,
+        images: I,
+        mut progress: impl FnMut(FitProgress),
+    ) -> Result<Self>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        let mut state: Option<GaussianEstimator> = None;
+        padim.embed_all(images, &mut size, |embedding, done, total| {
+            let estimator = match &mut state {
+                Some(estimator) => estimator,
+                None => {
+                    let [_, dimension, height, width] = embedding.dims();
+                    state.insert(padim.estimator(dimension, [height, width])?)
+                }
+            };
+            estimator.update(embedding)?;
+            progress(FitProgress { stage: FitStage::Embedding, done, total });
+            Ok(())
+        })?;
+        match (size, state) {
+            (Some(input_size), Some(estimator)) => Ok(Self { padim, input_size, estimator }),
+            _ => Err(Error::TooFewImages { count: 0 }),
+        }
+    }
+
+    /// The number of images so far.
+    pub fn image_count(&self) -> usize {
+        self.estimator.image_count()
+    }
+
+    /// What is known of their embeddings.
+    pub fn estimator(&self) -> &GaussianEstimator {
+        &self.estimator
+    }
+
+    /// Takes in more good images.
+    ///
+    /// # Errors
+    ///
+    /// As [`Padim::fit`]. A bad image leaves the fit as it was.
+    pub fn extend<I>(&mut self, images: I, progress: impl FnMut(FitProgress)) -> Result<()>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        let fresh = Self::of_size(self.padim.clone(), self.input_size, images, progress)?;
+        self.estimator.merge(fresh.estimator)
+    }
+
+    /// Takes in the images of another fit, which must have been made with the same settings and
+    /// weights.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BackboneMismatch`] for other weights, [`Error::InvalidConfig`] for other settings.
+    pub fn merge(&mut self, other: Self) -> Result<()> {
+        let (ours, theirs) = (&self.padim, &other.padim);
+        let (expected, actual) = (ours.backbone.fingerprint(), theirs.backbone.fingerprint());
+        if expected != actual {
+            return Err(Error::BackboneMismatch { expected, actual });
+        }
+        let same = [
+            ("preprocessing", ours.config.preprocess == theirs.config.preprocess),
+            ("input sizes", self.input_size == other.input_size),
+            ("channels", ours.embedder == theirs.embedder),
+            ("regions of interest", ours.region == theirs.region),
+        ];
+        if let Some((what, _)) = same.iter().find(|(_, same)| !same) {
+            let reason = format!("cannot merge fits of different {what}");
+            return Err(Error::config("fit", reason));
+        }
+        self.estimator.merge(other.estimator)
+    }
+
+    /// Makes all images so far count `keep` times what they did: exponential forgetting, if done
+    /// before each new group of images.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] unless `keep` is above 0 and at most 1.
+    pub fn forget(&mut self, keep: f64) -> Result<()> {
+        self.estimator.forget(keep)
+    }
+
+    /// Makes the detector, giving memory back as it goes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooFewImages`] for fewer than two images, [`Error::NotPositiveDefinite`] if epsilon is
+    /// too small, [`Error::InvalidConfig`] for a storage that does not go with the number of images.
+    pub fn finish(self, mut progress: impl FnMut(FitProgress)) -> Result<Detector> {
+        let Self { padim, input_size, estimator } = self;
+        let model = estimator.finish(factorising(&mut progress))?;
+        Ok(Detector { padim, input_size, model, state: None })
+    }
+
+    /// Makes a detector that keeps what is known of its images, also when it is saved: it can take in
+    /// more of them, and its epsilon can be changed. That takes several times the memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`finish`](Self::finish).
+    pub fn finish_extendable(self, mut progress: impl FnMut(FitProgress)) -> Result<Detector> {
+        let Self { padim, input_size, estimator } = self;
+        let model = estimator.model(factorising(&mut progress))?;
+        Ok(Detector { padim, input_size, model, state: Some(estimator) })
+    }
+}
+
+/// The progress of a factorisation as that of a fit.
+pub(super) fn factorising(progress: &mut impl FnMut(FitProgress)) -> impl FnMut(usize, usize) + '_ {
+    |done, total| progress(FitProgress { stage: FitStage::Factorising, done, total: Some(total) })
+}

@@ -1,0 +1,215 @@
+//! Principal components shared by all positions.
+
+use burn::tensor::Tensor;
+use faer::linalg::matmul::triangular::{BlockStructure, matmul};
+use faer::{Accum, Mat, Par, Side};
+use rayon::prelude::*;
+
+use crate::host::to_host;
+use crate::{Error, Result};
+
+/// Replaces embedding vectors by their coordinates along a few directions, the same at every
+/// position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Projection {
+    components: usize,
+    channels: usize,
+    /// `[components, channels]`
+    matrix: Vec<f32>,
+}
+
+impl Projection {
+    /// A projection by a row-major matrix `[components, channels]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] unless there are 1 to `channels` components,
+    /// [`Error::ShapeMismatch`] for another number of values, [`Error::NotFinite`] if one of them is
+    /// not a number.
+    pub fn new(components: usize, channels: usize, matrix: Vec<f32>) -> Result<Self> {
+        if components == 0 || components > channels {
+            let reason = format!("must be in 1..={channels}, got {components}");
+            return Err(Error::config("components", reason));
+        }
+        if components.checked_mul(channels) != Some(matrix.len()) {
+            let expected = format!("{components} x {channels} values");
+            return Err(Error::shape("projection", expected, matrix.len()));
+        }
+        if !matrix.iter().all(|v| v.is_finite()) {
+            return Err(Error::NotFinite { what: "the projection".into() });
+        }
+        Ok(Self { components, channels, matrix })
+    }
+
+    /// The number of components of a projected vector.
+    pub fn components(&self) -> usize {
+        self.components
+    }
+
+    /// The number of components of a vector before.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// The row-major matrix `[components, channels]`. The rows of principal components are
+    /// orthonormal, and in the order of falling variance.
+    pub fn matrix(&self) -> &[f32] {
+        &self.matrix
+    }
+
+    /// Projects `[batch, channels, height, width]`, which the caller has checked.
+    pub(super) fn apply(&self, embedding: Tensor<4>) -> Tensor<4> {
+        let [batch, channels, height, width] = embedding.dims();
+        let shape = [1, self.components, self.channels];
+        let matrix: Tensor<3> =
+            crate::host::to_device(self.matrix.clone(), shape, &embedding.device());
+        let vectors = embedding.reshape([batch, channels, height * width]);
+        let matrix = matrix.expand([batch, self.components, self.channels]);
+        matrix.matmul(vectors).reshape([batch, self.components, height, width])
+    }
+}
+
+/// Mean and covariance of all vectors of all positions.
+pub(crate) struct ProjectionEstimator {
+    channels: usize,
+    count: usize,
+    /// Of the first vectors: sums are taken about it, so that a common offset costs no digits.
+    pivot: Vec<f64>,
+    sum: Vec<f64>,
+    /// The lower triangle.
+    scatter: Mat<f64>,
+}
+
+impl ProjectionEstimator {
+    pub fn new(channels: usize) -> Self {
+        Self {
+            channels,
+            count: 0,
+            pivot: Vec::new(),
+            sum: vec![0.0; channels],
+            scatter: Mat::zeros(channels, channels),
+        }
+    }
+
+    /// Takes in the vectors of a batch `[batch, channels, height, width]`, of the positions where
+    /// `mask` is true.
+    pub fn update(&mut self, embedding: Tensor<4>, mask: Option<&[bool]>) -> Result<()> {
+        let [_, channels, height, width] = embedding.dims();
+        let places = height * width;
+        let values = to_host(embedding)?;
+        if !values.iter().all(|v| v.is_finite()) {
+            return Err(Error::NotFinite { what: "the embedding".into() });
+        }
+        let used: Vec<usize> = (0..places).filter(|&p| mask.is_none_or(|m| m[p])).collect();
+        if self.pivot.is_empty() {
+            let first = values[..channels * places].chunks_exact(places);
+            let mean = |plane: &[f32]| plane.iter().copied().map(f64::from).sum::<f64>();
+            self.pivot = first.map(|plane| mean(plane) / places as f64).collect();
+        }
+        let pivot = &self.pivot;
+        // One image at a time on each thread: the product is as large as the channels squared.
+        let threads = rayon::current_num_threads();
+        let images: Vec<&[f32]> = values.chunks_exact(channels * places).collect();
+        let partial = |images: &[&[f32]]| {
+            let mut scatter = Mat::<f64>::zeros(channels, channels);
+            let mut sum = vec![0.0; channels];
+            for image in images {
+                let shifted = Mat::from_fn(channels, used.len(), |c, k| {
+                    f64::from(image[c * places + used[k]]) - pivot[c]
+                });
+                for (s, row) in sum.iter_mut().zip(shifted.row_iter()) {
+                    *s += row.iter().sum::<f64>();
+                }
+                let whole = BlockStructure::Rectangular;
+                let lower = BlockStructure::TriangularLower;
+                let other = shifted.transpose();
+                matmul(
+                    scatter.as_mut(),
+                    lower,
+                    Accum::Add,
+                    &shifted,
+                    whole,
+                    other,
+                    whole,
+                    1.0,
+                    Par::Seq,
+                );
+            }
+            (sum, scatter)
+        };
+        let parts: Vec<_> =
+            images.par_chunks(images.len().div_ceil(threads)).map(partial).collect();
+        for (sum, scatter) in parts {
+            self.sum.iter_mut().zip(sum).for_each(|(s, v)| *s += v);
+            self.scatter += scatter;
+        }
+        self.count += images.len() * used.len();
+        Ok(())
+    }
+
+    /// The directions in which the vectors vary most.
+    pub fn finish(self, components: usize) -> Result<Projection> {
+        let (c, n) = (self.channels, self.count as f64);
+        if self.count < 2 {
+            return Err(Error::TooFewImages { count: self.count });
+        }
+        let covariance = Mat::from_fn(c, c, |i, j| {
+            (self.scatter[(i.max(j), i.min(j))] - self.sum[i] * self.sum[j] / n) / (n - 1.0)
+        });
+        let eigen = covariance.self_adjoint_eigen(Side::Lower).map_err(|e| {
+            Error::config("components", format!("no principal components were found: {e:?}"))
+        })?;
+        let vectors = eigen.U();
+        let mut matrix = Vec::with_capacity(components * c);
+        for k in 0..components.min(c) {
+            let column = vectors.col(c - 1 - k);
+            // An eigenvector's sign is arbitrary: the largest component becomes positive.
+            let largest =
+                column.iter().copied().fold(0.0, |a: f64, b| if b.abs() > a.abs() { b } else { a });
+            matrix.extend(column.iter().map(|v| (v * largest.signum()) as f32));
+        }
+        Projection::new(components, c, matrix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::to_device;
+    use burn::tensor::Device;
+
+    #[test]
+    fn the_direction_of_the_variation_is_found() {
+        let device = Device::flex();
+        let mut estimator = ProjectionEstimator::new(3);
+        // Points on a line along (1, 2, -2) / 3 with a little noise, far from zero.
+        for batch in 0..4 {
+            let at = |b: usize, c: usize, p: usize| {
+                let t = ((batch * 50 + b * 25 + p) as f32 * 0.7).sin() * 3.0;
+                let noise = ((b * 7 + c * 3 + p) as f32 * 1.3).cos() * 0.01;
+                1000.0 + t * [1.0, 2.0, -2.0][c] / 3.0 + noise
+            };
+            let mut values = Vec::new();
+            for (b, c) in (0..2).flat_map(|b| (0..3).map(move |c| (b, c))) {
+                values.extend((0..25).map(|p| at(b, c, p)));
+            }
+            estimator.update(to_device(values, [2, 3, 5, 5], &device), None).unwrap();
+        }
+        let projection = estimator.finish(1).unwrap();
+        let expected = [1.0 / 3.0, 2.0 / 3.0, -2.0 / 3.0];
+        let same = projection.matrix().iter().zip(expected).map(|(a, e)| a * e).sum::<f32>();
+        assert!((same.abs() - 1.0).abs() < 1e-4, "{:?}", projection.matrix());
+
+        let vectors = to_device(vec![3.0, 0.0, 6.0, 0.0, -6.0, 1.0], [1, 3, 1, 2], &device);
+        let projected = to_host(projection.apply(vectors)).unwrap();
+        assert!((projected[0].abs() - 9.0).abs() < 1e-3, "{projected:?}");
+    }
+
+    #[test]
+    fn impossible_projections_are_refused() {
+        assert!(Projection::new(0, 3, vec![]).is_err());
+        assert!(Projection::new(4, 3, vec![0.0; 12]).is_err());
+        assert!(Projection::new(1, 3, vec![0.0; 2]).is_err());
+        assert!(Projection::new(1, 1, vec![f32::NAN]).is_err());
+    }
+}

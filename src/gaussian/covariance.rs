@@ -1,0 +1,205 @@
+//! The regularised covariance of a position, and the numbers that are kept of it.
+
+use faer::linalg::triangular_inverse::invert_lower_triangular;
+use faer::{Mat, MatRef, Par, Side};
+use nalgebra::DMatrix;
+
+use super::storage::Storage;
+use super::sums::{add_outer_products, symmetric_product};
+
+/// `keep * form + floor * identity`.
+pub(super) struct Covariance {
+    pub form: Form,
+    pub keep: f64,
+    /// At least epsilon.
+    pub floor: f64,
+}
+
+/// A sample covariance.
+pub(super) enum Form {
+    /// `columns columns^T`, for few columns `[dimension, vectors]`.
+    Outer(Mat<f64>),
+    /// The lower triangle.
+    Dense(Mat<f64>),
+}
+
+impl Form {
+    pub fn dimension(&self) -> usize {
+        match self {
+            Self::Outer(matrix) | Self::Dense(matrix) => matrix.nrows(),
+        }
+    }
+
+    pub fn variances(&self) -> Vec<f64> {
+        match self {
+            Self::Outer(columns) => columns.row_iter().map(|row| row.squared_norm_l2()).collect(),
+            Self::Dense(lower) => (0..lower.nrows()).map(|i| lower[(i, i)]).collect(),
+        }
+    }
+
+    /// The sum of the squares of all elements.
+    pub fn squared_norm(&self) -> f64 {
+        let of_lower = |lower: MatRef<'_, f64>| {
+            let twice: f64 = lower
+                .col_iter()
+                .enumerate()
+                .map(|(j, column)| column.iter().skip(j).map(|v| 2.0 * v * v).sum::<f64>())
+                .sum();
+            twice - (0..lower.nrows()).map(|i| lower[(i, i)].powi(2)).sum::<f64>()
+        };
+        match self {
+            // That of the Gram matrix is the same.
+            Self::Outer(columns) => of_lower(self::gram(columns).as_ref()),
+            Self::Dense(lower) => of_lower(lower.as_ref()),
+        }
+    }
+
+    /// The covariance times a vector.
+    pub fn apply(&self, vector: &[f64]) -> Vec<f64> {
+        match self {
+            Self::Dense(lower) => symmetric_product(lower.as_ref(), vector),
+            Self::Outer(columns) => {
+                let mut product = vec![0.0; vector.len()];
+                for column in columns.col_iter() {
+                    let dot: f64 = column.iter().zip(vector).map(|(c, v)| c * v).sum();
+                    product.iter_mut().zip(column.iter()).for_each(|(p, c)| *p += dot * c);
+                }
+                product
+            }
+        }
+    }
+}
+
+/// The lower triangle of `columns^T columns`.
+fn gram(columns: &Mat<f64>) -> Mat<f64> {
+    let n = columns.ncols();
+    let mut gram = Mat::zeros(n, n);
+    add_outer_products(&mut gram, columns.transpose());
+    gram
+}
+
+impl Covariance {
+    /// The lower triangle.
+    fn lower(&self) -> Mat<f64> {
+        let d = self.form.dimension();
+        let mut lower = match &self.form {
+            Form::Dense(lower) => lower.clone(),
+            Form::Outer(columns) => {
+                let mut lower = Mat::zeros(d, d);
+                add_outer_products(&mut lower, columns.as_ref());
+                lower
+            }
+        };
+        if self.keep != 1.0 {
+            lower.col_iter_mut().for_each(|c| c.iter_mut().for_each(|v| *v *= self.keep));
+        }
+        (0..d).for_each(|i| lower[(i, i)] += self.floor);
+        lower
+    }
+
+    /// Writes the numbers that `storage` keeps, `rows` rows where it has rows, and gives the factor
+    /// by which they are to be multiplied. `None` if the covariance cannot be inverted in f32.
+    pub fn write(&self, storage: Storage, rows: usize, target: &mut [f32]) -> Option<f32> {
+        let d = self.form.dimension();
+        match storage {
+            Storage::Auto => None,
+            Storage::FullInverse => {
+                let lower = self.lower();
+                let full = DMatrix::from_fn(d, d, |i, j| lower[(i.max(j), i.min(j))]);
+                let inverse = full.cholesky()?.inverse();
+                target.iter_mut().zip(inverse.iter()).for_each(|(t, &v)| *t = v as f32);
+                finite(target, 1.0)
+            }
+            Storage::Triangle(_) => {
+                let factor = self.lower().llt(Side::Lower).ok()?;
+                let mut inverse = Mat::zeros(d, d);
+                invert_lower_triangular(inverse.as_mut(), factor.L(), Par::Seq);
+                let columns = inverse.col_iter().enumerate();
+                let packed = columns.flat_map(|(j, column)| column.iter().skip(j));
+                write_scaled(target, inverse.norm_max(), packed)
+            }
+            Storage::LowRank(_) => {
+                // Of an eigenvalue, what is lacking to 1 in the inverse root times that of the floor.
+                let floor = self.floor;
+                let lacking = |value: f64| {
+                    let root = (floor + value).sqrt();
+                    1.0 / (root * (root + floor.sqrt()))
+                };
+                let matrix = self.trapezoid(rows, lacking)?;
+                let packed = matrix.row_iter().enumerate().flat_map(|(i, row)| row.iter().skip(i));
+                target.iter_mut().zip(packed).for_each(|(t, &v)| *t = v as f32);
+                finite(target, (1.0 / floor.sqrt()) as f32)
+            }
+            Storage::Principal(_) => {
+                let whiten = |value: f64| 1.0 / (value * (value + self.floor));
+                let matrix = self.trapezoid(rows, whiten)?;
+                let packed = matrix.row_iter().enumerate().flat_map(|(i, row)| row.iter().skip(i));
+                write_scaled(target, matrix.norm_max(), packed)
+            }
+            Storage::Diagonal => {
+                let variances = self.form.variances();
+                let deviations = variances.iter().map(|v| (v * self.keep + self.floor).sqrt());
+                target.iter_mut().zip(deviations).for_each(|(t, s)| *t = (1.0 / s) as f32);
+                finite(target, 1.0)
+            }
+        }
+    }
+
+    /// An upper trapezoid `T` of `rows` rows with `T^T T = sum v f(v) q q^T` over the largest
+    /// eigenvalues `v` of `keep * form` and their eigenvectors `q`.
+    fn trapezoid(&self, rows: usize, f: impl Fn(f64) -> f64) -> Option<Mat<f64>> {
+        let d = self.form.dimension();
+        let small = match &self.form {
+            Form::Outer(columns) => gram(columns),
+            Form::Dense(lower) => lower.clone(),
+        };
+        let size = small.nrows();
+        let eigen = small.self_adjoint_eigen(Side::Lower).ok()?;
+        let (values, vectors) = (eigen.S().column_vector(), eigen.U());
+        let largest = (values[size - 1] * self.keep).max(0.0);
+        // Eigenvalues rise. What is below is rounding, in whose direction there is nothing to tell.
+        let negligible = largest * size as f64 * f64::EPSILON;
+        let value = |row: usize| (values[size - 1 - row] * self.keep).max(0.0);
+        let used = rows.min(size);
+        let factors = Mat::from_fn(size, used, |i, row| {
+            let v = value(row);
+            let factor = match &self.form {
+                _ if v <= negligible => 0.0,
+                Form::Outer(_) => (f(v) * self.keep).sqrt(),
+                Form::Dense(_) => (f(v) * v).sqrt(),
+            };
+            vectors[(i, size - 1 - row)] * factor
+        });
+        let mut wide = Mat::zeros(rows, d);
+        match &self.form {
+            Form::Outer(columns) => {
+                let product = factors.transpose() * columns.transpose();
+                wide.get_mut(..used, ..).copy_from(&product);
+            }
+            Form::Dense(_) => wide.get_mut(..used, ..).copy_from(factors.transpose()),
+        }
+        // A rotation of the rows changes nothing of T^T T, and makes the corner zero.
+        Some(wide.qr().R().to_owned())
+    }
+
+    /// The eigenvalues, rising.
+    pub fn eigenvalues(&self) -> Option<Vec<f64>> {
+        self.lower().self_adjoint_eigenvalues(Side::Lower).ok()
+    }
+}
+
+/// Writes values divided by a power of two that brings the largest near 1, and gives that power.
+fn write_scaled<'a>(
+    target: &mut [f32],
+    largest: f64,
+    values: impl Iterator<Item = &'a f64>,
+) -> Option<f32> {
+    let scale = if largest > 0.0 { largest.log2().ceil().exp2() } else { 1.0 };
+    target.iter_mut().zip(values).for_each(|(t, v)| *t = (v / scale) as f32);
+    finite(target, scale as f32)
+}
+
+/// The scale, if it and all numbers are finite.
+fn finite(numbers: &[f32], scale: f32) -> Option<f32> {
+    (scale.is_finite() && numbers.iter().all(|v| v.is_finite())).then_some(scale)
+}

@@ -1,0 +1,418 @@
+//! The fitted Gaussians.
+
+use burn::tensor::Tensor;
+use faer::Mat;
+use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use nalgebra::DMatrix;
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::covariance::{Covariance, Form};
+use super::distance::{NumbersRef, Position, Workspace};
+use super::positions::Positions;
+use super::storage::{Precision, Storage, trapezoid_rows};
+use crate::host::to_device;
+use crate::{Error, Result};
+
+/// The numbers of all positions, of either precision.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Numbers {
+    F32(Vec<f32>),
+    /// The bits of half precision numbers: a vector of integers can begin as untouched zero pages.
+    F16(Vec<u16>),
+}
+
+impl Numbers {
+    pub fn zeros(precision: Precision, len: usize) -> Self {
+        match precision {
+            Precision::F32 => Self::F32(vec![0.0; len]),
+            Precision::F16 => Self::F16(vec![0; len]),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::F16(bits) => bits.len(),
+        }
+    }
+
+    fn slice(&self, range: std::ops::Range<usize>) -> NumbersRef<'_> {
+        match self {
+            Self::F32(values) => NumbersRef::F32(&values[range]),
+            Self::F16(bits) => NumbersRef::F16(&bits[range]),
+        }
+    }
+
+    fn to_f32(&self, range: std::ops::Range<usize>) -> Vec<f32> {
+        match self.slice(range) {
+            NumbersRef::F32(values) => values.to_vec(),
+            NumbersRef::F16(bits) => bits.iter().map(|&b| f16::from_bits(b).to_f32()).collect(),
+        }
+    }
+
+    fn all_finite(&self) -> bool {
+        match self {
+            Self::F32(values) => values.par_iter().with_min_len(1 << 14).all(|v| v.is_finite()),
+            Self::F16(bits) => {
+                bits.par_iter().with_min_len(1 << 14).all(|&b| f16::from_bits(b).is_finite())
+            }
+        }
+    }
+
+    /// Fills the numbers of consecutive positions, beginning with number `first`: `write` is given
+    /// the position's place in the run, its item of `beside`, and its numbers.
+    pub fn fill<O: Send>(
+        &mut self,
+        first: usize,
+        each: usize,
+        beside: impl IndexedParallelIterator<Item = O>,
+        write: impl Fn(usize, O, &mut [f32]) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let range = first * each..(first + beside.len()) * each;
+        match self {
+            Self::F32(values) => values[range]
+                .par_chunks_exact_mut(each)
+                .zip(beside)
+                .enumerate()
+                .try_for_each(|(p, (target, beside))| write(p, beside, target)),
+            Self::F16(bits) => {
+                bits[range].par_chunks_exact_mut(each).zip(beside).enumerate().try_for_each_init(
+                    || vec![0.0; each],
+                    |buffer, (p, (target, beside))| {
+                        write(p, beside, buffer)?;
+                        target.reinterpret_cast_mut::<f16>().convert_from_f32_slice(buffer);
+                        Ok(())
+                    },
+                )
+            }
+        }
+    }
+}
+
+/// How a Gaussian's covariance is conditioned. See [`GaussianModel::spectrum`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spectrum {
+    /// The number of dimensions in which the features effectively vary: the exponential of the
+    /// entropy of the eigenvalues, as shares of their sum (Roy, Vetterli 2007). Between 1 and the
+    /// dimension.
+    pub effective_rank: f64,
+    /// The largest eigenvalue divided by the smallest. Epsilon bounds it.
+    pub condition_number: f64,
+}
+
+/// Mean and covariance of the embedding vectors at every position of the grid (paper, section
+/// III.B), made by a [`GaussianEstimator`](crate::GaussianEstimator).
+///
+/// The covariance is kept in one of several forms, see [`Storage`]; all but one mean the same
+/// distances.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GaussianModel {
+    pub(super) storage: Storage,
+    pub(super) dimension: usize,
+    /// The rows of a trapezoid.
+    pub(super) rows: usize,
+    pub(super) positions: Positions,
+    pub(super) count: usize,
+    /// `[positions, dimension]`
+    pub(super) means: Vec<f32>,
+    /// One a position; the numbers are to be multiplied by it.
+    pub(super) scales: Vec<f32>,
+    pub(super) numbers: Numbers,
+}
+
+/// What a model consists of besides its arrays.
+#[derive(Debug, Clone)]
+pub(crate) struct ModelShape {
+    pub storage: Storage,
+    pub dimension: usize,
+    pub rows: usize,
+    pub positions: Positions,
+    pub count: usize,
+}
+
+impl ModelShape {
+    /// How many numbers a position takes; `None` for a shape that cannot be.
+    pub fn numbers(&self) -> Option<usize> {
+        self.storage.numbers(self.dimension, self.rows)
+    }
+}
+
+impl GaussianModel {
+    /// Puts a model together from its parts, as they come from a file.
+    pub(crate) fn from_parts(
+        shape: ModelShape,
+        means: Vec<f32>,
+        scales: Vec<f32>,
+        numbers: Numbers,
+    ) -> Result<Self> {
+        let positions = shape.positions.len();
+        let each = shape.numbers().ok_or_else(|| {
+            let reason = format!("cannot keep {} rows of {}", shape.rows, shape.dimension);
+            Error::config("storage", reason)
+        })?;
+        let expected = [positions * shape.dimension, positions, positions * each];
+        let actual = [means.len(), scales.len(), numbers.len()];
+        if actual != expected {
+            return Err(Error::shape("Gaussian model", format!("{expected:?} values"), actual));
+        }
+        let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
+        if !(finite(&means) && finite(&scales) && numbers.all_finite()) {
+            return Err(Error::NotFinite { what: "the Gaussian model".into() });
+        }
+        let ModelShape { storage, dimension, rows, positions, count } = shape;
+        Ok(Self { storage, dimension, rows, positions, count, means, scales, numbers })
+    }
+
+    pub(crate) fn shape(&self) -> ModelShape {
+        ModelShape {
+            storage: self.storage,
+            dimension: self.dimension,
+            rows: self.rows,
+            positions: self.positions.clone(),
+            count: self.count,
+        }
+    }
+
+    /// The form in which the Gaussians are kept. Never [`Storage::Auto`].
+    pub fn storage(&self) -> Storage {
+        self.storage
+    }
+
+    /// The number of components of an embedding vector.
+    pub fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    /// The grid `[height, width]` of positions.
+    pub fn grid(&self) -> [usize; 2] {
+        self.positions.grid()
+    }
+
+    /// The number of positions that have a Gaussian: those inside the region of interest.
+    pub fn position_count(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Which positions of the grid have a Gaussian, row-major; `None` if all have.
+    pub fn region(&self) -> Option<Vec<bool>> {
+        self.positions.mask()
+    }
+
+    /// The number of images that the model was estimated from.
+    pub fn image_count(&self) -> usize {
+        self.count
+    }
+
+    /// The bytes that means and covariances take, in memory and in a file.
+    pub fn size_in_bytes(&self) -> usize {
+        let numbers = self.numbers.len() * self.storage.precision().bytes();
+        (self.means.len() + self.scales.len()) * 4 + numbers
+    }
+
+    /// The means `[positions, dimension]` of all positions that have a Gaussian, in row-major order.
+    pub fn means(&self) -> &[f32] {
+        &self.means
+    }
+
+    pub(crate) fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    pub(crate) fn numbers(&self) -> &Numbers {
+        &self.numbers
+    }
+
+    /// The covariance `[dimension, dimension]` at a position `row * grid_width + column`, with all
+    /// regularisation. Of principal components, only what they span. `None` beyond the grid and
+    /// outside the region of interest.
+    pub fn covariance(&self, position: usize) -> Option<DMatrix<f64>> {
+        let inverse = self.inverse_covariance(position)?;
+        match self.storage {
+            // The largest eigenvalue that epsilon can leave is far above this.
+            Storage::Principal(_) => inverse.pseudo_inverse(1e-12).ok(),
+            Storage::Diagonal => Some(DMatrix::from_diagonal(&inverse.diagonal().map(|v| 1.0 / v))),
+            _ => inverse.try_inverse(),
+        }
+    }
+
+    /// The inverse of the covariance at a position: `[dimension, dimension]`. `None` beyond the grid
+    /// and outside the region of interest.
+    pub fn inverse_covariance(&self, position: usize) -> Option<DMatrix<f64>> {
+        let number = self.positions.number(position)?;
+        let d = self.dimension;
+        let values = self.numbers.to_f32(self.range(number));
+        let scale = f64::from(self.scales[number]);
+        let upper = || {
+            let mut upper = DMatrix::zeros(self.rows, d);
+            for (i, row) in trapezoid_rows(&values, d).enumerate() {
+                for (j, &value) in (i..).zip(row) {
+                    upper[(i, j)] = f64::from(value);
+                }
+            }
+            upper
+        };
+        let unscaled = match self.storage {
+            Storage::Auto => return None,
+            Storage::FullInverse => {
+                DMatrix::from_iterator(d, d, values.iter().map(|&v| f64::from(v)))
+            }
+            // Columns of W were packed as rows.
+            Storage::Triangle(_) => {
+                let columns = upper();
+                &columns * columns.transpose()
+            }
+            Storage::Principal(_) => upper().tr_mul(&upper()),
+            Storage::LowRank(_) => {
+                let root = DMatrix::identity(d, d) - upper().tr_mul(&upper());
+                &root * &root
+            }
+            Storage::Diagonal => {
+                DMatrix::from_fn(
+                    d,
+                    d,
+                    |i, j| {
+                        if i == j { f64::from(values[i]).powi(2) } else { 0.0 }
+                    },
+                )
+            }
+        };
+        Some(unscaled * (scale * scale))
+    }
+
+    /// How the covariance at a position is conditioned. Its eigenvalues are computed for it, which
+    /// takes milliseconds for 100 dimensions and a tenth of a second for 550. `None` beyond the grid
+    /// and outside the region of interest.
+    pub fn spectrum(&self, position: usize) -> Option<Spectrum> {
+        let covariance = self.covariance(position)?;
+        let d = self.dimension;
+        let form = Form::Dense(Mat::from_fn(d, d, |i, j| covariance[(i, j)]));
+        let values = Covariance { form, keep: 1.0, floor: 0.0 }.eigenvalues()?;
+        let values: Vec<f64> = values.into_iter().filter(|&v| v > 0.0).collect();
+        let sum: f64 = values.iter().sum();
+        let entropy: f64 = values.iter().map(|v| v / sum).map(|share| -share * share.ln()).sum();
+        Some(Spectrum {
+            effective_rank: entropy.exp(),
+            condition_number: values.last()? / values.first()?,
+        })
+    }
+
+    /// The same Gaussians in another form.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for [`Storage::Auto`], for low rank with no fewer images than
+    /// dimensions, and between principal components and other forms;
+    /// [`Error::NotPositiveDefinite`] if the rounding of 16 bits has cost a covariance its inverse.
+    pub fn convert(&self, storage: Storage) -> Result<Self> {
+        let fail = |reason: String| Err(Error::config("storage", reason));
+        if storage == self.storage {
+            return Ok(self.clone());
+        }
+        let same_form =
+            storage.with_precision(Precision::F32) == self.storage.with_precision(Precision::F32);
+        let rows = match storage {
+            Storage::Auto => return fail("a conversion needs a form, not `auto`".into()),
+            _ if same_form => self.rows,
+            Storage::Principal(_) => {
+                return fail("principal components are chosen when a model is fitted".into());
+            }
+            _ if matches!(self.storage, Storage::Principal(_)) => {
+                return fail("principal components cannot take another form".into());
+            }
+            Storage::LowRank(_) if self.count > self.dimension => {
+                return fail(format!(
+                    "low rank needs fewer images than dimensions, here are {} and {}",
+                    self.count, self.dimension
+                ));
+            }
+            Storage::LowRank(_) => self.count - 1,
+            _ => self.dimension,
+        };
+        let shape = ModelShape { storage, rows, ..self.shape() };
+        let each = shape.numbers().unwrap_or(0);
+        let mut numbers = Numbers::zeros(storage.precision(), each * self.positions.len());
+        let mut scales = vec![0.0; self.positions.len()];
+        numbers.fill(0, each, scales.par_iter_mut(), |number, scale, target| {
+            if same_form {
+                target.copy_from_slice(&self.numbers.to_f32(self.range(number)));
+                *scale = self.scales[number];
+                return Ok(());
+            }
+            let failed = || self.not_positive_definite(number);
+            let covariance = self.covariance(self.positions.place(number)).ok_or_else(failed)?;
+            let d = self.dimension;
+            let mut lower = Mat::from_fn(d, d, |i, j| covariance[(i, j)]);
+            let mut floor = 0.0;
+            if matches!(storage, Storage::LowRank(_)) {
+                let values = lower.self_adjoint_eigenvalues(faer::Side::Lower);
+                floor = *values.map_err(|_| failed())?.first().ok_or_else(failed)?;
+                (0..d).for_each(|i| lower[(i, i)] -= floor);
+            }
+            let covariance = Covariance { form: Form::Dense(lower), keep: 1.0, floor };
+            *scale = covariance.write(storage, rows, target).ok_or_else(failed)?;
+            Ok(())
+        })?;
+        Self::from_parts(shape, self.means.clone(), scales, numbers)
+    }
+
+    fn not_positive_definite(&self, number: usize) -> Error {
+        Error::NotPositiveDefinite { position: self.positions.place(number) }
+    }
+
+    fn range(&self, number: usize) -> std::ops::Range<usize> {
+        let each = self.numbers.len() / self.positions.len();
+        number * each..(number + 1) * each
+    }
+
+    /// The Mahalanobis distance (paper, equation 2; not squared) of every embedding vector of a
+    /// batch from the Gaussian at its position; 0 outside the region of interest.
+    ///
+    /// # Shapes
+    ///
+    /// `embeddings`: `[batch, dimension, grid_height, grid_width]`; the result:
+    /// `[batch, grid_height, grid_width]`, on the same device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`] for embeddings of another dimension or grid, [`Error::NotFinite`] for
+    /// embeddings that are not numbers.
+    pub fn mahalanobis_distance(&self, embeddings: Tensor<4>) -> Result<Tensor<3>> {
+        let batch = embeddings.dims()[0];
+        let device = embeddings.device();
+        let vectors = self.positions.vectors(embeddings, self.dimension)?;
+        let distances = self.distances(&vectors, batch);
+        if !distances.iter().all(|v| v.is_finite()) {
+            return Err(Error::NotFinite { what: "the distance of an embedding".into() });
+        }
+        let [height, width] = self.grid();
+        Ok(to_device(self.positions.spread_out(distances), [batch, height, width], &device))
+    }
+
+    /// `vectors`: `[batch, positions, dimension]`; the result: `[batch, positions]`. Each distance
+    /// depends on its own vector alone, whatever the batch.
+    pub(super) fn distances(&self, vectors: &[f32], batch: usize) -> Vec<f32> {
+        let d = self.dimension;
+        let positions = self.positions.len();
+        let mut by_position = vec![0.0; positions * batch];
+        let arch = Arch::new();
+        by_position.par_chunks_exact_mut(batch).enumerate().for_each_init(
+            Workspace::default,
+            |workspace, (p, distances)| {
+                arch.dispatch(Position {
+                    storage: self.storage,
+                    mean: &self.means[p * d..(p + 1) * d],
+                    numbers: self.numbers.slice(self.range(p)),
+                    scale: self.scales[p],
+                    vectors,
+                    first: p * d,
+                    stride: positions * d,
+                    distances,
+                    workspace,
+                });
+            },
+        );
+        (0..batch).flat_map(|b| by_position.iter().skip(b).step_by(batch)).copied().collect()
+    }
+}

@@ -1,0 +1,124 @@
+//! The positions of the grid that have a Gaussian.
+
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+use crate::host::to_host;
+use crate::{Error, Result};
+
+/// All positions of a grid, or those inside a region of interest. Only these are numbered, so what
+/// lies outside takes no memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Positions {
+    /// `[height, width]`
+    grid: [usize; 2],
+    /// The row-major places in the grid, rising; `None` for all.
+    inside: Option<Vec<usize>>,
+}
+
+impl Positions {
+    pub fn all(grid: [usize; 2]) -> Result<Self> {
+        if grid.contains(&0) {
+            return Err(Error::config("grid", format!("sizes must not be zero, got {grid:?}")));
+        }
+        Ok(Self { grid, inside: None })
+    }
+
+    /// The positions where `mask` (row-major) is true.
+    pub fn inside(grid: [usize; 2], mask: &[bool]) -> Result<Self> {
+        let all = Self::all(grid)?;
+        if mask.len() != grid[0] * grid[1] {
+            let expected = format!("a mask of {grid:?} positions (height, width)");
+            return Err(Error::shape("region of interest", expected, mask.len()));
+        }
+        let inside: Vec<usize> = (0..mask.len()).filter(|&p| mask[p]).collect();
+        if inside.is_empty() {
+            return Err(Error::config("region", "holds no position of the grid; enlarge it"));
+        }
+        Ok(if inside.len() == mask.len() { all } else { Self { grid, inside: Some(inside) } })
+    }
+
+    pub fn grid(&self) -> [usize; 2] {
+        self.grid
+    }
+
+    pub fn len(&self) -> usize {
+        self.inside.as_ref().map_or(self.grid[0] * self.grid[1], Vec::len)
+    }
+
+    /// The place in the grid of a numbered position.
+    pub fn place(&self, number: usize) -> usize {
+        self.inside.as_ref().map_or(number, |inside| inside[number])
+    }
+
+    /// The number of the position at a place in the grid; `None` outside.
+    pub fn number(&self, place: usize) -> Option<usize> {
+        match &self.inside {
+            None => (place < self.grid[0] * self.grid[1]).then_some(place),
+            Some(inside) => inside.binary_search(&place).ok(),
+        }
+    }
+
+    /// Which places are inside, row-major; `None` if all are.
+    pub fn mask(&self) -> Option<Vec<bool>> {
+        let inside = self.inside.as_ref()?;
+        let mut mask = vec![false; self.grid[0] * self.grid[1]];
+        inside.iter().for_each(|&place| mask[place] = true);
+        Some(mask)
+    }
+
+    /// Brings embeddings `[batch, dimension, height, width]` to the host as
+    /// `[batch, positions, dimension]`, after checking their shape and that they are numbers.
+    pub fn vectors(&self, embeddings: Tensor<4>, dimension: usize) -> Result<Vec<f32>> {
+        let dims = embeddings.dims();
+        let [height, width] = self.grid;
+        if dims[1..] != [dimension, height, width] || dims[0] == 0 {
+            let expected = format!("[batch, {dimension}, {height}, {width}]");
+            return Err(Error::shape("embeddings", expected, dims));
+        }
+        let places = height * width;
+        let values = to_host(embeddings)?;
+        if !values.par_iter().with_min_len(1 << 14).all(|v| v.is_finite()) {
+            return Err(Error::NotFinite { what: "the embedding".into() });
+        }
+        let mut vectors = vec![0.0; dims[0] * self.len() * dimension];
+        // A run of positions at a time, so that reads stay sequential while writes stay in cache.
+        const RUN: usize = 16;
+        vectors
+            .par_chunks_exact_mut(self.len() * dimension)
+            .zip(values.par_chunks_exact(places * dimension))
+            .for_each(|(image, planes)| {
+                image.par_chunks_mut(RUN * dimension).enumerate().for_each(|(run, target)| {
+                    let first = run * RUN;
+                    let count = target.len() / dimension;
+                    for (c, plane) in planes.chunks_exact(places).enumerate() {
+                        match &self.inside {
+                            None => {
+                                for (p, &v) in plane[first..first + count].iter().enumerate() {
+                                    target[p * dimension + c] = v;
+                                }
+                            }
+                            Some(inside) => {
+                                for (p, &at) in inside[first..first + count].iter().enumerate() {
+                                    target[p * dimension + c] = plane[at];
+                                }
+                            }
+                        }
+                    }
+                });
+            });
+        Ok(vectors)
+    }
+
+    /// Puts values `[batch, positions]` at their places `[batch, height, width]`; 0 elsewhere.
+    pub fn spread_out(&self, values: Vec<f32>) -> Vec<f32> {
+        let Some(inside) = &self.inside else { return values };
+        let places = self.grid[0] * self.grid[1];
+        let mut out = vec![0.0; values.len() / inside.len() * places];
+        for (target, source) in out.chunks_exact_mut(places).zip(values.chunks_exact(inside.len()))
+        {
+            inside.iter().zip(source).for_each(|(&place, &v)| target[place] = v);
+        }
+        out
+    }
+}

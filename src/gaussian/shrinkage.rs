@@ -1,0 +1,65 @@
+//! How far a covariance is drawn toward a multiple of the identity.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Shrinkage of the sample covariance `S` toward the identity: `(1 - s) S + s m I` with `m` the mean
+/// variance. Few images tell little of a covariance's small eigenvalues; shrinkage estimates how
+/// little. Epsilon is added to the result all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Shrinkage {
+    /// None: epsilon alone (paper).
+    None,
+    /// The same `s` everywhere, in `[0, 1]`.
+    Fixed(f64),
+    /// The `s` of Ledoit and Wolf (2004), "A well-conditioned estimator for large-dimensional
+    /// covariance matrices", for each position.
+    LedoitWolf,
+    /// The oracle approximating `s` of Chen, Wiesel, Eldar and Hero (2010), for each position.
+    Oas,
+}
+
+/// What the intensity depends on. All of the maximum likelihood covariance (divisor N).
+pub(super) struct Spread {
+    pub dimension: usize,
+    /// The number of vectors; of weighted ones the number that tells as much.
+    pub count: f64,
+    pub trace: f64,
+    /// The sum of the squares of all elements.
+    pub squared_norm: f64,
+    /// The mean of `|y|^4`.
+    pub fourth: f64,
+}
+
+impl Shrinkage {
+    pub(super) fn validate(self) -> Result<()> {
+        match self {
+            Self::Fixed(s) if !(0.0..=1.0).contains(&s) => {
+                Err(Error::config("shrinkage", format!("must be in 0..=1, got {s}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The intensity `s`, in `[0, 1]`.
+    pub(super) fn intensity(self, spread: &Spread) -> f64 {
+        let p = spread.dimension as f64;
+        let mean = spread.trace / p;
+        let intensity = match self {
+            Self::None => 0.0,
+            Self::Fixed(s) => s,
+            Self::LedoitWolf => {
+                let distance = spread.squared_norm - p * mean * mean;
+                let error = (spread.fourth - spread.squared_norm) / spread.count;
+                if error > 0.0 { error / distance } else { 0.0 }
+            }
+            Self::Oas => {
+                let alpha = spread.squared_norm / (p * p);
+                (alpha + mean * mean) / ((spread.count + 1.0) * (alpha - mean * mean / p))
+            }
+        };
+        // Without any distance from the target, there is nothing but the target.
+        if intensity.is_nan() { 1.0 } else { intensity.clamp(0.0, 1.0) }
+    }
+}

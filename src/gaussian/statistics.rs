@@ -1,0 +1,198 @@
+//! What is known of the embedding vectors of a run of positions.
+
+use rayon::prelude::*;
+
+use super::storage::trapezoid_len;
+use super::sums::{Deviations, Sums};
+
+/// The vectors themselves while they are few, which is exact and smaller than their sums; then their
+/// sums, beside the vectors that have come since.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Block {
+    /// The number of the first position.
+    pub first: usize,
+    pub positions: usize,
+    dimension: usize,
+    /// `[images, positions, dimension]`
+    pub samples: Vec<f32>,
+    pub sums: Option<PackedSums>,
+}
+
+/// [`Sums`] of several positions, side by side.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct PackedSums {
+    /// `[positions, dimension]`
+    pub mean: Vec<f64>,
+    /// `[positions, dimension]`
+    pub third: Vec<f64>,
+    /// `[positions]`
+    pub fourth: Vec<f64>,
+    /// `[positions, dimension * (dimension + 1) / 2]`, the lower triangle by columns.
+    pub scatter: Vec<f64>,
+}
+
+impl PackedSums {
+    /// The lengths of the arrays, in the order of the fields.
+    pub fn lengths(positions: usize, dimension: usize) -> [usize; 4] {
+        let triangle = trapezoid_len(dimension, dimension);
+        [positions * dimension, positions * dimension, positions, positions * triangle]
+    }
+
+    fn zeros(positions: usize, dimension: usize) -> Self {
+        let [mean, third, fourth, scatter] = Self::lengths(positions, dimension);
+        Self {
+            mean: vec![0.0; mean],
+            third: vec![0.0; third],
+            fourth: vec![0.0; fourth],
+            scatter: vec![0.0; scatter],
+        }
+    }
+}
+
+fn pack(sums: &Sums, target: &mut [f64]) {
+    let columns = sums.scatter.col_iter().enumerate();
+    let packed = columns.flat_map(|(j, column)| column.iter().skip(j));
+    target.iter_mut().zip(packed).for_each(|(t, &v)| *t = v);
+}
+
+fn unpack(weight: f64, mean: &[f64], third: &[f64], fourth: f64, packed: &[f64]) -> Sums {
+    let d = mean.len();
+    let mut scatter = faer::Mat::zeros(d, d);
+    let mut rest = packed;
+    for (j, column) in scatter.col_iter_mut().enumerate() {
+        let (values, behind) = rest.split_at(d - j);
+        column.iter_mut().skip(j).zip(values).for_each(|(c, &v)| *c = v);
+        rest = behind;
+    }
+    Sums { weight, mean: mean.to_vec(), scatter, third: third.to_vec(), fourth }
+}
+
+/// Blocks at least this large when full. Allocations of this size go back to the operating system
+/// when they are freed (glibc's threshold for that adapts, but not beyond 32 MiB), so the memory of a
+/// block makes room for the part of the model that is computed from it.
+const BLOCK_BYTES: usize = 33 << 20;
+/// So many images make a block full, or a vector for each dimension.
+const FULL: usize = 60;
+
+impl Block {
+    /// The number of positions of a block.
+    pub fn size(positions: usize, dimension: usize) -> usize {
+        BLOCK_BYTES.div_ceil(4 * dimension * dimension.min(FULL)).min(positions)
+    }
+
+    /// Cuts positions into blocks.
+    pub fn cut(positions: usize, dimension: usize) -> Vec<Self> {
+        let size = Self::size(positions, dimension);
+        let block = |first| {
+            let positions = size.min(positions - first);
+            Self { first, positions, dimension, samples: Vec::new(), sums: None }
+        };
+        (0..positions).step_by(size).map(block).collect()
+    }
+
+    /// Room for so many more images, and not a byte more.
+    pub fn reserve(&mut self, images: usize) {
+        self.samples.reserve_exact(images * self.positions * self.dimension);
+    }
+
+    /// Adds an image's vectors `[all positions, dimension]`.
+    pub fn push(&mut self, image: &[f32]) {
+        let d = self.dimension;
+        self.samples.extend_from_slice(&image[self.first * d..(self.first + self.positions) * d]);
+    }
+
+    /// The vectors of a position.
+    fn vectors(&self, position: usize) -> impl Iterator<Item = &[f32]> + Clone {
+        let d = self.dimension;
+        let images = self.samples.chunks_exact(self.positions * d);
+        images.map(move |image| &image[position * d..(position + 1) * d])
+    }
+
+    /// The vectors of a position less their mean, where there are no older ones that only sums tell
+    /// of.
+    pub(super) fn deviations(&self, position: usize, weights: &[f64]) -> Option<Deviations> {
+        match self.sums {
+            None => Some(Deviations::new(self.dimension, self.vectors(position), weights)),
+            Some(_) => None,
+        }
+    }
+
+    /// The sums of a position over all its vectors. `weights` are those of the samples, `folded` that
+    /// of the sums.
+    pub(super) fn sums(&self, position: usize, weights: &[f64], folded: f64) -> Sums {
+        let d = self.dimension;
+        let of_samples = || Deviations::new(d, self.vectors(position), weights).sums(weights);
+        let Some(packed) = &self.sums else { return of_samples() };
+        let run = position * d..(position + 1) * d;
+        let triangle = trapezoid_len(d, d);
+        let mut sums = unpack(
+            folded,
+            &packed.mean[run.clone()],
+            &packed.third[run],
+            packed.fourth[position],
+            &packed.scatter[position * triangle..(position + 1) * triangle],
+        );
+        if !self.samples.is_empty() {
+            sums.merge(of_samples());
+        }
+        sums
+    }
+
+    /// Turns the samples into sums.
+    pub fn fold(&mut self, weights: &[f64], folded: f64) {
+        if self.samples.is_empty() {
+            return;
+        }
+        self.replace_sums(|block, position| block.sums(position, weights, folded));
+        self.samples = Vec::new();
+    }
+
+    /// Takes in the sums of another block that has no samples. `weight` and `other_weight` are those
+    /// of the sums.
+    pub fn merge(&mut self, weight: f64, other: &Self, other_weight: f64) {
+        self.replace_sums(|block, position| {
+            let mut sums = block.sums(position, &[], weight);
+            sums.merge(other.sums(position, &[], other_weight));
+            sums
+        });
+    }
+
+    fn replace_sums(&mut self, sums: impl Fn(&Self, usize) -> Sums + Sync) {
+        let d = self.dimension;
+        // A few positions at a time are computed aside and written back: the old sums are read
+        // meanwhile.
+        let mut target = match self.sums.take() {
+            Some(old) => {
+                self.sums = Some(old);
+                None
+            }
+            None => Some(PackedSums::zeros(self.positions, d)),
+        };
+        let triangle = trapezoid_len(d, d);
+        const RUN: usize = 32;
+        for first in (0..self.positions).step_by(RUN) {
+            let run: Vec<usize> = (first..(first + RUN).min(self.positions)).collect();
+            let computed: Vec<Sums> =
+                run.par_iter().map(|&position| sums(&*self, position)).collect();
+            let Some(packed) = target.as_mut().or(self.sums.as_mut()) else { return };
+            for (position, sums) in run.into_iter().zip(computed) {
+                packed.mean[position * d..(position + 1) * d].copy_from_slice(&sums.mean);
+                packed.third[position * d..(position + 1) * d].copy_from_slice(&sums.third);
+                packed.fourth[position] = sums.fourth;
+                pack(&sums, &mut packed.scatter[position * triangle..(position + 1) * triangle]);
+            }
+        }
+        if target.is_some() {
+            self.sums = target;
+        }
+    }
+
+    /// Makes old vectors count less.
+    pub fn scale_sums(&mut self, factor: f64) {
+        if let Some(PackedSums { third, fourth, scatter, .. }) = &mut self.sums {
+            for values in [third, fourth, scatter] {
+                values.par_iter_mut().with_min_len(1 << 14).for_each(|v| *v *= factor);
+            }
+        }
+    }
+}

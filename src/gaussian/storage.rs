@@ -1,0 +1,165 @@
+//! The forms in which a fitted Gaussian can be kept.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The floating point type in which the numbers of a [`Storage`] are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// 16 bits, with a scale for each position that makes the most of them.
+    F16,
+}
+
+impl Precision {
+    /// Bytes of a number.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+}
+
+/// How the Gaussians are kept: in memory, in a file, and at scoring. All forms but
+/// [`Diagonal`](Self::Diagonal) describe the same distances, up to rounding. Distances are lengths of
+/// vectors, so they are never negative and never NaN.
+///
+/// As text, for command lines: `auto`, `full`, `triangle-f32`, `triangle-f16`, `low-rank-f32`,
+/// `low-rank-f16`, `principal-f32`, `principal-f16`, `diagonal`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Storage {
+    /// Chosen when the number of images is known. Low rank where that takes at most six tenths of a
+    /// triangle's memory (up to about a third as many images as dimensions), otherwise the triangle;
+    /// in 16 bits, unless distances of a sample of positions then change by more than 0.0005 of
+    /// themselves. [`GaussianModel::storage`](crate::GaussianModel::storage) tells what was chosen.
+    Auto,
+    /// The whole inverse in f32, `d^2` numbers a position, by nalgebra: the form of the paper, and the
+    /// reference for the others.
+    FullInverse,
+    /// The lower triangle of `W = L^-1`, where the covariance is `L L^T`: `d (d + 1) / 2` numbers. The
+    /// distance is `|W (x - mean)|`.
+    Triangle(Precision),
+    /// For fewer images than dimensions, exact: the covariance is then the identity times a number
+    /// (its floor) plus a matrix of rank `r = N - 1`, and its inverse root `(I - Y^T Y) / sqrt(floor)`
+    /// with `Y` of `r` rows, rotated so that `r d - r (r - 1) / 2` numbers remain.
+    LowRank(Precision),
+    /// The principal components of [`GaussianConfig::components`](crate::GaussianConfig::components),
+    /// whitened: `k d - k (k - 1) / 2` numbers.
+    Principal(Precision),
+    /// Variances alone, as if the components were independent: `d` numbers. Another model: what the
+    /// method gains from correlations is lost.
+    Diagonal,
+}
+
+const NAMES: [(&str, Storage); 9] = [
+    ("auto", Storage::Auto),
+    ("full", Storage::FullInverse),
+    ("triangle-f32", Storage::Triangle(Precision::F32)),
+    ("triangle-f16", Storage::Triangle(Precision::F16)),
+    ("low-rank-f32", Storage::LowRank(Precision::F32)),
+    ("low-rank-f16", Storage::LowRank(Precision::F16)),
+    ("principal-f32", Storage::Principal(Precision::F32)),
+    ("principal-f16", Storage::Principal(Precision::F16)),
+    ("diagonal", Storage::Diagonal),
+];
+
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = NAMES.iter().find(|(_, storage)| storage == self);
+        f.pad(name.map_or("", |(name, _)| name))
+    }
+}
+
+impl FromStr for Storage {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = NAMES.iter().find(|(name, _)| *name == text);
+        found.map(|&(_, storage)| storage).ok_or_else(|| {
+            let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+            Error::config("storage", format!("{text:?} is none of {}", names.join(", ")))
+        })
+    }
+}
+
+impl Storage {
+    pub(crate) fn precision(self) -> Precision {
+        match self {
+            Self::Triangle(p) | Self::LowRank(p) | Self::Principal(p) => p,
+            Self::Auto | Self::FullInverse | Self::Diagonal => Precision::F32,
+        }
+    }
+
+    pub(crate) fn with_precision(self, precision: Precision) -> Self {
+        match self {
+            Self::Triangle(_) => Self::Triangle(precision),
+            Self::LowRank(_) => Self::LowRank(precision),
+            Self::Principal(_) => Self::Principal(precision),
+            other => other,
+        }
+    }
+
+    /// The number of numbers that a position takes. `rows` counts where there are rows.
+    pub(crate) fn numbers(self, dimension: usize, rows: usize) -> Option<usize> {
+        match self {
+            Self::FullInverse => dimension.checked_mul(dimension),
+            Self::Diagonal => Some(dimension),
+            Self::Auto => None,
+            Self::Triangle(_) | Self::LowRank(_) | Self::Principal(_) => {
+                (rows <= dimension).then(|| trapezoid_len(dimension, rows))
+            }
+        }
+    }
+}
+
+/// The number of elements of `rows` rows of which row `i` begins at column `i`. With as many rows as
+/// columns: of a triangle.
+pub(crate) const fn trapezoid_len(columns: usize, rows: usize) -> usize {
+    rows * columns - rows * rows.saturating_sub(1) / 2
+}
+
+/// The rows of a packed trapezoid: row `i` has its elements from column `i` on.
+pub(crate) fn trapezoid_rows<T>(packed: &[T], columns: usize) -> impl Iterator<Item = &[T]> {
+    let mut rest = packed;
+    (0..columns).map_while(move |i| {
+        if rest.is_empty() {
+            return None;
+        }
+        let (row, behind) = rest.split_at_checked(columns - i)?;
+        rest = behind;
+        Some(row)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for (name, storage) in NAMES {
+            assert_eq!(storage.to_string(), name);
+            assert_eq!(name.parse::<Storage>().unwrap(), storage);
+        }
+        let error = "f8".parse::<Storage>().unwrap_err().to_string();
+        assert!(error.contains("triangle-f16"), "{error}");
+    }
+
+    #[test]
+    fn trapezoids_have_the_length_of_their_rows() {
+        for columns in 1..9 {
+            for rows in 0..=columns {
+                let packed: Vec<usize> = (0..trapezoid_len(columns, rows)).collect();
+                let lengths: Vec<usize> =
+                    trapezoid_rows(&packed, columns).map(<[usize]>::len).collect();
+                assert_eq!(lengths, (0..rows).map(|i| columns - i).collect::<Vec<_>>());
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The part of the images that counts.
+
+use image::{DynamicImage, GrayImage, Luma};
+
+use super::{MAX_SIDE, Preprocessor};
+use crate::{Error, Result};
+
+/// The part of the images that is inspected, as a picture of the same framing as the images. What is
+/// outside takes no memory and scores nothing: a conveyor beside the part, a clamp, a time stamp.
+///
+/// ```
+/// use padim::RegionOfInterest;
+///
+/// // All but the left quarter of a camera's 640x480 pixels.
+/// let region = RegionOfInterest::polygon(
+///     [480, 640],
+///     &[[160.0, 0.0], [640.0, 0.0], [640.0, 480.0], [160.0, 480.0]],
+/// )?;
+/// # Ok::<(), padim::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionOfInterest {
+    mask: GrayImage,
+}
+
+impl RegionOfInterest {
+    /// The pixels that are brighter than mid-grey. The mask is resized and cropped as the images are,
+    /// so it must show what they show; its size may be another.
+    pub fn from_mask(mask: &DynamicImage) -> Self {
+        Self { mask: mask.to_luma8() }
+    }
+
+    /// The pixels of an image of `[height, width]` whose centres lie in a polygon, given by its
+    /// corners `[x, y]` in pixels. Where it crosses itself, the even-odd rule decides.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for fewer than three corners, corners that are not numbers, or an
+    /// image size that cannot be.
+    pub fn polygon(size: [usize; 2], corners: &[[f64; 2]]) -> Result<Self> {
+        let [height, width] = size;
+        if size.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
+            let reason = format!("image sides must be in 1..={MAX_SIDE} pixels, got {size:?}");
+            return Err(Error::config("region", reason));
+        }
+        if corners.len() < 3 || !corners.iter().flatten().all(|c| c.is_finite()) {
+            let reason = format!("a polygon needs three or more corners, got {corners:?}");
+            return Err(Error::config("region", reason));
+        }
+        let mut mask = GrayImage::new(width as u32, height as u32);
+        for y in 0..height {
+            let centre = y as f64 + 0.5;
+            let edges = corners.iter().zip(corners.iter().cycle().skip(1));
+            let mut crossings: Vec<f64> = edges
+                .filter(|([_, y0], [_, y1])| (*y0 <= centre) != (*y1 <= centre))
+                .map(|([x0, y0], [x1, y1])| x0 + (centre - y0) / (y1 - y0) * (x1 - x0))
+                .collect();
+            crossings.sort_by(f64::total_cmp);
+            for span in crossings.chunks_exact(2) {
+                // The pixels whose centres lie between.
+                let first = (span[0] - 0.5).ceil().clamp(0.0, width as f64) as u32;
+                let end = (span[1] - 0.5).ceil().clamp(0.0, width as f64) as u32;
+                (first..end).for_each(|x| mask.put_pixel(x, y as u32, Luma([255])));
+            }
+        }
+        Ok(Self { mask })
+    }
+
+    /// The region in the network's input.
+    pub(crate) fn resolve(&self, preprocessor: &Preprocessor) -> Result<InputRegion> {
+        let mask = DynamicImage::from(self.mask.clone());
+        let size = preprocessor.geometry([mask.height() as usize, mask.width() as usize])?;
+        InputRegion::new(size.input_size(), preprocessor.process_mask(&mask)?)
+    }
+}
+
+/// A region of interest in the network's input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputRegion {
+    size: [usize; 2],
+    mask: Vec<bool>,
+}
+
+impl InputRegion {
+    pub(crate) fn new(size: [usize; 2], mask: Vec<bool>) -> Result<Self> {
+        if size[0].checked_mul(size[1]) != Some(mask.len()) {
+            return Err(Error::shape("region of interest", format!("{size:?} pixels"), mask.len()));
+        }
+        if !mask.contains(&true) {
+            let reason = "holds no pixel of the network's input; it may lie outside the crop";
+            return Err(Error::config("region", reason));
+        }
+        Ok(Self { size, mask })
+    }
+
+    /// `[height, width]` in pixels.
+    pub fn size(&self) -> [usize; 2] {
+        self.size
+    }
+
+    /// Which pixels are inside, row-major.
+    pub fn mask(&self) -> &[bool] {
+        &self.mask
+    }
+
+    /// The positions of a grid `[height, width]` over the input whose cells hold a pixel of the
+    /// region, row-major.
+    pub fn positions(&self, grid: [usize; 2]) -> Vec<bool> {
+        let [height, width] = self.size;
+        let cell = |i: usize, count: usize, side: usize| {
+            i * side / count..((i + 1) * side).div_ceil(count).min(side)
+        };
+        let holds = |row: usize, column: usize| {
+            let mut rows = cell(row, grid[0], height);
+            rows.any(|y| {
+                let columns = cell(column, grid[1], width);
+                self.mask[y * width + columns.start..y * width + columns.end].contains(&true)
+            })
+        };
+        (0..grid[0])
+            .flat_map(|row| (0..grid[1]).map(move |c| (row, c)))
+            .map(|(r, c)| holds(r, c))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(region: &RegionOfInterest) -> String {
+        let rows = region.mask.rows();
+        let row = |r: image::buffer::Pixels<'_, Luma<u8>>| {
+            r.map(|p| if p.0[0] > 127 { '#' } else { '.' }).collect::<String>() + "\n"
+        };
+        rows.map(row).collect()
+    }
+
+    #[test]
+    fn polygons_hold_the_pixels_whose_centres_they_hold() {
+        let triangle = RegionOfInterest::polygon([4, 5], &[[0.0, 0.0], [4.1, 0.0], [0.0, 4.1]]);
+        assert_eq!(picture(&triangle.unwrap()), "####.\n###..\n##...\n#....\n");
+        let beyond = [[-9.0, 1.0], [2.0, 1.0], [2.0, 99.0], [-9.0, 99.0]];
+        let corner = RegionOfInterest::polygon([3, 3], &beyond).unwrap();
+        assert_eq!(picture(&corner), "...\n##.\n##.\n");
+        let bow_tie = [[0.0, -0.1], [4.0, 4.1], [4.0, -0.1], [0.0, 4.1]];
+        let bow_tie = RegionOfInterest::polygon([4, 4], &bow_tie).unwrap();
+        assert_eq!(picture(&bow_tie), "#..#\n####\n####\n#..#\n");
+    }
+
+    #[test]
+    fn impossible_polygons_are_refused() {
+        assert!(RegionOfInterest::polygon([4, 4], &[[0.0, 0.0], [1.0, 1.0]]).is_err());
+        assert!(RegionOfInterest::polygon([0, 4], &[[0.0; 2]; 3]).is_err());
+        assert!(RegionOfInterest::polygon([4, 4], &[[f64::NAN; 2]; 3]).is_err());
+    }
+
+    #[test]
+    fn a_position_counts_if_any_of_its_pixels_does() {
+        let mut mask = vec![false; 6 * 8];
+        mask[8 + 5] = true;
+        let region = InputRegion::new([6, 8], mask).unwrap();
+        let positions = region.positions([3, 4]);
+        assert_eq!(positions.iter().filter(|&&p| p).count(), 1);
+        assert!(positions[2]);
+        // Cells that share a pixel all hold it.
+        assert_eq!(region.positions([4, 3]).iter().filter(|&&p| p).count(), 4);
+        assert!(InputRegion::new([2, 2], vec![false; 4]).is_err());
+    }
+}
