@@ -1,6 +1,8 @@
 //! What the examples share: the progress bar, option parsing and evaluation.
 #![allow(dead_code)]
 
+pub mod parts;
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -1,11 +1,34 @@
 //! The regularised covariance of a position, and the numbers that are kept of it.
 
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt::factor::{
+    LltRegularization, cholesky_in_place, cholesky_in_place_scratch,
+};
 use faer::linalg::triangular_inverse::invert_lower_triangular;
-use faer::{Mat, MatRef, Par, Side};
+use faer::{Accum, Mat, MatRef, Par, Side, Spec};
 use nalgebra::DMatrix;
 
+use super::distance::LARGEST;
 use super::storage::Storage;
-use super::sums::{add_outer_products, symmetric_product};
+use super::sums::outer_products;
+
+/// Matrices that a thread reuses from position to position: to allocate megabytes for each would
+/// take longer than to factorise them.
+pub(super) struct Scratch {
+    lower: Mat<f64>,
+    inverse: Mat<f64>,
+    stack: MemBuffer,
+}
+
+impl Scratch {
+    pub fn new() -> Self {
+        Self {
+            lower: Mat::new(),
+            inverse: Mat::new(),
+            stack: MemBuffer::new(faer::dyn_stack::StackReq::EMPTY),
+        }
+    }
+}
 
 /// `keep * form + floor * identity`.
 pub(super) struct Covariance {
@@ -53,70 +76,79 @@ impl Form {
             Self::Dense(lower) => of_lower(lower.as_ref()),
         }
     }
-
-    /// The covariance times a vector.
-    pub fn apply(&self, vector: &[f64]) -> Vec<f64> {
-        match self {
-            Self::Dense(lower) => symmetric_product(lower.as_ref(), vector),
-            Self::Outer(columns) => {
-                let mut product = vec![0.0; vector.len()];
-                for column in columns.col_iter() {
-                    let dot: f64 = column.iter().zip(vector).map(|(c, v)| c * v).sum();
-                    product.iter_mut().zip(column.iter()).for_each(|(p, c)| *p += dot * c);
-                }
-                product
-            }
-        }
-    }
 }
 
 /// The lower triangle of `columns^T columns`.
 fn gram(columns: &Mat<f64>) -> Mat<f64> {
     let n = columns.ncols();
     let mut gram = Mat::zeros(n, n);
-    add_outer_products(&mut gram, columns.transpose());
+    outer_products(&mut gram, Accum::Replace, columns.transpose());
     gram
 }
 
 impl Covariance {
-    /// The lower triangle.
-    fn lower(&self) -> Mat<f64> {
+    /// Writes the lower triangle; what is above it does not count.
+    fn lower_into(&self, lower: &mut Mat<f64>) {
         let d = self.form.dimension();
-        let mut lower = match &self.form {
-            Form::Dense(lower) => lower.clone(),
-            Form::Outer(columns) => {
-                let mut lower = Mat::zeros(d, d);
-                add_outer_products(&mut lower, columns.as_ref());
-                lower
-            }
-        };
+        lower.resize_with(d, d, |_, _| 0.0);
+        match &self.form {
+            Form::Dense(dense) => lower.copy_from_triangular_lower(dense),
+            Form::Outer(columns) => outer_products(lower, Accum::Replace, columns.as_ref()),
+        }
         if self.keep != 1.0 {
             lower.col_iter_mut().for_each(|c| c.iter_mut().for_each(|v| *v *= self.keep));
         }
         (0..d).for_each(|i| lower[(i, i)] += self.floor);
+    }
+
+    fn lower(&self) -> Mat<f64> {
+        let mut lower = Mat::new();
+        self.lower_into(&mut lower);
         lower
+    }
+
+    /// The whole matrix.
+    pub fn dense(&self) -> DMatrix<f64> {
+        let lower = self.lower();
+        let d = lower.nrows();
+        DMatrix::from_fn(d, d, |i, j| lower[(i.max(j), i.min(j))])
     }
 
     /// Writes the numbers that `storage` keeps, `rows` rows where it has rows, and gives the factor
     /// by which they are to be multiplied. `None` if the covariance cannot be inverted in f32.
-    pub fn write(&self, storage: Storage, rows: usize, target: &mut [f32]) -> Option<f32> {
+    pub fn write(
+        &self,
+        storage: Storage,
+        rows: usize,
+        target: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Option<f32> {
         let d = self.form.dimension();
         match storage {
             Storage::Auto => None,
             Storage::FullInverse => {
-                let lower = self.lower();
-                let full = DMatrix::from_fn(d, d, |i, j| lower[(i.max(j), i.min(j))]);
-                let inverse = full.cholesky()?.inverse();
+                let inverse = self.dense().cholesky()?.inverse();
                 target.iter_mut().zip(inverse.iter()).for_each(|(t, &v)| *t = v as f32);
                 finite(target, 1.0)
             }
             Storage::Triangle(_) => {
-                let factor = self.lower().llt(Side::Lower).ok()?;
-                let mut inverse = Mat::zeros(d, d);
-                invert_lower_triangular(inverse.as_mut(), factor.L(), Par::Seq);
-                let columns = inverse.col_iter().enumerate();
-                let packed = columns.flat_map(|(j, column)| column.iter().skip(j));
-                write_scaled(target, inverse.norm_max(), packed)
+                let Scratch { lower, inverse, stack } = scratch;
+                self.lower_into(lower);
+                let needed = cholesky_in_place_scratch::<f64>(d, Par::Seq, Spec::default());
+                if stack.len() < needed.unaligned_bytes_required() {
+                    *stack = MemBuffer::new(needed);
+                }
+                let stack = MemStack::new(stack);
+                let regularization = LltRegularization::default();
+                cholesky_in_place(lower.as_mut(), regularization, Par::Seq, stack, Spec::default())
+                    .ok()?;
+                inverse.resize_with(d, d, |_, _| 0.0);
+                invert_lower_triangular(inverse.as_mut(), lower.as_ref(), Par::Seq);
+                let below = |j: usize| inverse.col(j).try_as_col_major();
+                let columns = (0..d).filter_map(|j| Some(&below(j)?.as_slice()[j..]));
+                let largest = |largest: f64, v: &f64| largest.max(v.abs());
+                let largest = columns.clone().flatten().fold(0.0, largest);
+                write_scaled(target, largest, columns.flatten())
             }
             Storage::LowRank(_) => {
                 // Of an eigenvalue, what is lacking to 1 in the inverse root times that of the floor.
@@ -127,7 +159,8 @@ impl Covariance {
                 };
                 let matrix = self.trapezoid(rows, lacking)?;
                 let packed = matrix.row_iter().enumerate().flat_map(|(i, row)| row.iter().skip(i));
-                target.iter_mut().zip(packed).for_each(|(t, &v)| *t = v as f32);
+                let scale = f64::from(LARGEST);
+                target.iter_mut().zip(packed).for_each(|(t, &v)| *t = (v * scale) as f32);
                 finite(target, (1.0 / floor.sqrt()) as f32)
             }
             Storage::Principal(_) => {
@@ -182,18 +215,41 @@ impl Covariance {
         Some(wide.qr().R().to_owned())
     }
 
+    /// A vector drawn from the Gaussian around 0, by independent noise of variance 1.
+    pub fn draw(&self, noise: impl Fn(usize) -> f64) -> Option<Vec<f64>> {
+        let d = self.form.dimension();
+        let (mut drawn, columns, factor) = match &self.form {
+            // What all dimensions have, and what the columns add.
+            Form::Outer(columns) => {
+                let floor = self.floor.sqrt();
+                let drawn: Vec<f64> = (0..d).map(|i| noise(i) * floor).collect();
+                (drawn, columns.clone(), self.keep.sqrt())
+            }
+            Form::Dense(_) => {
+                (vec![0.0; d], self.lower().llt(Side::Lower).ok()?.L().to_owned(), 1.0)
+            }
+        };
+        for (j, column) in columns.col_iter().enumerate() {
+            let amount = noise(d + j) * factor;
+            drawn.iter_mut().zip(column.iter()).for_each(|(x, c)| *x += amount * c);
+        }
+        Some(drawn)
+    }
+
     /// The eigenvalues, rising.
     pub fn eigenvalues(&self) -> Option<Vec<f64>> {
         self.lower().self_adjoint_eigenvalues(Side::Lower).ok()
     }
 }
 
-/// Writes values divided by a power of two that brings the largest near 1, and gives that power.
+/// Writes values divided by a power of two that brings the largest near [`LARGEST`], and gives that
+/// power.
 fn write_scaled<'a>(
     target: &mut [f32],
     largest: f64,
     values: impl Iterator<Item = &'a f64>,
 ) -> Option<f32> {
+    let largest = largest / f64::from(LARGEST);
     let scale = if largest > 0.0 { largest.log2().ceil().exp2() } else { 1.0 };
     target.iter_mut().zip(values).for_each(|(t, v)| *t = (v / scale) as f32);
     finite(target, scale as f32)

@@ -7,7 +7,7 @@ use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use pulp::{Simd, WithSimd};
 
-use super::storage::{Storage, trapezoid_rows};
+use super::storage::Storage;
 
 /// Rows that are worked on together.
 const ROWS: usize = 8;
@@ -22,11 +22,15 @@ pub(super) enum NumbersRef<'a> {
     F16(&'a [u16]),
 }
 
+/// The length at which vectors of `d` components lie behind each other, so that a group of rows has
+/// room behind each column. What is behind the components must be zero.
+pub(super) const fn padded(d: usize) -> usize {
+    (d + PADDING).next_multiple_of(PADDING)
+}
+
 /// Buffers that a thread reuses from position to position.
 #[derive(Default)]
 pub(super) struct Workspace {
-    /// `[batch, padded]`
-    centred: Vec<f32>,
     /// `[batch, padded]`
     result: Vec<f32>,
     /// `[ROWS, padded]`
@@ -39,8 +43,8 @@ pub(super) struct Position<'a> {
     pub mean: &'a [f32],
     pub numbers: NumbersRef<'a>,
     pub scale: f32,
-    /// Vector `b` begins at `first + b * stride`.
-    pub vectors: &'a [f32],
+    /// Vector `b` begins at `first + b * stride` and is [`padded`]. The mean will be taken off.
+    pub vectors: &'a mut [f32],
     pub first: usize,
     pub stride: usize,
     /// One a vector.
@@ -56,56 +60,30 @@ impl WithSimd for Position<'_> {
         let Self { storage, mean, numbers, scale, vectors, first, stride, distances, workspace } =
             self;
         let d = mean.len();
-        let batch = distances.len();
-        // A window of padded length fits behind each column.
-        let padded = (d + PADDING).next_multiple_of(PADDING);
-        let Workspace { centred, result, rows } = workspace;
-        for buffer in [&mut *centred, result] {
-            buffer.clear();
-            buffer.resize(batch * padded, 0.0);
+        let padded = padded(d);
+        for b in 0..distances.len() {
+            let vector = &mut vectors[first + b * stride..][..d];
+            vector.iter_mut().zip(mean).for_each(|(x, m)| *x -= m);
         }
-        rows.clear();
+        let Workspace { result, rows } = workspace;
+        result.clear();
+        result.resize(distances.len() * padded, 0.0);
         rows.resize(ROWS * padded, 0.0);
-        for (b, target) in centred.chunks_exact_mut(padded).enumerate() {
-            let vector = &vectors[first + b * stride..][..d];
-            for ((t, v), m) in target.iter_mut().zip(vector).zip(mean) {
-                *t = v - m;
-            }
-        }
+        let mut images = Images { vectors, first, stride, result, padded };
         match storage {
-            Storage::Triangle(_) => {
-                for_row_groups(numbers, d, rows, |rows, window, start| {
-                    let images = centred.chunks_exact(padded).zip(result.chunks_exact_mut(padded));
-                    for (x, z) in images {
-                        let factors = std::array::from_fn(|k| x[start + k]);
-                        add_rows(simd, rows, factors, &mut z[start..start + window]);
-                    }
-                });
-            }
+            Storage::Triangle(_) => images.by_rows::<S, Whiten>(simd, numbers, d, rows),
             Storage::LowRank(_) => {
-                result.copy_from_slice(centred);
-                for_row_groups(numbers, d, rows, |rows, window, start| {
-                    let images = centred.chunks_exact(padded).zip(result.chunks_exact_mut(padded));
-                    for (x, z) in images {
-                        let dots = dots(simd, rows, &x[start..start + window]);
-                        add_rows(simd, rows, dots.map(|v| -v), &mut z[start..start + window]);
-                    }
-                });
+                for b in 0..distances.len() {
+                    let (x, z) = images.of(b);
+                    z.copy_from_slice(x);
+                }
+                images.by_rows::<S, Remove>(simd, numbers, d, rows);
             }
-            Storage::Principal(_) => {
-                for_row_groups(numbers, d, rows, |rows, window, start| {
-                    let images = centred.chunks_exact(padded).zip(result.chunks_exact_mut(padded));
-                    for (x, z) in images {
-                        let dots = dots(simd, rows, &x[start..start + window]);
-                        // As many rows as columns at most, so there is room.
-                        z[start..start + ROWS].copy_from_slice(&dots);
-                    }
-                });
-            }
+            Storage::Principal(_) => images.by_rows::<S, Project>(simd, numbers, d, rows),
             Storage::Diagonal | Storage::Auto => {
                 if let NumbersRef::F32(inverse_deviations) = numbers {
-                    let images = centred.chunks_exact(padded).zip(result.chunks_exact_mut(padded));
-                    for (x, z) in images {
+                    for b in 0..distances.len() {
+                        let (x, z) = images.of(b);
                         for ((z, x), w) in z.iter_mut().zip(x).zip(inverse_deviations) {
                             *z = x * w;
                         }
@@ -114,106 +92,292 @@ impl WithSimd for Position<'_> {
             }
             Storage::FullInverse => {
                 if let NumbersRef::F32(inverse) = numbers {
-                    for (x, distance) in centred.chunks_exact(padded).zip(&mut *distances) {
+                    for (b, distance) in distances.iter_mut().enumerate() {
+                        let (x, _) = images.of(b);
                         let mut squared = 0.0;
                         for (row, x_i) in inverse.chunks_exact(d).zip(x) {
                             let dot: f64 =
                                 row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
                             squared += dot * f64::from(*x_i);
                         }
-                        *distance = squared.max(0.0).sqrt() as f32;
+                        // Rounding can make it negative; what is no number must stay none.
+                        *distance = if squared < 0.0 { 0.0 } else { squared.sqrt() as f32 };
                     }
                 }
                 return;
             }
         }
-        for (z, distance) in result.chunks_exact(padded).zip(distances) {
+        for (z, distance) in images.result.chunks_exact(padded).zip(distances) {
             *distance = scale * squared_length(simd, z).sqrt();
         }
     }
 }
 
-/// Gives packed rows eight at a time to `work`: in f32, side by side on a common window of columns
-/// with zeros where a row has none, with the window's length and its first column.
-#[inline(always)]
-fn for_row_groups(
-    numbers: NumbersRef<'_>,
-    d: usize,
-    buffer: &mut [f32],
-    mut work: impl FnMut(&[f32], usize, usize),
-) {
-    match numbers {
-        NumbersRef::F32(packed) => groups(packed, d, buffer, &mut work, |row, target| {
-            target.copy_from_slice(row);
-        }),
-        NumbersRef::F16(packed) => groups(packed, d, buffer, &mut work, |row, target| {
-            row.reinterpret_cast::<f16>().convert_to_f32_slice(target);
-        }),
+/// The vectors of a position, less the mean, and what becomes of them.
+struct Images<'a> {
+    vectors: &'a [f32],
+    first: usize,
+    stride: usize,
+    result: &'a mut [f32],
+    padded: usize,
+}
+
+/// What a group of rows does to vectors `x`, from column `start` on, and to their results `z`. Types
+/// instead of closures, which the compiler might leave outside of what is compiled for the CPU at
+/// hand. Several vectors at once share the loads of the rows; each is treated as if it were alone.
+trait Step {
+    fn apply<S: Simd, const N: usize>(
+        simd: S,
+        rows: &[f32],
+        start: usize,
+        x: [&[f32]; N],
+        z: [&mut [f32]; N],
+    );
+}
+
+/// The rows are columns of `W`: `z += W x`, the part of these columns.
+struct Whiten;
+
+impl Step for Whiten {
+    #[inline(always)]
+    fn apply<S: Simd, const N: usize>(
+        simd: S,
+        rows: &[f32],
+        start: usize,
+        x: [&[f32]; N],
+        z: [&mut [f32]; N],
+    ) {
+        let mut factors = [[0.0; ROWS]; N];
+        for (factors, x) in factors.iter_mut().zip(x) {
+            factors.copy_from_slice(&x[start..start + ROWS]);
+        }
+        add_rows(simd, rows, factors, z, start);
     }
 }
 
-#[inline(always)]
-fn groups<T>(
-    packed: &[T],
-    d: usize,
-    buffer: &mut [f32],
-    work: &mut impl FnMut(&[f32], usize, usize),
-    unpack: impl Fn(&[T], &mut [f32]),
-) {
-    let mut rows = trapezoid_rows(packed, d);
-    let mut start = 0;
-    loop {
-        let window = (d.saturating_sub(start)).next_multiple_of(PADDING);
-        let mut count = 0;
-        for (k, target) in buffer.chunks_exact_mut(window.max(1)).take(ROWS).enumerate() {
-            let Some(row) = rows.next() else {
-                target.fill(0.0);
-                continue;
-            };
-            target[..k].fill(0.0);
-            unpack(row, &mut target[k..k + row.len()]);
-            target[k + row.len()..].fill(0.0);
-            count += 1;
+/// `z -= Y^T Y x`, the part of these rows, which are [`LARGEST`] times `Y`.
+struct Remove;
+
+impl Step for Remove {
+    #[inline(always)]
+    fn apply<S: Simd, const N: usize>(
+        simd: S,
+        rows: &[f32],
+        start: usize,
+        x: [&[f32]; N],
+        z: [&mut [f32]; N],
+    ) {
+        let mut factors = dots(simd, rows, start, x);
+        for factor in factors.iter_mut().flatten() {
+            *factor *= -1.0 / (LARGEST * LARGEST);
         }
-        if count == 0 {
-            return;
-        }
-        work(&buffer[..ROWS * window], window, start);
-        start += ROWS;
+        add_rows(simd, rows, factors, z, start);
     }
 }
 
-/// `target += sum_k factors[k] * rows[k]`.
+/// `z = R x`, these rows.
+struct Project;
+
+impl Step for Project {
+    #[inline(always)]
+    fn apply<S: Simd, const N: usize>(
+        simd: S,
+        rows: &[f32],
+        start: usize,
+        x: [&[f32]; N],
+        z: [&mut [f32]; N],
+    ) {
+        for (z, dots) in z.into_iter().zip(dots(simd, rows, start, x)) {
+            // There are as many rows as columns at most, so there is room.
+            z[start..start + ROWS].copy_from_slice(&dots);
+        }
+    }
+}
+
+impl Images<'_> {
+    /// The vector of an image, and its result.
+    #[inline(always)]
+    fn of(&mut self, b: usize) -> (&[f32], &mut [f32]) {
+        let x = &self.vectors[self.first + b * self.stride..][..self.padded];
+        (x, &mut self.result[b * self.padded..(b + 1) * self.padded])
+    }
+
+    #[inline(always)]
+    fn by_rows<S: Simd, F: Step>(
+        &mut self,
+        simd: S,
+        numbers: NumbersRef<'_>,
+        d: usize,
+        buffer: &mut [f32],
+    ) {
+        match numbers {
+            NumbersRef::F32(packed) => self.groups::<S, F, f32>(simd, packed, d, buffer),
+            NumbersRef::F16(packed) => self.groups::<S, F, u16>(simd, packed, d, buffer),
+        }
+    }
+
+    /// Unpacks the rows eight at a time, side by side on a common window of columns with zeros where
+    /// a row has none, and applies them to all images.
+    #[inline(always)]
+    fn groups<S: Simd, F: Step, T: Number>(
+        &mut self,
+        simd: S,
+        packed: &[T],
+        d: usize,
+        buffer: &mut [f32],
+    ) {
+        let mut rest = packed;
+        let mut start = 0;
+        while !rest.is_empty() {
+            let window = (d - start).next_multiple_of(PADDING);
+            for (k, target) in buffer[..ROWS * window].chunks_exact_mut(window).enumerate() {
+                let length = (d - start).saturating_sub(k).min(rest.len());
+                let (row, behind) = rest.split_at(length);
+                rest = behind;
+                // Zeros before and behind the row are within these, whose lengths are constant.
+                target[..PADDING].copy_from_slice(&[0.0; PADDING]);
+                target[window - PADDING..].copy_from_slice(&[0.0; PADDING]);
+                if length == 0 {
+                    target.fill(0.0);
+                }
+                for (t, v) in target[k..].iter_mut().zip(row) {
+                    *t = v.unpack();
+                }
+            }
+            let rows = &buffer[..ROWS * window];
+            let vector = |b: usize| &self.vectors[self.first + b * self.stride..][..self.padded];
+            // Two at once where there are registers for it.
+            let together = if S::REGISTER_COUNT >= 32 { 2 } else { 1 };
+            let groups = self.result.chunks_mut(together * self.padded).enumerate();
+            for (group, results) in groups {
+                let b = group * together;
+                if results.len() == 2 * self.padded {
+                    let (first, second) = results.split_at_mut(self.padded);
+                    F::apply(simd, rows, start, [vector(b), vector(b + 1)], [first, second]);
+                } else {
+                    F::apply(simd, rows, start, [vector(b)], [results]);
+                }
+            }
+            start += ROWS;
+        }
+    }
+}
+
+/// A number as it is kept.
+trait Number: Copy {
+    fn unpack(self) -> f32;
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    fn unpack(self) -> f32 {
+        // Changes nothing, but keeps the compiler from calling the C library to copy a short row.
+        self + 0.0
+    }
+}
+
+impl Number for u16 {
+    /// The bits of a half precision number that is zero, or finite and not subnormal. Written out, as
+    /// this becomes a few vector instructions on every CPU.
+    #[inline(always)]
+    fn unpack(self) -> f32 {
+        const EXPONENTS: f32 = 5.192_296_9e33; // 2^112, the difference of the biases
+        let bits = u32::from(self);
+        let magnitude = f32::from_bits((bits & 0x7FFF) << 13) * EXPONENTS;
+        f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
+    }
+}
+
+/// The bits of the half precision numbers that are nearest. Subnormal ones become zero: beside the
+/// largest number of a position, which is near [`LARGEST`], they are nothing.
+pub(super) fn to_half(values: &[f32], bits: &mut [u16]) {
+    bits.reinterpret_cast_mut::<f16>().convert_from_f32_slice(values);
+    for bits in bits {
+        if *bits & 0x7C00 == 0 {
+            *bits = 0;
+        }
+    }
+}
+
+/// Numbers are scaled so that the largest of a position is at most this and about half as large at
+/// least: near the top of the range of half precision numbers, far from its bottom.
+pub(super) const LARGEST: f32 = 32768.0;
+
+/// The vectors of a window from column `start` on, and the rows of a group.
 #[inline(always)]
-fn add_rows<S: Simd>(simd: S, rows: &[f32], factors: [f32; ROWS], target: &mut [f32]) {
-    let (target, _) = S::as_mut_simd_f32s(target);
-    let length = target.len();
+fn vectors<S: Simd>(rows: &[f32]) -> ([&[S::f32s]; ROWS], usize) {
     let (rows, _) = S::as_simd_f32s(rows);
-    let rows: [&[S::f32s]; ROWS] = std::array::from_fn(|k| &rows[k * length..(k + 1) * length]);
-    let factors = factors.map(|f| simd.splat_f32s(f));
-    for (i, target) in target.iter_mut().enumerate() {
-        let mut sum = *target;
+    let n = rows.len() / ROWS;
+    let (r0, rest) = rows.split_at(n);
+    let (r1, rest) = rest.split_at(n);
+    let (r2, rest) = rest.split_at(n);
+    let (r3, rest) = rest.split_at(n);
+    let (r4, rest) = rest.split_at(n);
+    let (r5, rest) = rest.split_at(n);
+    let (r6, rest) = rest.split_at(n);
+    ([r0, r1, r2, r3, r4, r5, r6, &rest[..n]], n)
+}
+
+/// `targets[b] += sum_k factors[b][k] * rows[k]`, from column `start` on.
+#[inline(always)]
+fn add_rows<S: Simd, const N: usize>(
+    simd: S,
+    rows: &[f32],
+    factors: [[f32; ROWS]; N],
+    targets: [&mut [f32]; N],
+    start: usize,
+) {
+    let (rows, n) = vectors::<S>(rows);
+    let mut splats = [[simd.splat_f32s(0.0); ROWS]; N];
+    for b in 0..N {
         for k in 0..ROWS {
-            sum = simd.mul_add_e_f32s(factors[k], rows[k][i], sum);
+            splats[b][k] = simd.splat_f32s(factors[b][k]);
         }
-        *target = sum;
+    }
+    let targets = targets.map(|target| &mut S::as_mut_simd_f32s(&mut target[start..]).0[..n]);
+    for i in 0..n {
+        let mut sums = [simd.splat_f32s(0.0); N];
+        for b in 0..N {
+            sums[b] = targets[b][i];
+        }
+        for k in 0..ROWS {
+            let row = rows[k][i];
+            for b in 0..N {
+                sums[b] = simd.mul_add_e_f32s(splats[b][k], row, sums[b]);
+            }
+        }
+        for b in 0..N {
+            targets[b][i] = sums[b];
+        }
     }
 }
 
-/// The dot product of each row with `vector`.
+/// The dot products of each row with `x[b]` from column `start` on.
 #[inline(always)]
-fn dots<S: Simd>(simd: S, rows: &[f32], vector: &[f32]) -> [f32; ROWS] {
-    let (vector, _) = S::as_simd_f32s(vector);
-    let length = vector.len();
-    let (rows, _) = S::as_simd_f32s(rows);
-    let rows: [&[S::f32s]; ROWS] = std::array::from_fn(|k| &rows[k * length..(k + 1) * length]);
-    let mut sums = [simd.splat_f32s(0.0); ROWS];
-    for (i, x) in vector.iter().enumerate() {
+fn dots<S: Simd, const N: usize>(
+    simd: S,
+    rows: &[f32],
+    start: usize,
+    x: [&[f32]; N],
+) -> [[f32; ROWS]; N] {
+    let (rows, n) = vectors::<S>(rows);
+    let x = x.map(|x| &S::as_simd_f32s(&x[start..]).0[..n]);
+    let mut sums = [[simd.splat_f32s(0.0); ROWS]; N];
+    for i in 0..n {
         for k in 0..ROWS {
-            sums[k] = simd.mul_add_e_f32s(rows[k][i], *x, sums[k]);
+            let row = rows[k][i];
+            for b in 0..N {
+                sums[b][k] = simd.mul_add_e_f32s(row, x[b][i], sums[b][k]);
+            }
         }
     }
-    sums.map(|sum| simd.reduce_sum_f32s(sum))
+    let mut dots = [[0.0; ROWS]; N];
+    for b in 0..N {
+        for k in 0..ROWS {
+            dots[b][k] = simd.reduce_sum_f32s(sums[b][k]);
+        }
+    }
+    dots
 }
 
 #[inline(always)]

@@ -3,10 +3,11 @@
 use std::borrow::Borrow;
 
 use burn::tensor::Tensor;
+use nalgebra::{DMatrix, DVector};
 use rayon::prelude::*;
 
-use super::covariance::{Covariance, Form};
-use super::distance::{NumbersRef, Position, Workspace};
+use super::covariance::{Covariance, Form, Scratch};
+use super::distance::{NumbersRef, Position, Workspace, padded, to_half};
 use super::model::{ModelShape, Numbers};
 use super::positions::Positions;
 use super::shrinkage::Spread;
@@ -347,10 +348,10 @@ impl GaussianEstimator {
                 let beside = scales[first..first + count]
                     .par_iter_mut()
                     .zip(means[first * d..(first + count) * d].par_chunks_exact_mut(d));
-                numbers.fill(first, each, beside, |p, (scale, target_mean), target| {
+                numbers.fill(first, each, beside, |p, (scale, target_mean), target, scratch| {
                     let (mean, covariance) = self.covariance(config, block, start + p);
                     target_mean.iter_mut().zip(&mean).for_each(|(t, &m)| *t = m as f32);
-                    let written = covariance.write(storage, rows, target);
+                    let written = covariance.write(storage, rows, target, scratch);
                     let position = self.positions.place(first + p);
                     *scale = written.ok_or(Error::NotPositiveDefinite { position })?;
                     Ok(())
@@ -359,6 +360,19 @@ impl GaussianEstimator {
             }
         }
         GaussianModel::from_parts(shape, means, scales, numbers)
+    }
+
+    /// The mean `[dimension]` and the covariance `[dimension, dimension]`, with all regularisation, at
+    /// a position `row * grid_width + column`, in f64: what storages are compared with. `None` beyond
+    /// the grid and outside the region of interest, and before the second image.
+    pub fn gaussian(&self, position: usize) -> Option<(DVector<f64>, DMatrix<f64>)> {
+        let number = self.positions.number(position)?;
+        if self.tally.effective_count() < 1.0 + 1e-9 {
+            return None;
+        }
+        let block = self.blocks.iter().rfind(|block| block.first <= number)?;
+        let (mean, covariance) = self.covariance(&self.config, block, number - block.first);
+        Some((DVector::from_vec(mean), covariance.dense()))
     }
 
     /// The mean and the regularised covariance of a block's position.
@@ -449,9 +463,8 @@ impl GaussianEstimator {
         }
     }
 
-    /// The storage in 16 bits, or in 32 if that turns out too coarse at a sample of positions: for
-    /// noise drawn in the directions in which good images vary most, where the inverse has to cancel
-    /// the most.
+    /// The storage in 16 bits, or in 32 if that turns out too coarse at a sample of positions, for
+    /// vectors drawn from their Gaussians.
     fn probed(
         &self,
         config: &GaussianConfig,
@@ -460,7 +473,7 @@ impl GaussianEstimator {
     ) -> Result<(Storage, usize)> {
         const POSITIONS: usize = 16;
         const PROBES: usize = 4;
-        const TOLERANCE: f32 = 5e-4;
+        const TOLERANCE: f32 = 1e-3;
         let (d, total) = (self.dimension, self.positions.len());
         let fine = storage.with_precision(Precision::F32);
         let each = storage.numbers(d, rows).unwrap_or(0);
@@ -470,30 +483,32 @@ impl GaussianEstimator {
             let block = self.blocks.iter().rfind(|block| block.first <= number);
             let Some(block) = block else { return Ok(0.0) };
             let (_, covariance) = self.covariance(config, block, number - block.first);
+            let place = self.positions.place(number);
+            let failed = || Error::NotPositiveDefinite { position: place };
             let mut exact = vec![0.0; each];
-            let scale = covariance
-                .write(fine, rows, &mut exact)
-                .ok_or(Error::NotPositiveDefinite { position: self.positions.place(number) })?;
-            let coarse: Vec<u16> =
-                exact.iter().map(|&v| half::f16::from_f32(v).to_bits()).collect();
-            let mut vectors = Vec::with_capacity(PROBES * d);
+            let scale = covariance.write(fine, rows, &mut exact, &mut Scratch::new());
+            let scale = scale.ok_or_else(failed)?;
+            let mut coarse = vec![0; each];
+            to_half(&exact, &mut coarse);
+            let stride = padded(d);
+            let mut vectors = vec![0.0; PROBES * stride];
             for probe in 0..PROBES {
-                let noise: Vec<f64> = (0..d).map(|i| noise(probe * d + i)).collect();
-                let varied = covariance.form.apply(&noise);
-                let length =
-                    varied.iter().map(|v| v * v).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
-                vectors.extend(varied.iter().map(|v| (v / length) as f32));
+                let drawn = covariance.draw(|i| noise(probe * (d + self.tally.count) + i));
+                let drawn = drawn.ok_or_else(failed)?;
+                for (target, v) in vectors[probe * stride..].iter_mut().zip(drawn) {
+                    *target = v as f32;
+                }
             }
-            let measure = |storage, numbers| {
+            let mut measure = |storage, numbers| {
                 let mut distances = [0.0; PROBES];
                 pulp::Arch::new().dispatch(Position {
                     storage,
                     mean: &vec![0.0; d],
                     numbers,
                     scale,
-                    vectors: &vectors,
+                    vectors: &mut vectors,
                     first: 0,
-                    stride: d,
+                    stride,
                     distances: &mut distances,
                     workspace: &mut Workspace::default(),
                 });
@@ -530,9 +545,10 @@ fn automatic_rows(dimension: usize, images: usize) -> Option<usize> {
     pays.then_some(rows)
 }
 
-/// Reproducible noise in `(-1, 1)`.
+/// Reproducible noise of variance 1.
 fn noise(i: usize) -> f64 {
     let mut bits = (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     bits = (bits ^ (bits >> 31)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    ((bits ^ (bits >> 29)) >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+    let uniform = ((bits ^ (bits >> 29)) >> 11) as f64 / (1_u64 << 53) as f64;
+    (uniform - 0.5) * 12_f64.sqrt()
 }

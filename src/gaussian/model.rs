@@ -3,13 +3,12 @@
 use burn::tensor::Tensor;
 use faer::Mat;
 use half::f16;
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use nalgebra::DMatrix;
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::covariance::{Covariance, Form};
-use super::distance::{NumbersRef, Position, Workspace};
+use super::covariance::{Covariance, Form, Scratch};
+use super::distance::{LARGEST, NumbersRef, Position, Workspace, padded, to_half};
 use super::positions::Positions;
 use super::storage::{Precision, Storage, trapezoid_rows};
 use crate::host::to_device;
@@ -63,12 +62,12 @@ impl Numbers {
 
     /// Fills the numbers of consecutive positions, beginning with number `first`: `write` is given
     /// the position's place in the run, its item of `beside`, and its numbers.
-    pub fn fill<O: Send>(
+    pub(super) fn fill<O: Send>(
         &mut self,
         first: usize,
         each: usize,
         beside: impl IndexedParallelIterator<Item = O>,
-        write: impl Fn(usize, O, &mut [f32]) -> Result<()> + Sync,
+        write: impl Fn(usize, O, &mut [f32], &mut Scratch) -> Result<()> + Sync,
     ) -> Result<()> {
         let range = first * each..(first + beside.len()) * each;
         match self {
@@ -76,13 +75,15 @@ impl Numbers {
                 .par_chunks_exact_mut(each)
                 .zip(beside)
                 .enumerate()
-                .try_for_each(|(p, (target, beside))| write(p, beside, target)),
+                .try_for_each_init(Scratch::new, |scratch, (p, (target, beside))| {
+                    write(p, beside, target, scratch)
+                }),
             Self::F16(bits) => {
                 bits[range].par_chunks_exact_mut(each).zip(beside).enumerate().try_for_each_init(
-                    || vec![0.0; each],
-                    |buffer, (p, (target, beside))| {
-                        write(p, beside, buffer)?;
-                        target.reinterpret_cast_mut::<f16>().convert_from_f32_slice(buffer);
+                    || (vec![0.0; each], Scratch::new()),
+                    |(buffer, scratch), (p, (target, beside))| {
+                        write(p, beside, buffer, scratch)?;
+                        to_half(buffer, target);
                         Ok(())
                     },
                 )
@@ -265,7 +266,8 @@ impl GaussianModel {
             }
             Storage::Principal(_) => upper().tr_mul(&upper()),
             Storage::LowRank(_) => {
-                let root = DMatrix::identity(d, d) - upper().tr_mul(&upper());
+                let rows = upper() / f64::from(LARGEST);
+                let root = DMatrix::identity(d, d) - rows.tr_mul(&rows);
                 &root * &root
             }
             Storage::Diagonal => {
@@ -334,7 +336,7 @@ impl GaussianModel {
         let each = shape.numbers().unwrap_or(0);
         let mut numbers = Numbers::zeros(storage.precision(), each * self.positions.len());
         let mut scales = vec![0.0; self.positions.len()];
-        numbers.fill(0, each, scales.par_iter_mut(), |number, scale, target| {
+        numbers.fill(0, each, scales.par_iter_mut(), |number, scale, target, scratch| {
             if same_form {
                 target.copy_from_slice(&self.numbers.to_f32(self.range(number)));
                 *scale = self.scales[number];
@@ -351,7 +353,7 @@ impl GaussianModel {
                 (0..d).for_each(|i| lower[(i, i)] -= floor);
             }
             let covariance = Covariance { form: Form::Dense(lower), keep: 1.0, floor };
-            *scale = covariance.write(storage, rows, target).ok_or_else(failed)?;
+            *scale = covariance.write(storage, rows, target, scratch).ok_or_else(failed)?;
             Ok(())
         })?;
         Self::from_parts(shape, self.means.clone(), scales, numbers)
@@ -381,38 +383,54 @@ impl GaussianModel {
     pub fn mahalanobis_distance(&self, embeddings: Tensor<4>) -> Result<Tensor<3>> {
         let batch = embeddings.dims()[0];
         let device = embeddings.device();
-        let vectors = self.positions.vectors(embeddings, self.dimension)?;
-        let distances = self.distances(&vectors, batch);
+        let planes = self.positions.planes(embeddings, self.dimension)?;
+        let distances = self.distances(&planes, batch);
         if !distances.iter().all(|v| v.is_finite()) {
-            return Err(Error::NotFinite { what: "the distance of an embedding".into() });
+            return Err(Error::NotFinite { what: "an embedding, or its distance,".into() });
         }
         let [height, width] = self.grid();
         Ok(to_device(self.positions.spread_out(distances), [batch, height, width], &device))
     }
 
-    /// `vectors`: `[batch, positions, dimension]`; the result: `[batch, positions]`. Each distance
-    /// depends on its own vector alone, whatever the batch.
-    pub(super) fn distances(&self, vectors: &[f32], batch: usize) -> Vec<f32> {
+    /// `planes`: `[batch, dimension, grid_height, grid_width]`; the result: `[batch, positions]`. Each
+    /// distance depends on its own vector alone, whatever the batch.
+    fn distances(&self, planes: &[f32], batch: usize) -> Vec<f32> {
+        const CACHE_LINE: usize = 16;
         let d = self.dimension;
-        let positions = self.positions.len();
-        let mut by_position = vec![0.0; positions * batch];
+        let stride = padded(d);
+        // What a thread works on should stay in its cache, but take whole lines of the planes.
+        let run = ((1 << 17) / (batch * stride)).clamp(1, 4) * CACHE_LINE;
+        let mut by_position = vec![0.0; self.positions.len() * batch];
         let arch = Arch::new();
-        by_position.par_chunks_exact_mut(batch).enumerate().for_each_init(
-            Workspace::default,
-            |workspace, (p, distances)| {
-                arch.dispatch(Position {
-                    storage: self.storage,
-                    mean: &self.means[p * d..(p + 1) * d],
-                    numbers: self.numbers.slice(self.range(p)),
-                    scale: self.scales[p],
-                    vectors,
-                    first: p * d,
-                    stride: positions * d,
-                    distances,
-                    workspace,
-                });
+        by_position.par_chunks_mut(run * batch).enumerate().for_each_init(
+            || (vec![0.0; run * batch * stride], Workspace::default()),
+            |(vectors, workspace), (number, distances)| {
+                let first = number * run;
+                let count = distances.len() / batch;
+                let vectors = &mut vectors[..count * batch * stride];
+                self.positions.gather(planes, [d, stride], first..first + count, vectors);
+                for (p, distances) in distances.chunks_exact_mut(batch).enumerate() {
+                    let number = first + p;
+                    arch.dispatch(Position {
+                        storage: self.storage,
+                        mean: &self.means[number * d..(number + 1) * d],
+                        numbers: self.numbers.slice(self.range(number)),
+                        scale: self.scales[number],
+                        vectors,
+                        first: p * stride,
+                        stride: count * stride,
+                        distances,
+                        workspace,
+                    });
+                }
             },
         );
-        (0..batch).flat_map(|b| by_position.iter().skip(b).step_by(batch)).copied().collect()
+        let mut by_image = vec![0.0; by_position.len()];
+        for (p, distances) in by_position.chunks_exact(batch).enumerate() {
+            for (b, &distance) in distances.iter().enumerate() {
+                by_image[b * self.positions.len() + p] = distance;
+            }
+        }
+        by_image
     }
 }

@@ -1,5 +1,7 @@
 //! The positions of the grid that have a Gaussian.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
@@ -67,46 +69,61 @@ impl Positions {
         Some(mask)
     }
 
-    /// Brings embeddings `[batch, dimension, height, width]` to the host as
-    /// `[batch, positions, dimension]`, after checking their shape and that they are numbers.
-    pub fn vectors(&self, embeddings: Tensor<4>, dimension: usize) -> Result<Vec<f32>> {
+    /// Brings embeddings `[batch, dimension, height, width]` to the host, after checking their shape.
+    pub fn planes(&self, embeddings: Tensor<4>, dimension: usize) -> Result<Vec<f32>> {
         let dims = embeddings.dims();
         let [height, width] = self.grid;
         if dims[1..] != [dimension, height, width] || dims[0] == 0 {
             let expected = format!("[batch, {dimension}, {height}, {width}]");
             return Err(Error::shape("embeddings", expected, dims));
         }
-        let places = height * width;
-        let values = to_host(embeddings)?;
-        if !values.par_iter().with_min_len(1 << 14).all(|v| v.is_finite()) {
+        to_host(embeddings)
+    }
+
+    /// Turns planes `[batch, dimension, height, width]` into the vectors of a few positions:
+    /// `[batch, positions, stride]`, of which the first `dimension` are written.
+    pub fn gather(
+        &self,
+        planes: &[f32],
+        [dimension, stride]: [usize; 2],
+        positions: Range<usize>,
+        vectors: &mut [f32],
+    ) {
+        let places = self.grid[0] * self.grid[1];
+        let images = vectors.chunks_exact_mut(positions.len() * stride);
+        for (target, planes) in images.zip(planes.chunks_exact(places * dimension)) {
+            for (c, plane) in planes.chunks_exact(places).enumerate() {
+                let column = target[c..].iter_mut().step_by(stride);
+                match &self.inside {
+                    None => {
+                        column.zip(&plane[positions.clone()]).for_each(|(t, &v)| *t = v);
+                    }
+                    Some(inside) => {
+                        let inside = &inside[positions.clone()];
+                        column.zip(inside).for_each(|(t, &place)| *t = plane[place]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Embeddings `[batch, dimension, height, width]` as vectors `[batch, positions, dimension]`, after
+    /// checking their shape and that they are numbers.
+    pub fn vectors(&self, embeddings: Tensor<4>, dimension: usize) -> Result<Vec<f32>> {
+        const RUN: usize = 16;
+        let planes = self.planes(embeddings, dimension)?;
+        if !planes.par_chunks(1 << 14).all(|part| part.iter().all(|v| v.is_finite())) {
             return Err(Error::NotFinite { what: "the embedding".into() });
         }
-        let mut vectors = vec![0.0; dims[0] * self.len() * dimension];
-        // A run of positions at a time, so that reads stay sequential while writes stay in cache.
-        const RUN: usize = 16;
-        vectors
-            .par_chunks_exact_mut(self.len() * dimension)
-            .zip(values.par_chunks_exact(places * dimension))
-            .for_each(|(image, planes)| {
-                image.par_chunks_mut(RUN * dimension).enumerate().for_each(|(run, target)| {
-                    let first = run * RUN;
-                    let count = target.len() / dimension;
-                    for (c, plane) in planes.chunks_exact(places).enumerate() {
-                        match &self.inside {
-                            None => {
-                                for (p, &v) in plane[first..first + count].iter().enumerate() {
-                                    target[p * dimension + c] = v;
-                                }
-                            }
-                            Some(inside) => {
-                                for (p, &at) in inside[first..first + count].iter().enumerate() {
-                                    target[p * dimension + c] = plane[at];
-                                }
-                            }
-                        }
-                    }
-                });
+        let image_len = self.grid[0] * self.grid[1] * dimension;
+        let mut vectors = vec![0.0; planes.len() / image_len * self.len() * dimension];
+        let images = vectors.par_chunks_exact_mut(self.len() * dimension);
+        images.zip(planes.par_chunks_exact(image_len)).for_each(|(image, planes)| {
+            image.par_chunks_mut(RUN * dimension).enumerate().for_each(|(run, target)| {
+                let positions = run * RUN..run * RUN + target.len() / dimension;
+                self.gather(planes, [dimension; 2], positions, target);
             });
+        });
         Ok(vectors)
     }
 

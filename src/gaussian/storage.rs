@@ -36,7 +36,7 @@ impl Precision {
 pub enum Storage {
     /// Chosen when the number of images is known. Low rank where that takes at most six tenths of a
     /// triangle's memory (up to about a third as many images as dimensions), otherwise the triangle;
-    /// in 16 bits, unless distances of a sample of positions then change by more than 0.0005 of
+    /// in 16 bits, unless at a sample of positions distances then change by more than a thousandth of
     /// themselves. [`GaussianModel::storage`](crate::GaussianModel::storage) tells what was chosen.
     Auto,
     /// The whole inverse in f32, `d^2` numbers a position, by nalgebra: the form of the paper, and the

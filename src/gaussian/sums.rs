@@ -51,18 +51,18 @@ impl Deviations {
             third.iter_mut().zip(column.iter()).for_each(|(t, y)| *t += factor * y);
         }
         let mut scatter = Mat::zeros(d, d);
-        add_outer_products(&mut scatter, self.columns.as_ref());
+        outer_products(&mut scatter, Accum::Replace, self.columns.as_ref());
         Sums { weight: weights.iter().sum(), mean: self.mean, scatter, third, fourth }
     }
 }
 
-/// Adds `columns columns^T` to the lower triangle of `target`.
-pub(super) fn add_outer_products(target: &mut Mat<f64>, columns: MatRef<'_, f64>) {
+/// Adds `columns columns^T` to the lower triangle of `target`, or replaces it.
+pub(super) fn outer_products(target: &mut Mat<f64>, accum: Accum, columns: MatRef<'_, f64>) {
     let whole = BlockStructure::Rectangular;
     matmul(
         target.as_mut(),
         BlockStructure::TriangularLower,
-        Accum::Add,
+        accum,
         columns,
         whole,
         columns.transpose(),
@@ -128,7 +128,7 @@ impl Sums {
 }
 
 /// A symmetric matrix, given by its lower triangle, times a vector.
-pub(super) fn symmetric_product(lower: MatRef<'_, f64>, vector: &[f64]) -> Vec<f64> {
+fn symmetric_product(lower: MatRef<'_, f64>, vector: &[f64]) -> Vec<f64> {
     let mut product = vec![0.0; vector.len()];
     for (j, column) in lower.col_iter().enumerate() {
         product[j] += column[j] * vector[j];

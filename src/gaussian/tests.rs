@@ -440,7 +440,7 @@ fn bad_batches_leave_the_estimator_as_it_was() {
 #[test]
 fn an_epsilon_too_small_is_blamed() {
     let device = Device::flex();
-    let config = GaussianConfig { epsilon: 1e-80, ..GaussianConfig::default() };
+    let config = GaussianConfig { epsilon: 1e-120, ..GaussianConfig::default() };
     let mut estimator = GaussianEstimator::new(config, 2, [1, 1]).unwrap();
     estimator.update(to_device(vec![1.0; 6], [3, 2, 1, 1], &device)).unwrap();
     let error = estimator.finish(|_, _| ()).unwrap_err().to_string();

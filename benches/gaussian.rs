@@ -1,0 +1,92 @@
+//! The Gaussians in their storages: fitting, distances, conversion.
+//!
+//!     cargo bench --bench gaussian
+
+use burn::tensor::{Device, Distribution, Tensor};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use padim::{GaussianConfig, GaussianEstimator, Precision, Storage};
+
+const GRID: [usize; 2] = [56, 56];
+
+/// Features of which some vary more than others, as those of networks do.
+fn random(batch: usize, dimension: usize) -> Tensor<4> {
+    let device = Device::flex();
+    let scales: Vec<f32> = (0..dimension).map(|c| 0.05 + (c % 17) as f32 * 0.03).collect();
+    let scales = Tensor::<1>::from_floats(scales.as_slice(), &device);
+    let noise: Tensor<4> = Tensor::random(
+        [batch, dimension, GRID[0], GRID[1]],
+        Distribution::Normal(0.0, 1.0),
+        &device,
+    );
+    noise * scales.reshape([1, dimension, 1, 1])
+}
+
+fn estimator(dimension: usize, images: usize) -> GaussianEstimator {
+    let mut estimator = GaussianEstimator::new(GaussianConfig::default(), dimension, GRID).unwrap();
+    for first in (0..images).step_by(8) {
+        estimator.update(random(8.min(images - first), dimension)).unwrap();
+    }
+    estimator
+}
+
+const CASES: [(&str, usize, usize); 3] =
+    [("r18-rd100", 100, 200), ("wr50-rd550", 550, 200), ("wr50-rd550-60", 550, 60)];
+
+fn storages(dimension: usize, images: usize) -> Vec<Storage> {
+    let mut storages = vec![Storage::Triangle(Precision::F32), Storage::Triangle(Precision::F16)];
+    if images <= dimension {
+        storages.extend([Storage::LowRank(Precision::F32), Storage::LowRank(Precision::F16)]);
+    }
+    storages
+}
+
+fn fit(c: &mut Criterion) {
+    let mut group = c.benchmark_group("gaussian-fit");
+    group.sample_size(10);
+    for (name, dimension, images) in CASES {
+        let batch = random(8, dimension);
+        group.bench_function(BenchmarkId::new("update", name), |b| {
+            b.iter_batched(
+                || GaussianEstimator::new(GaussianConfig::default(), dimension, GRID).unwrap(),
+                |mut estimator| {
+                    for first in (0..images).step_by(8) {
+                        let size = 8.min(images - first);
+                        estimator.update(batch.clone().narrow(0, 0, size)).unwrap();
+                    }
+                    estimator
+                },
+                BatchSize::PerIteration,
+            );
+        });
+        let fitted = estimator(dimension, images);
+        for storage in storages(dimension, images) {
+            let config = GaussianConfig { storage, ..GaussianConfig::default() };
+            group.bench_function(BenchmarkId::new(format!("factorise-{storage}"), name), |b| {
+                b.iter(|| fitted.model_with(&config, |_, _| ()).unwrap());
+            });
+        }
+    }
+}
+
+fn distance(c: &mut Criterion) {
+    let mut group = c.benchmark_group("gaussian-distance");
+    group.sample_size(10);
+    for (name, dimension, images) in CASES {
+        let fitted = estimator(dimension, images);
+        for storage in storages(dimension, images) {
+            let config = GaussianConfig { storage, ..GaussianConfig::default() };
+            let model = fitted.model_with(&config, |_, _| ()).unwrap();
+            for batch in [1, 8, 32] {
+                let embeddings = random(batch, dimension);
+                group.throughput(Throughput::Elements(batch as u64));
+                let id = BenchmarkId::new(format!("{name}-{storage}"), batch);
+                group.bench_with_input(id, &embeddings, |b, embeddings| {
+                    b.iter(|| model.mahalanobis_distance(embeddings.clone()).unwrap());
+                });
+            }
+        }
+    }
+}
+
+criterion_group!(benches, fit, distance);
+criterion_main!(benches);

@@ -1,0 +1,169 @@
+//! Fits shards of a data set in several processes and merges their files, as several machines would
+//! do; then lets the detector forget and learn on.
+//!
+//!     cargo run --release --example shards
+//!     cargo run --release --example shards -- --images DIR --weights resnet18-f37072fd.pth
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use clap::Parser;
+use common::Outcome;
+use common::parts::{Defect, SIDE, draw};
+use padim::{
+    Backbone, Detector, ImageInput, Padim, PadimConfig, PartialFit, PreprocessConfig, ResNet18,
+    Resize,
+};
+
+/// Fits shards in processes of their own, merges them, and compares with one fit of everything.
+#[derive(Parser)]
+struct Options {
+    /// A folder of images of good parts. Without: drawings of this program.
+    #[arg(long)]
+    images: Option<PathBuf>,
+    /// ResNet18 weights in torchvision's layout. Without: seeded untrained ones.
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// How many processes.
+    #[arg(long, default_value_t = 3)]
+    shards: usize,
+    /// The folder for the shards' files and the detector.
+    #[arg(long, default_value = "shards-out")]
+    output: PathBuf,
+    /// What a worker process does: its shard. Set by the program itself.
+    #[arg(long, hide = true)]
+    worker: Option<usize>,
+}
+
+const DRAWINGS: u64 = 60;
+
+fn main() {
+    common::report(run(&Options::parse()));
+}
+
+fn backbone(options: &Options) -> Outcome<Arc<dyn Backbone>> {
+    let device = Device::default();
+    Ok(Arc::new(match &options.weights {
+        Some(weights) => ResNet18::load(weights, &device)?,
+        None => ResNet18::untrained(0, &device)?,
+    }))
+}
+
+/// The images of a shard: every so many of all.
+fn shard(options: &Options, number: usize) -> Outcome<Vec<ImageInput>> {
+    let all: Vec<ImageInput> = match &options.images {
+        Some(folder) => {
+            let entries = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+            let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+            paths.retain(|path| path.is_file());
+            paths.sort();
+            paths.into_iter().map(ImageInput::from).collect()
+        }
+        None => (0..DRAWINGS).map(|seed| draw(seed, None).0.into()).collect(),
+    };
+    Ok(all.into_iter().skip(number).step_by(options.shards).collect())
+}
+
+fn shard_file(options: &Options, number: usize) -> PathBuf {
+    options.output.join(format!("shard-{number}.padim"))
+}
+
+fn run(options: &Options) -> Outcome {
+    if options.shards == 0 {
+        return Err("--shards must be at least 1".into());
+    }
+    let config = PadimConfig {
+        preprocess: match options.images {
+            Some(_) => PreprocessConfig::default(),
+            None => PreprocessConfig {
+                resize: Resize::square(SIDE as usize),
+                crop: None,
+                ..PreprocessConfig::default()
+            },
+        },
+        ..PadimConfig::default()
+    };
+    let padim = Padim::with_shared_backbone(config, backbone(options)?)?;
+    if let Some(number) = options.worker {
+        let fit = padim.partial_fit(shard(options, number)?, |_progress| ())?;
+        fit.save(shard_file(options, number))?;
+        println!("  process {}: {} images", std::process::id(), fit.image_count());
+        return Ok(());
+    }
+
+    common::create_folder(&options.output)?;
+    let start = Instant::now();
+    let program = std::env::current_exe()?;
+    let workers: Vec<_> = (0..options.shards)
+        .map(|number| {
+            let arguments = std::env::args_os().skip(1);
+            let number = number.to_string();
+            Command::new(&program).args(arguments).args(["--worker", &number]).spawn()
+        })
+        .collect::<Result<_, _>>()?;
+    for mut worker in workers {
+        if !worker.wait()?.success() {
+            return Err("a worker failed".into());
+        }
+    }
+    let backbone = backbone(options)?;
+    // In any order: the model is the same to rounding.
+    let mut fit = PartialFit::load(shard_file(options, options.shards - 1), Arc::clone(&backbone))?;
+    for number in 0..options.shards - 1 {
+        fit.merge(PartialFit::load(shard_file(options, number), Arc::clone(&backbone))?)?;
+    }
+    let images = fit.image_count();
+    let mut merged = fit.finish_extendable(|_progress| ())?;
+    println!("{} shards, {images} images: {:.1} s", options.shards, start.elapsed().as_secs_f64());
+
+    let everything: Vec<ImageInput> = (0..options.shards)
+        .map(|number| shard(options, number))
+        .collect::<Outcome<Vec<_>>>()?
+        .concat();
+    let probes: Vec<ImageInput> = match options.images {
+        Some(_) => everything.iter().take(8).cloned().collect(),
+        None => (0..8).map(|seed| draw(900 + seed, Some(Defect::Scratch)).0.into()).collect(),
+    };
+    let alone = padim.fit(everything, |_progress| ())?;
+    compare("merged and fitted at once", &merged, &alone, &probes)?;
+
+    // A state that is saved with the detector lets it learn on where it is used.
+    let file = options.output.join("merged.padim");
+    merged.save(&file)?;
+    let mut loaded = Detector::load(&file, &Device::default())?;
+    compare("saved and loaded", &loaded, &merged, &probes)?;
+    describe(&file, &loaded)?;
+    let more = || shard(options, 0);
+    loaded.extend(more()?, 0.9, |_progress| ())?;
+    merged.extend(more()?, 0.9, |_progress| ())?;
+    println!("Learnt on, old images at 0.9 of their weight: {}", loaded.model().image_count());
+    compare("learnt on after loading and before", &loaded, &merged, &probes)?;
+    let closed = loaded.without_state();
+    closed.save(&file)?;
+    describe(&file, &closed)
+}
+
+fn describe(file: &Path, detector: &Detector) -> Outcome {
+    let state = if detector.state().is_some() { "with" } else { "without" };
+    let bytes = std::fs::metadata(file)?.len() as f64 / 1e6;
+    println!("{}: {bytes:.1} MB, network included, {state} its state", file.display());
+    Ok(())
+}
+
+fn compare(what: &str, a: &Detector, b: &Detector, probes: &[ImageInput]) -> Outcome {
+    let mut worst = 0.0_f32;
+    let pairs = a.predict_iter(probes.to_vec()).zip(b.predict_iter(probes.to_vec()));
+    for (a, b) in pairs {
+        let (a, b) = (a?, b?);
+        for (a, b) in a.anomaly_map.values().iter().zip(b.anomaly_map.values()) {
+            worst = worst.max((a / b - 1.0).abs());
+        }
+    }
+    println!("{what}: maps differ by {worst:.1e} of themselves at most");
+    Ok(())
+}

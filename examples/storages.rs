@@ -1,0 +1,201 @@
+//! Measures what each storage of the Gaussians costs and what it changes, on real images: bytes,
+//! errors of the distance against f64, and metrics. Prints a table in Markdown.
+//!
+//!     cargo run --release --example storages -- --data screw --weights resnet18-f37072fd.pth
+
+mod common;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use clap::Parser;
+use common::{Network, Outcome};
+use nalgebra::{DMatrix, DVector};
+use padim::dataset::MvtecCategory;
+use padim::metrics::{self, PixelScores};
+use padim::{
+    AnomalyScorer, Backbone, ChannelSelection, GaussianConfig, GaussianModel, Normalization, Padim,
+    PadimConfig, PatchEmbedder, Precision, Preprocessor, Shrinkage, Storage, decode_file,
+};
+
+/// Compares the storages of the Gaussians on a category laid out as MVTec AD.
+#[derive(Parser)]
+struct Options {
+    /// A category (with train/good, test/<defect>, ground_truth/<defect>).
+    #[arg(long)]
+    data: PathBuf,
+    /// The network.
+    #[arg(long, value_enum, default_value = "resnet18")]
+    backbone: Network,
+    /// Its weights. Without: seeded untrained ones.
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Which channels are kept: `all`, `seed:N:COUNT`, or a file of indices.
+    #[arg(long, value_parser = common::parse_channels)]
+    channels: Option<ChannelSelection>,
+    /// Fits on the first N training images only.
+    #[arg(long)]
+    limit_train: Option<usize>,
+    /// At how many positions distances are compared with f64.
+    #[arg(long, default_value_t = 49)]
+    positions: usize,
+}
+
+fn main() {
+    common::report(run(&Options::parse()));
+}
+
+/// The Gaussian of a position in f64, as `L` of its covariance.
+struct Exact {
+    position: usize,
+    mean: DVector<f64>,
+    factor: DMatrix<f64>,
+}
+
+impl Exact {
+    fn distance(&self, vector: impl Iterator<Item = f32>) -> f64 {
+        let vector = DVector::from_iterator(self.mean.len(), vector.map(f64::from)) - &self.mean;
+        self.factor.solve_lower_triangular(&vector).map_or(f64::NAN, |z| z.norm())
+    }
+}
+
+/// What is gathered of a storage.
+struct Column {
+    model: GaussianModel,
+    fit_seconds: f64,
+    distance_seconds: f64,
+    errors: Vec<f64>,
+    scores: Vec<f32>,
+    maps: Vec<Vec<f32>>,
+}
+
+fn run(options: &Options) -> Outcome {
+    let device = Device::default();
+    let network = options.backbone.config();
+    let backbone: Arc<dyn Backbone> = Arc::new(match &options.weights {
+        Some(weights) => network.load(weights, &device)?,
+        None => network.untrained(0, &device)?,
+    });
+    let default = ChannelSelection::random(options.backbone.channel_count(), 1024);
+    let config = PadimConfig {
+        channels: options.channels.clone().unwrap_or(default),
+        ..PadimConfig::default()
+    };
+    let category = MvtecCategory::open(&options.data)?;
+    let count = options.limit_train.unwrap_or(usize::MAX).min(category.train.len());
+    let train = &category.train[..count];
+    let padim = Padim::with_shared_backbone(config.clone(), Arc::clone(&backbone))?;
+    let bar = common::progress_bar("images", count as u64);
+    let fit = padim.partial_fit(train, common::show_fit(&bar))?;
+    bar.finish_and_clear();
+
+    let estimator = fit.estimator();
+    let dimension = estimator.dimension();
+    let (f32, f16) = (Precision::F32, Precision::F16);
+    let mut storages = vec![Storage::FullInverse, Storage::Triangle(f32), Storage::Triangle(f16)];
+    if count <= dimension {
+        storages.extend([Storage::LowRank(f32), Storage::LowRank(f16)]);
+    }
+    storages.push(Storage::Diagonal);
+    let settings =
+        |storage, shrinkage| GaussianConfig { storage, shrinkage, ..GaussianConfig::default() };
+    let mut columns = Vec::new();
+    for storage in storages {
+        let start = Instant::now();
+        let model = estimator.model_with(&settings(storage, Shrinkage::None), |_, _| ())?;
+        columns.push(Column {
+            model,
+            fit_seconds: start.elapsed().as_secs_f64(),
+            distance_seconds: 0.0,
+            errors: Vec::new(),
+            scores: Vec::new(),
+            maps: Vec::new(),
+        });
+    }
+    let automatic = estimator.model_with(&settings(Storage::Auto, Shrinkage::None), |_, _| ())?;
+    let chosen = automatic.storage();
+    drop(automatic);
+    let [height, width] = columns[0].model.grid();
+    let places = height * width;
+    let exact: Vec<Exact> = (0..options.positions)
+        .filter_map(|i| {
+            let position =
+                i * places / options.positions + i % width.min(places / options.positions);
+            let (mean, covariance) = estimator.gaussian(position)?;
+            Some(Exact { position, mean, factor: covariance.cholesky()?.unpack() })
+        })
+        .collect();
+
+    let normalization: Normalization = backbone.normalization();
+    let preprocessor = Preprocessor::new(config.preprocess.clone(), normalization)?;
+    let embedder: &PatchEmbedder = padim.embedder();
+    let scorer = AnomalyScorer::new(config.scoring.clone())?;
+    let mut masks = Vec::new();
+    let mut size = [0, 0];
+    let bar = common::progress_bar("test images", category.test.len() as u64);
+    for image in &category.test {
+        let input = preprocessor.process(&decode_file(&image.path)?)?;
+        size = input.geometry.input_size();
+        let shape = [1, 3, size[0], size[1]];
+        let tensor = Tensor::<4>::from_data(TensorData::new(input.values, shape), &device);
+        let embedding = embedder.embed(&backbone.forward(tensor)?)?;
+        let values: Vec<f32> = embedding.clone().into_data().try_into_vec()?;
+        let expected: Vec<f64> = exact
+            .iter()
+            .map(|e| e.distance((0..dimension).map(|c| values[c * places + e.position])))
+            .collect();
+        for column in &mut columns {
+            let start = Instant::now();
+            let distances = column.model.mahalanobis_distance(embedding.clone())?;
+            column.distance_seconds += start.elapsed().as_secs_f64();
+            let own: Vec<f32> = distances.clone().into_data().try_into_vec()?;
+            for (e, expected) in exact.iter().zip(&expected) {
+                column.errors.push((f64::from(own[e.position]) / expected - 1.0).abs());
+            }
+            let scored = scorer.score(distances, size)?.remove(0);
+            column.scores.push(scored.image_score);
+            column.maps.push(scored.map.values().to_vec());
+        }
+        masks.push(match &image.mask {
+            Some(path) => preprocessor.process_mask(&decode_file(path)?)?,
+            None => vec![false; size[0] * size[1]],
+        });
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+
+    let defective: Vec<bool> = category.test.iter().map(|image| image.is_defective()).collect();
+    println!(
+        "{}, {:?}, {count} training images, {dimension} dimensions, {} test images. \
+         `auto` takes {chosen}.\n",
+        category.name,
+        options.backbone,
+        category.test.len()
+    );
+    println!(
+        "| storage | MB | factorise s | distance ms | typical error | worst error | image AUROC \
+         | pixel AUROC | AUPRO |\n|---|---|---|---|---|---|---|---|---|"
+    );
+    for mut column in columns {
+        column.errors.sort_by(f64::total_cmp);
+        let median = column.errors[column.errors.len() / 2];
+        let worst = column.errors[column.errors.len() - 1];
+        let pixels = column.maps.iter().zip(&masks);
+        let pixels: Vec<PixelScores<'_>> = pixels
+            .map(|(map, mask)| PixelScores::new(map, mask, size))
+            .collect::<padim::Result<_>>()?;
+        println!(
+            "| {} | {:.1} | {:.1} | {:.1} | {median:.1e} | {worst:.1e} | {:.5} | {:.5} | {:.5} |",
+            column.model.storage(),
+            column.model.size_in_bytes() as f64 / 1e6,
+            column.fit_seconds,
+            column.distance_seconds * 1e3 / category.test.len() as f64,
+            metrics::image_auroc(&column.scores, &defective)?,
+            metrics::pixel_auroc(&pixels)?,
+            metrics::aupro(&pixels, metrics::DEFAULT_FPR_LIMIT)?,
+        );
+    }
+    Ok(())
+}
