@@ -316,14 +316,14 @@ impl Backbone for ResNet {
         let weights =
             convolutions.iter().map(|(_, shape)| shape.iter().product::<usize>() + shape[0]);
         let pixels = |stride: usize| height.div_ceil(stride) * width.div_ceil(stride);
-        // The stem's output and the first layer's are the largest maps, and some of them exist at
-        // once: a block's input, its branch, its output, and a convolution's buffers.
+        // The stem's output and the first layer's are the largest maps, and two of them exist at
+        // once with what a convolution takes beside.
         let expanded = self.config.planes[0] * self.config.block.expansion();
         let largest = (self.config.stem_channels * pixels(2)).max(expanded * pixels(4));
         let given: usize = self.layers.iter().map(|l| l.channels * pixels(l.stride)).sum();
         Some(BackboneMemory {
             weights: 4 * weights.sum::<usize>(),
-            activations: 4 * batch * (4 * largest + given),
+            activations: 4 * batch * (9 * largest / 4 + given),
         })
     }
 

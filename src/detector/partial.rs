@@ -69,7 +69,9 @@ impl PartialFit {
                 Some(estimator) => estimator,
                 None => {
                     let [_, dimension, height, width] = embedding.dims();
-                    state.insert(padim.estimator(dimension, [height, width])?)
+                    let estimator = state.insert(padim.estimator(dimension, [height, width])?);
+                    estimator.reserve(total.unwrap_or(0));
+                    estimator
                 }
             };
             estimator.update(embedding)?;

@@ -183,28 +183,41 @@ impl GaussianEstimator {
     /// numbers. The estimator is then as it was before.
     pub fn update(&mut self, embeddings: Tensor<4>) -> Result<()> {
         let vectors = self.positions.vectors(embeddings, self.dimension)?;
-        for image in vectors.chunks_exact(self.positions.len() * self.dimension) {
+        let mut images = vectors.chunks_exact(self.positions.len() * self.dimension);
+        while images.len() > 0 {
             let summed = self.blocks.iter().any(|block| block.sums.is_some());
             let limit = if summed { PENDING } else { sample_limit(self.dimension) };
-            if self.tally.weights.len() == limit {
+            if self.tally.weights.len() >= limit {
                 self.fold();
+                continue;
             }
-            if self.tally.weights.len().is_multiple_of(PENDING) {
-                let room = PENDING.min(limit - self.tally.weights.len() % limit);
-                self.blocks.iter_mut().for_each(|block| block.reserve(room));
-            }
-            self.blocks.par_iter_mut().for_each(|block| block.push(image));
-            self.tally.weights.push(1.0);
-            self.tally.count += 1;
-            self.tally.squared += 1.0;
+            let taken: Vec<&[f32]> =
+                images.by_ref().take(limit - self.tally.weights.len()).collect();
+            let room = taken.len().max(self.tally.weights.len());
+            let room = room.min(limit - self.tally.weights.len());
+            self.blocks.par_iter_mut().for_each(|block| {
+                block.make_room(taken.len(), room);
+                taken.iter().for_each(|image| block.push(image));
+            });
+            self.tally.weights.extend(vec![1.0; taken.len()]);
+            self.tally.count += taken.len();
+            self.tally.squared += taken.len() as f64;
         }
         Ok(())
+    }
+
+    /// Makes room for so many images more, as far as their vectors are kept: less memory is then
+    /// moved about.
+    pub fn reserve(&mut self, images: usize) {
+        let room =
+            images.min(sample_limit(self.dimension).saturating_sub(self.tally.weights.len()));
+        self.blocks.iter_mut().for_each(|block| block.make_room(room, room));
     }
 
     /// Turns the samples into sums.
     fn fold(&mut self) {
         let Tally { weights, folded, .. } = &mut self.tally;
-        self.blocks.iter_mut().for_each(|block| block.fold(weights, *folded));
+        self.blocks.iter_mut().for_each(|block| block.fold(weights, *folded, PENDING));
         *folded += weights.iter().sum::<f64>();
         weights.clear();
     }
@@ -249,7 +262,8 @@ impl GaussianEstimator {
             }
         } else {
             for (block, other) in self.blocks.iter_mut().zip(&mut other.blocks) {
-                block.reserve(other.samples.len() / (self.dimension * block.positions));
+                let images = other.samples.len() / (self.dimension * block.positions);
+                block.make_room(images, images);
                 block.samples.append(&mut other.samples);
                 other.samples = Vec::new();
             }

@@ -90,9 +90,12 @@ impl Block {
         (0..positions).step_by(size).map(block).collect()
     }
 
-    /// Room for so many more images, and not a byte more.
-    pub fn reserve(&mut self, images: usize) {
-        self.samples.reserve_exact(images * self.positions * self.dimension);
+    /// Makes room for `room` more images, if there is none for `needed`.
+    pub fn make_room(&mut self, needed: usize, room: usize) {
+        let image = self.positions * self.dimension;
+        if self.samples.capacity() - self.samples.len() < needed * image {
+            self.samples.reserve_exact(room.max(needed) * image);
+        }
     }
 
     /// Adds an image's vectors `[all positions, dimension]`.
@@ -138,13 +141,17 @@ impl Block {
         sums
     }
 
-    /// Turns the samples into sums.
-    pub fn fold(&mut self, weights: &[f64], folded: f64) {
+    /// Turns the samples into sums, and keeps room for so many images that come after.
+    pub fn fold(&mut self, weights: &[f64], folded: f64, room: usize) {
         if self.samples.is_empty() {
             return;
         }
         self.replace_sums(|block, position| block.sums(position, weights, folded));
-        self.samples = Vec::new();
+        let room = room * self.positions * self.dimension;
+        self.samples.clear();
+        if self.samples.capacity() > room {
+            self.samples = Vec::with_capacity(room);
+        }
     }
 
     /// Takes in the sums of another block that has no samples. `weight` and `other_weight` are those

@@ -1,0 +1,150 @@
+//! The memory that fits and predictions take, against what the plan had said. Each is measured in a
+//! process of its own, by the operating system.
+
+use std::path::Path;
+use std::process::Command;
+
+use burn::tensor::Device;
+use image::{Rgb, RgbImage};
+use padim::*;
+
+fn picture(i: u64) -> RgbImage {
+    RgbImage::from_fn(224, 224, |x, y| {
+        Rgb([(x * 3 + i as u32 * 5) as u8, (y * 4) as u8, ((x ^ y) * 2 + i as u32 * 3) as u8])
+    })
+}
+
+/// What the operating system says of this process, in bytes: `VmRSS` now, `VmHWM` at the peak.
+fn resident(which: &str) -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with(which))?;
+    line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kib| kib * 1024)
+}
+
+struct Case {
+    name: &'static str,
+    network: fn() -> ResNetConfig,
+    channels: usize,
+    images: usize,
+    storage: Storage,
+}
+
+const CASES: [Case; 4] = [
+    Case {
+        name: "vectors are kept",
+        network: ResNet18::config,
+        channels: 100,
+        images: 90,
+        storage: Storage::Triangle(Precision::F16),
+    },
+    Case {
+        name: "vectors are summed up",
+        network: ResNet18::config,
+        channels: 120,
+        images: 170,
+        storage: Storage::Triangle(Precision::F32),
+    },
+    Case {
+        name: "low rank",
+        network: ResNet18::config,
+        channels: 448,
+        images: 60,
+        storage: Storage::Auto,
+    },
+    Case {
+        name: "the model is the largest, the network is wide",
+        network: WideResNet50::config,
+        channels: 200,
+        images: 24,
+        storage: Storage::FullInverse,
+    },
+];
+
+impl Case {
+    fn padim(&self) -> Padim {
+        let config = PadimConfig {
+            preprocess: PreprocessConfig {
+                resize: Resize::square(224),
+                crop: None,
+                ..PreprocessConfig::default()
+            },
+            channels: ChannelSelection::random(self.channels, 1),
+            gaussian: GaussianConfig { storage: self.storage, ..GaussianConfig::default() },
+            ..PadimConfig::default()
+        };
+        let network = (self.network)().untrained(0, &Device::flex()).unwrap();
+        Padim::new(config, network).unwrap()
+    }
+}
+
+/// What a process of its own does: prints how much its peak is above its beginning.
+#[test]
+fn measured() {
+    let Ok(task) = std::env::var("PADIM_MEMORY_TASK") else { return };
+    let parts: Vec<&str> = task.splitn(3, ' ').collect();
+    let case = &CASES[parts[1].parse::<usize>().unwrap()];
+    let path = Path::new(parts[2]);
+    let before = resident("VmRSS").unwrap();
+    match parts[0] {
+        "fit" => {
+            let padim = case.padim();
+            let detector = padim.fit((0..case.images as u64).map(picture), |_| ()).unwrap();
+            println!("peak {}", resident("VmHWM").unwrap() - before);
+            detector.save(path).unwrap();
+        }
+        _ => {
+            let detector = Detector::load(path, &Device::flex()).unwrap();
+            println!("loaded {}", resident("VmHWM").unwrap() - before);
+            detector.predict_batch((0..24).map(picture)).unwrap();
+            println!("peak {}", resident("VmHWM").unwrap() - before);
+        }
+    }
+}
+
+/// Runs a task in a process of its own and gives the number behind a word that it prints.
+fn run(task: &str, case: usize, path: &Path) -> impl Fn(&str) -> usize {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "measured", "--nocapture", "--test-threads", "1"])
+        .env("PADIM_MEMORY_TASK", format!("{task} {case} {}", path.display()))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    move |word| {
+        let behind = text.split(word).nth(1).unwrap_or_else(|| panic!("{text}"));
+        behind.split_whitespace().next().unwrap().parse().unwrap()
+    }
+}
+
+#[test]
+fn plans_hold() {
+    if resident("VmHWM").is_none() {
+        println!("SKIPPED: this system has no /proc/self/status to measure memory by");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.padim");
+    let mut wrong = Vec::new();
+    for (number, case) in CASES.iter().enumerate() {
+        let plan = case.padim().memory_plan(case.images).unwrap();
+        println!("{}: {plan}", case.name);
+        let fit = run("fit", number, &path);
+        let predict = run("predict", number, &path);
+        let measured = [
+            ("fit", plan.fit, fit("peak ")),
+            ("load", plan.network + plan.model, predict("loaded ")),
+            ("predict", plan.predict, predict("peak ")),
+        ];
+        for (what, planned, measured) in measured {
+            let share = measured as f64 / planned as f64;
+            println!("  {what}: planned {planned}, measured {measured}, {share:.2} of it");
+            // A few megabytes are the program's own: threads, code that is touched, buffers; and the
+            // allocator keeps some of what is freed.
+            let own = 24 << 20;
+            if share < 0.8 || measured as f64 > 1.2 * planned as f64 + f64::from(own) {
+                wrong.push(format!("{}, {what}: {share:.2}", case.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
