@@ -12,12 +12,24 @@ use super::distance::LARGEST;
 use super::storage::Storage;
 use super::sums::outer_products;
 
+/// See [`Covariance::trapezoid`].
+struct Trapezoid {
+    matrix: Mat<f64>,
+    /// The eigenvector of the largest eigenvalue.
+    direction: Vec<f64>,
+    largest: f64,
+}
+
 /// Matrices that a thread reuses from position to position: to allocate megabytes for each would
 /// take longer than to factorise them.
 pub(super) struct Scratch {
     lower: Mat<f64>,
     inverse: Mat<f64>,
     stack: MemBuffer,
+    /// Of the last low rank form: the eigenvector of the largest eigenvalue, and what `Y^T Y` makes
+    /// of it.
+    pub direction: Vec<f64>,
+    pub share: f64,
 }
 
 impl Scratch {
@@ -26,6 +38,8 @@ impl Scratch {
             lower: Mat::new(),
             inverse: Mat::new(),
             stack: MemBuffer::new(faer::dyn_stack::StackReq::EMPTY),
+            direction: Vec::new(),
+            share: 0.0,
         }
     }
 }
@@ -114,8 +128,8 @@ impl Covariance {
         DMatrix::from_fn(d, d, |i, j| lower[(i.max(j), i.min(j))])
     }
 
-    /// Writes the numbers that `storage` keeps, `rows` rows where it has rows, and gives the factor
-    /// by which they are to be multiplied. `None` if the covariance cannot be inverted in f32.
+    /// Writes the numbers that `storage` keeps, `rows` rows where it has rows, but not those that
+    /// correct their rounding; and gives the factor by which they are to be multiplied. `None` if the covariance cannot be inverted in f32.
     pub fn write(
         &self,
         storage: Storage,
@@ -132,7 +146,7 @@ impl Covariance {
                 finite(target, 1.0)
             }
             Storage::Triangle(_) => {
-                let Scratch { lower, inverse, stack } = scratch;
+                let Scratch { lower, inverse, stack, .. } = scratch;
                 self.lower_into(lower);
                 let needed = cholesky_in_place_scratch::<f64>(d, Par::Seq, Spec::default());
                 if stack.len() < needed.unaligned_bytes_required() {
@@ -157,7 +171,9 @@ impl Covariance {
                     let root = (floor + value).sqrt();
                     1.0 / (root * (root + floor.sqrt()))
                 };
-                let matrix = self.trapezoid(rows, lacking)?;
+                let Trapezoid { matrix, direction, largest } = self.trapezoid(rows, lacking)?;
+                scratch.direction = direction;
+                scratch.share = largest * lacking(largest);
                 let packed = matrix.row_iter().enumerate().flat_map(|(i, row)| row.iter().skip(i));
                 let scale = f64::from(LARGEST);
                 target.iter_mut().zip(packed).for_each(|(t, &v)| *t = (v * scale) as f32);
@@ -165,7 +181,7 @@ impl Covariance {
             }
             Storage::Principal(_) => {
                 let whiten = |value: f64| 1.0 / (value * (value + self.floor));
-                let matrix = self.trapezoid(rows, whiten)?;
+                let Trapezoid { matrix, .. } = self.trapezoid(rows, whiten)?;
                 let packed = matrix.row_iter().enumerate().flat_map(|(i, row)| row.iter().skip(i));
                 write_scaled(target, matrix.norm_max(), packed)
             }
@@ -180,7 +196,7 @@ impl Covariance {
 
     /// An upper trapezoid `T` of `rows` rows with `T^T T = sum v f(v) q q^T` over the largest
     /// eigenvalues `v` of `keep * form` and their eigenvectors `q`.
-    fn trapezoid(&self, rows: usize, f: impl Fn(f64) -> f64) -> Option<Mat<f64>> {
+    fn trapezoid(&self, rows: usize, f: impl Fn(f64) -> f64) -> Option<Trapezoid> {
         let d = self.form.dimension();
         let small = match &self.form {
             Form::Outer(columns) => gram(columns),
@@ -211,8 +227,18 @@ impl Covariance {
             }
             Form::Dense(_) => wide.get_mut(..used, ..).copy_from(factors.transpose()),
         }
-        // A rotation of the rows changes nothing of T^T T, and makes the corner zero.
-        Some(wide.qr().R().to_owned())
+        let top = vectors.col(size - 1);
+        let direction: Vec<f64> = match &self.form {
+            Form::Outer(columns) => (columns * top).iter().copied().collect(),
+            Form::Dense(_) => top.iter().copied().collect(),
+        };
+        let length = direction.iter().map(|v| v * v).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+        Some(Trapezoid {
+            // A rotation of the rows changes nothing of T^T T, and makes the corner zero.
+            matrix: wide.qr().R().to_owned(),
+            direction: direction.into_iter().map(|v| v / length).collect(),
+            largest,
+        })
     }
 
     /// A vector drawn from the Gaussian around 0, by independent noise of variance 1.

@@ -7,7 +7,7 @@ use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use pulp::{Simd, WithSimd};
 
-use super::storage::Storage;
+use super::storage::{Storage, trapezoid_rows};
 
 /// Rows that are worked on together.
 const ROWS: usize = 8;
@@ -20,6 +20,22 @@ pub(super) enum NumbersRef<'a> {
     F32(&'a [f32]),
     /// The bits of half precision numbers.
     F16(&'a [u16]),
+}
+
+impl<'a> NumbersRef<'a> {
+    /// The numbers without the last `count`, and these.
+    fn split_last(self, count: usize) -> (Self, Self) {
+        match self {
+            Self::F32(values) => {
+                let (head, tail) = values.split_at(values.len() - count);
+                (NumbersRef::F32(head), NumbersRef::F32(tail))
+            }
+            Self::F16(bits) => {
+                let (head, tail) = bits.split_at(bits.len() - count);
+                (NumbersRef::F16(head), NumbersRef::F16(tail))
+            }
+        }
+    }
 }
 
 /// The length at which vectors of `d` components lie behind each other, so that a group of rows has
@@ -77,7 +93,11 @@ impl WithSimd for Position<'_> {
                     let (x, z) = images.of(b);
                     z.copy_from_slice(x);
                 }
-                images.by_rows::<S, Remove>(simd, numbers, d, rows);
+                let (rounded, correction) = numbers.split_last(storage.correction(d));
+                images.by_rows::<S, Remove>(simd, rounded, d, rows);
+                if let NumbersRef::F16(bits) = correction {
+                    images.correct(simd, bits, d, rows);
+                }
             }
             Storage::Principal(_) => images.by_rows::<S, Project>(simd, numbers, d, rows),
             Storage::Diagonal | Storage::Auto => {
@@ -202,6 +222,32 @@ impl Images<'_> {
         (x, &mut self.result[b * self.padded..(b + 1) * self.padded])
     }
 
+    /// Adds the correction `c (q x)`: `bits` are those of `q` and of `c`, each [`LARGEST`] times.
+    #[inline(always)]
+    fn correct<S: Simd>(&mut self, simd: S, bits: &[u16], d: usize, buffer: &mut [f32]) {
+        let (q, c) = buffer[..2 * self.padded].split_at_mut(self.padded);
+        for (target, bits) in [(&mut *q, &bits[..d]), (&mut *c, &bits[d..])] {
+            target.fill(0.0);
+            target.iter_mut().zip(bits).for_each(|(t, v)| *t = v.unpack());
+        }
+        let (q, _) = S::as_simd_f32s(q);
+        let (c, _) = S::as_simd_f32s(c);
+        for b in 0..self.result.len() / self.padded {
+            let (x, z) = self.of(b);
+            let (x, _) = S::as_simd_f32s(x);
+            let mut sum = simd.splat_f32s(0.0);
+            for (x, q) in x.iter().zip(q) {
+                sum = simd.mul_add_e_f32s(*x, *q, sum);
+            }
+            let amount = simd.reduce_sum_f32s(sum) / (LARGEST * LARGEST);
+            let amount = simd.splat_f32s(amount);
+            let (z, _) = S::as_mut_simd_f32s(z);
+            for (z, c) in z.iter_mut().zip(c) {
+                *z = simd.mul_add_e_f32s(amount, *c, *z);
+            }
+        }
+    }
+
     #[inline(always)]
     fn by_rows<S: Simd, F: Step>(
         &mut self,
@@ -297,6 +343,21 @@ pub(super) fn to_half(values: &[f32], bits: &mut [u16]) {
             *bits = 0;
         }
     }
+}
+
+/// What makes up for the rounding of a low rank form's rows along a direction `q` of length 1:
+/// writes the bits of `q` and of `c = Y^T Y q - share q`, where `share q` would be right.
+pub(super) fn correct_low_rank(rounded: &[u16], direction: &[f64], share: f64, bits: &mut [u16]) {
+    let d = direction.len();
+    let largest = f64::from(LARGEST);
+    let mut product: Vec<f64> = direction.iter().map(|q| -share * q).collect();
+    for (i, row) in trapezoid_rows(rounded, d).enumerate() {
+        let values = || row.iter().map(|bits| f64::from(bits.unpack()) / largest);
+        let dot: f64 = values().zip(&direction[i..]).map(|(y, q)| y * q).sum();
+        product[i..].iter_mut().zip(values()).for_each(|(p, y)| *p += dot * y);
+    }
+    let scaled: Vec<f32> = direction.iter().chain(&product).map(|v| (v * largest) as f32).collect();
+    to_half(&scaled, bits);
 }
 
 /// Numbers are scaled so that the largest of a position is at most this and about half as large at

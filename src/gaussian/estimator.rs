@@ -7,7 +7,7 @@ use nalgebra::{DMatrix, DVector};
 use rayon::prelude::*;
 
 use super::covariance::{Covariance, Form, Scratch};
-use super::distance::{NumbersRef, Position, Workspace, padded, to_half};
+use super::distance::{NumbersRef, Position, Workspace, correct_low_rank, padded, to_half};
 use super::model::{ModelShape, Numbers};
 use super::positions::Positions;
 use super::shrinkage::Spread;
@@ -362,14 +362,19 @@ impl GaussianEstimator {
                 let beside = scales[first..first + count]
                     .par_iter_mut()
                     .zip(means[first * d..(first + count) * d].par_chunks_exact_mut(d));
-                numbers.fill(first, each, beside, |p, (scale, target_mean), target, scratch| {
-                    let (mean, covariance) = self.covariance(config, block, start + p);
-                    target_mean.iter_mut().zip(&mean).for_each(|(t, &m)| *t = m as f32);
-                    let written = covariance.write(storage, rows, target, scratch);
-                    let position = self.positions.place(first + p);
-                    *scale = written.ok_or(Error::NotPositiveDefinite { position })?;
-                    Ok(())
-                })?;
+                numbers.fill(
+                    first,
+                    [each, storage.correction(d)],
+                    beside,
+                    |p, (scale, target_mean), target, scratch| {
+                        let (mean, covariance) = self.covariance(config, block, start + p);
+                        target_mean.iter_mut().zip(&mean).for_each(|(t, &m)| *t = m as f32);
+                        let written = covariance.write(storage, rows, target, scratch);
+                        let position = self.positions.place(first + p);
+                        *scale = written.ok_or(Error::NotPositiveDefinite { position })?;
+                        Ok(())
+                    },
+                )?;
                 progress(first + count, total);
             }
         }
@@ -490,7 +495,7 @@ impl GaussianEstimator {
         const TOLERANCE: f32 = 1e-3;
         let (d, total) = (self.dimension, self.positions.len());
         let fine = storage.with_precision(Precision::F32);
-        let each = storage.numbers(d, rows).unwrap_or(0);
+        let each = fine.numbers(d, rows).unwrap_or(0);
         let sample: Vec<usize> =
             (0..POSITIONS.min(total)).map(|i| i * total / POSITIONS.min(total)).collect();
         let worst = sample.par_iter().map(|&number| {
@@ -500,10 +505,15 @@ impl GaussianEstimator {
             let place = self.positions.place(number);
             let failed = || Error::NotPositiveDefinite { position: place };
             let mut exact = vec![0.0; each];
-            let scale = covariance.write(fine, rows, &mut exact, &mut Scratch::new());
+            let mut scratch = Scratch::new();
+            let scale = covariance.write(fine, rows, &mut exact, &mut scratch);
             let scale = scale.ok_or_else(failed)?;
-            let mut coarse = vec![0; each];
-            to_half(&exact, &mut coarse);
+            let mut coarse = vec![0; each + storage.correction(d)];
+            let (rounded, correction) = coarse.split_at_mut(each);
+            to_half(&exact, rounded);
+            if !correction.is_empty() {
+                correct_low_rank(rounded, &scratch.direction, scratch.share, correction);
+            }
             let stride = padded(d);
             let mut vectors = vec![0.0; PROBES * stride];
             for probe in 0..PROBES {

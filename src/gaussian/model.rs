@@ -3,12 +3,14 @@
 use burn::tensor::Tensor;
 use faer::Mat;
 use half::f16;
-use nalgebra::DMatrix;
+use nalgebra::{DMatrix, DVector};
 use pulp::Arch;
 use rayon::prelude::*;
 
 use super::covariance::{Covariance, Form, Scratch};
-use super::distance::{LARGEST, NumbersRef, Position, Workspace, padded, to_half};
+use super::distance::{
+    LARGEST, NumbersRef, Position, Workspace, correct_low_rank, padded, to_half,
+};
 use super::positions::Positions;
 use super::storage::{Precision, Storage, trapezoid_rows};
 use crate::host::to_device;
@@ -61,11 +63,12 @@ impl Numbers {
     }
 
     /// Fills the numbers of consecutive positions, beginning with number `first`: `write` is given
-    /// the position's place in the run, its item of `beside`, and its numbers.
+    /// the position's place in the run, its item of `beside`, and its numbers, but for the last ones
+    /// that are a correction.
     pub(super) fn fill<O: Send>(
         &mut self,
         first: usize,
-        each: usize,
+        [each, correction]: [usize; 2],
         beside: impl IndexedParallelIterator<Item = O>,
         write: impl Fn(usize, O, &mut [f32], &mut Scratch) -> Result<()> + Sync,
     ) -> Result<()> {
@@ -80,10 +83,15 @@ impl Numbers {
                 }),
             Self::F16(bits) => {
                 bits[range].par_chunks_exact_mut(each).zip(beside).enumerate().try_for_each_init(
-                    || (vec![0.0; each], Scratch::new()),
+                    || (vec![0.0; each - correction], Scratch::new()),
                     |(buffer, scratch), (p, (target, beside))| {
                         write(p, beside, buffer, scratch)?;
-                        to_half(buffer, target);
+                        let (rounded, correction) = target.split_at_mut(buffer.len());
+                        to_half(buffer, rounded);
+                        if !correction.is_empty() {
+                            let Scratch { direction, share, .. } = scratch;
+                            correct_low_rank(rounded, direction, *share, correction);
+                        }
                         Ok(())
                     },
                 )
@@ -247,7 +255,7 @@ impl GaussianModel {
         let scale = f64::from(self.scales[number]);
         let upper = || {
             let mut upper = DMatrix::zeros(self.rows, d);
-            for (i, row) in trapezoid_rows(&values, d).enumerate() {
+            for (i, row) in trapezoid_rows(&values, d).take(self.rows).enumerate() {
                 for (j, &value) in (i..).zip(row) {
                     upper[(i, j)] = f64::from(value);
                 }
@@ -267,8 +275,15 @@ impl GaussianModel {
             Storage::Principal(_) => upper().tr_mul(&upper()),
             Storage::LowRank(_) => {
                 let rows = upper() / f64::from(LARGEST);
-                let root = DMatrix::identity(d, d) - rows.tr_mul(&rows);
-                &root * &root
+                let mut root = DMatrix::identity(d, d) - rows.tr_mul(&rows);
+                let correction = &values[values.len() - self.storage.correction(d)..];
+                if !correction.is_empty() {
+                    let vector = |part: &[f32]| {
+                        DVector::from_iterator(d, part.iter().map(|&v| f64::from(v / LARGEST)))
+                    };
+                    root += vector(&correction[d..]) * vector(&correction[..d]).transpose();
+                }
+                root.tr_mul(&root)
             }
             Storage::Diagonal => {
                 DMatrix::from_fn(
@@ -312,8 +327,13 @@ impl GaussianModel {
         if storage == self.storage {
             return Ok(self.clone());
         }
-        let same_form =
-            storage.with_precision(Precision::F32) == self.storage.with_precision(Precision::F32);
+        // Of these, only the precision changes. (That of low rank is corrected along a direction that
+        // has to be found again.)
+        let same_form = matches!(
+            (self.storage, storage),
+            (Storage::Triangle(_), Storage::Triangle(_))
+                | (Storage::Principal(_), Storage::Principal(_))
+        );
         let rows = match storage {
             Storage::Auto => return fail("a conversion needs a form, not `auto`".into()),
             _ if same_form => self.rows,
@@ -336,26 +356,33 @@ impl GaussianModel {
         let each = shape.numbers().unwrap_or(0);
         let mut numbers = Numbers::zeros(storage.precision(), each * self.positions.len());
         let mut scales = vec![0.0; self.positions.len()];
-        numbers.fill(0, each, scales.par_iter_mut(), |number, scale, target, scratch| {
-            if same_form {
-                target.copy_from_slice(&self.numbers.to_f32(self.range(number)));
-                *scale = self.scales[number];
-                return Ok(());
-            }
-            let failed = || self.not_positive_definite(number);
-            let covariance = self.covariance(self.positions.place(number)).ok_or_else(failed)?;
-            let d = self.dimension;
-            let mut lower = Mat::from_fn(d, d, |i, j| covariance[(i, j)]);
-            let mut floor = 0.0;
-            if matches!(storage, Storage::LowRank(_)) {
-                let values = lower.self_adjoint_eigenvalues(faer::Side::Lower);
-                floor = *values.map_err(|_| failed())?.first().ok_or_else(failed)?;
-                (0..d).for_each(|i| lower[(i, i)] -= floor);
-            }
-            let covariance = Covariance { form: Form::Dense(lower), keep: 1.0, floor };
-            *scale = covariance.write(storage, rows, target, scratch).ok_or_else(failed)?;
-            Ok(())
-        })?;
+        let correction = storage.correction(self.dimension);
+        numbers.fill(
+            0,
+            [each, correction],
+            scales.par_iter_mut(),
+            |number, scale, target, scratch| {
+                if same_form {
+                    target.copy_from_slice(&self.numbers.to_f32(self.range(number)));
+                    *scale = self.scales[number];
+                    return Ok(());
+                }
+                let failed = || self.not_positive_definite(number);
+                let covariance =
+                    self.covariance(self.positions.place(number)).ok_or_else(failed)?;
+                let d = self.dimension;
+                let mut lower = Mat::from_fn(d, d, |i, j| covariance[(i, j)]);
+                let mut floor = 0.0;
+                if matches!(storage, Storage::LowRank(_)) {
+                    let values = lower.self_adjoint_eigenvalues(faer::Side::Lower);
+                    floor = *values.map_err(|_| failed())?.first().ok_or_else(failed)?;
+                    (0..d).for_each(|i| lower[(i, i)] -= floor);
+                }
+                let covariance = Covariance { form: Form::Dense(lower), keep: 1.0, floor };
+                *scale = covariance.write(storage, rows, target, scratch).ok_or_else(failed)?;
+                Ok(())
+            },
+        )?;
         Self::from_parts(shape, self.means.clone(), scales, numbers)
     }
 

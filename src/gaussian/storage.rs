@@ -47,7 +47,8 @@ pub enum Storage {
     Triangle(Precision),
     /// For fewer images than dimensions, exact: the covariance is then the identity times a number
     /// (its floor) plus a matrix of rank `r = N - 1`, and its inverse root `(I - Y^T Y) / sqrt(floor)`
-    /// with `Y` of `r` rows, rotated so that `r d - r (r - 1) / 2` numbers remain.
+    /// with `Y` of `r` rows, rotated so that `r d - r (r - 1) / 2` numbers remain. In 16 bits, `2 d`
+    /// more make up for what rounding has done along the direction in which good images vary most.
     LowRank(Precision),
     /// The principal components of [`GaussianConfig::components`](crate::GaussianConfig::components),
     /// whitened: `k d - k (k - 1) / 2` numbers.
@@ -111,9 +112,16 @@ impl Storage {
             Self::FullInverse => dimension.checked_mul(dimension),
             Self::Diagonal => Some(dimension),
             Self::Auto => None,
-            Self::Triangle(_) | Self::LowRank(_) | Self::Principal(_) => {
-                (rows <= dimension).then(|| trapezoid_len(dimension, rows))
-            }
+            Self::Triangle(_) | Self::LowRank(_) | Self::Principal(_) => (rows <= dimension)
+                .then(|| trapezoid_len(dimension, rows) + self.correction(dimension)),
+        }
+    }
+
+    /// How many of a position's numbers, the last ones, correct the others.
+    pub(crate) const fn correction(self, dimension: usize) -> usize {
+        match self {
+            Self::LowRank(Precision::F16) => 2 * dimension,
+            _ => 0,
         }
     }
 }
