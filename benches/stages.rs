@@ -1,14 +1,14 @@
-//! The time of each stage alone, inputs made outside the timed part.
+//! The time of each stage alone but the Gaussians' (see `gaussian`), inputs made outside the timed
+//! part.
 //!
 //!     cargo bench --bench stages
 
 use burn::tensor::{Device, Distribution, Tensor};
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use image::{DynamicImage, RgbImage};
 use padim::{
-    AnomalyScorer, Backbone, ChannelSelection, FeatureMaps, GaussianConfig, GaussianEstimator,
-    GaussianModel, Normalization, PatchEmbedder, PreprocessConfig, Preprocessor, ResNet18,
-    ScoringConfig, WideResNet50,
+    AnomalyScorer, Backbone, ChannelSelection, FeatureMaps, Normalization, PatchEmbedder,
+    PreprocessConfig, Preprocessor, ResNet18, ScoringConfig, WideResNet50,
 };
 
 fn picture(side: u32) -> DynamicImage {
@@ -81,52 +81,6 @@ fn embedding(c: &mut Criterion) {
     }
 }
 
-fn estimator(dimension: usize, images: usize, device: &Device) -> GaussianEstimator {
-    let mut estimator =
-        GaussianEstimator::new(GaussianConfig::default(), dimension, [56, 56]).unwrap();
-    for _ in 0..images / 8 {
-        estimator.update(random([8, dimension, 56, 56], device)).unwrap();
-    }
-    estimator
-}
-
-fn fit(c: &mut Criterion) {
-    let device = Device::default();
-    let mut group = c.benchmark_group("fit");
-    group.sample_size(10);
-    for dimension in [50, 100, 200] {
-        let batch = random([8, dimension, 56, 56], &device);
-        let fitted = estimator(dimension, 16, &device);
-        group.bench_function(BenchmarkId::new("update-8-images", dimension), |b| {
-            let mut running = fitted.clone();
-            b.iter(|| running.update(batch.clone()).unwrap());
-        });
-        group.bench_function(BenchmarkId::new("factorise", dimension), |b| {
-            b.iter_batched(
-                || fitted.clone(),
-                |estimator| estimator.finish(|_, _| ()).unwrap(),
-                BatchSize::LargeInput,
-            );
-        });
-    }
-}
-
-fn mahalanobis(c: &mut Criterion) {
-    let device = Device::default();
-    let mut group = c.benchmark_group("mahalanobis");
-    for dimension in [50, 100, 200] {
-        let model: GaussianModel = estimator(dimension, 16, &device).finish(|_, _| ()).unwrap();
-        for batch in [1, 8, 32] {
-            let embeddings = random([batch, dimension, 56, 56], &device);
-            let id = BenchmarkId::new(format!("d{dimension}"), batch);
-            group.throughput(Throughput::Elements(batch as u64));
-            group.bench_with_input(id, &embeddings, |b, embeddings| {
-                b.iter(|| model.mahalanobis_distance(embeddings.clone()).unwrap());
-            });
-        }
-    }
-}
-
 fn smoothing(c: &mut Criterion) {
     let device = Device::default();
     let scorer = AnomalyScorer::new(ScoringConfig::default()).unwrap();
@@ -146,5 +100,5 @@ fn smoothing(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, preprocessing, backbone, embedding, fit, mahalanobis, smoothing);
+criterion_group!(benches, preprocessing, backbone, embedding, smoothing);
 criterion_main!(benches);

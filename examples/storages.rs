@@ -38,6 +38,9 @@ struct Options {
     /// Fits on the first N training images only.
     #[arg(long)]
     limit_train: Option<usize>,
+    /// Compares these storages only, such as triangle-f32,triangle-f16.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Storage>,
     /// At how many positions distances are compared with f64.
     #[arg(long, default_value_t = 49)]
     positions: usize,
@@ -99,6 +102,10 @@ fn run(options: &Options) -> Outcome {
         storages.extend([Storage::LowRank(f32), Storage::LowRank(f16)]);
     }
     storages.push(Storage::Diagonal);
+    storages.retain(|storage| options.only.is_empty() || options.only.contains(storage));
+    if storages.is_empty() {
+        return Err("none of the storages of --only goes with these images".into());
+    }
     let settings =
         |storage, shrinkage| GaussianConfig { storage, shrinkage, ..GaussianConfig::default() };
     let mut columns = Vec::new();

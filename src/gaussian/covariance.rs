@@ -5,11 +5,12 @@ use faer::linalg::cholesky::llt::factor::{
     LltRegularization, cholesky_in_place, cholesky_in_place_scratch,
 };
 use faer::linalg::triangular_inverse::invert_lower_triangular;
+use faer::traits::RealField;
 use faer::{Accum, Mat, MatRef, Par, Side, Spec};
 use nalgebra::DMatrix;
 
 use super::distance::LARGEST;
-use super::storage::Storage;
+use super::storage::{Precision, Storage};
 use super::sums::outer_products;
 
 /// See [`Covariance::trapezoid`].
@@ -92,6 +93,32 @@ impl Form {
     }
 }
 
+/// `factors^T columns^T`, or `factors^T`, as `rows` rows that are rotated so that row `i` begins at
+/// column `i`: that changes nothing of `T^T T`.
+fn rotated<T: RealField>(
+    factors: MatRef<'_, T>,
+    columns: Option<MatRef<'_, T>>,
+    [rows, d]: [usize; 2],
+) -> Mat<T> {
+    let mut wide = Mat::zeros(rows, d);
+    let used = wide.get_mut(..factors.ncols(), ..);
+    match columns {
+        Some(columns) => {
+            let (left, right) = (factors.transpose(), columns.transpose());
+            faer::linalg::matmul::matmul(
+                used,
+                Accum::Replace,
+                left,
+                right,
+                T::one_impl(),
+                Par::Seq,
+            );
+        }
+        None => wide.get_mut(..factors.ncols(), ..).copy_from(factors.transpose()),
+    }
+    wide.qr().R().to_owned()
+}
+
 /// The lower triangle of `columns^T columns`.
 fn gram(columns: &Mat<f64>) -> Mat<f64> {
     let n = columns.ncols();
@@ -171,7 +198,8 @@ impl Covariance {
                     let root = (floor + value).sqrt();
                     1.0 / (root * (root + floor.sqrt()))
                 };
-                let Trapezoid { matrix, direction, largest } = self.trapezoid(rows, lacking)?;
+                let Trapezoid { matrix, direction, largest } =
+                    self.trapezoid(rows, storage.precision(), lacking)?;
                 scratch.direction = direction;
                 scratch.share = largest * lacking(largest);
                 let packed = matrix.row_iter().enumerate().flat_map(|(i, row)| row.iter().skip(i));
@@ -181,7 +209,7 @@ impl Covariance {
             }
             Storage::Principal(_) => {
                 let whiten = |value: f64| 1.0 / (value * (value + self.floor));
-                let Trapezoid { matrix, .. } = self.trapezoid(rows, whiten)?;
+                let Trapezoid { matrix, .. } = self.trapezoid(rows, storage.precision(), whiten)?;
                 let packed = matrix.row_iter().enumerate().flat_map(|(i, row)| row.iter().skip(i));
                 write_scaled(target, matrix.norm_max(), packed)
             }
@@ -196,7 +224,12 @@ impl Covariance {
 
     /// An upper trapezoid `T` of `rows` rows with `T^T T = sum v f(v) q q^T` over the largest
     /// eigenvalues `v` of `keep * form` and their eigenvectors `q`.
-    fn trapezoid(&self, rows: usize, f: impl Fn(f64) -> f64) -> Option<Trapezoid> {
+    fn trapezoid(
+        &self,
+        rows: usize,
+        precision: Precision,
+        f: impl Fn(f64) -> f64,
+    ) -> Option<Trapezoid> {
         let d = self.form.dimension();
         let small = match &self.form {
             Form::Outer(columns) => gram(columns),
@@ -219,14 +252,34 @@ impl Covariance {
             };
             vectors[(i, size - 1 - row)] * factor
         });
-        let mut wide = Mat::zeros(rows, d);
-        match &self.form {
-            Form::Outer(columns) => {
-                let product = factors.transpose() * columns.transpose();
-                wide.get_mut(..used, ..).copy_from(&product);
+        let columns = match &self.form {
+            Form::Outer(columns) => Some(columns),
+            Form::Dense(_) => None,
+        };
+        let matrix = match precision {
+            Precision::F32 => rotated(factors.as_ref(), columns.map(Mat::as_ref), [rows, d]),
+            // What is then rounded to 16 bits needs no more than 32 before, which is twice as fast.
+            Precision::F16 => {
+                let coarse = |m: &Mat<f64>| {
+                    let mut coarse = Mat::<f32>::zeros(m.nrows(), m.ncols());
+                    for (to, from) in coarse.col_iter_mut().zip(m.col_iter()) {
+                        to.iter_mut().zip(from.iter()).for_each(|(t, &f)| *t = f as f32);
+                    }
+                    coarse
+                };
+                let columns = columns.map(coarse);
+                let rotated = rotated(
+                    coarse(&factors).as_ref(),
+                    columns.as_ref().map(Mat::as_ref),
+                    [rows, d],
+                );
+                let mut fine = Mat::zeros(rows, d);
+                for (to, from) in fine.col_iter_mut().zip(rotated.col_iter()) {
+                    to.iter_mut().zip(from.iter()).for_each(|(t, &f)| *t = f64::from(f));
+                }
+                fine
             }
-            Form::Dense(_) => wide.get_mut(..used, ..).copy_from(factors.transpose()),
-        }
+        };
         let top = vectors.col(size - 1);
         let direction: Vec<f64> = match &self.form {
             Form::Outer(columns) => (columns * top).iter().copied().collect(),
@@ -234,8 +287,7 @@ impl Covariance {
         };
         let length = direction.iter().map(|v| v * v).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
         Some(Trapezoid {
-            // A rotation of the rows changes nothing of T^T T, and makes the corner zero.
-            matrix: wide.qr().R().to_owned(),
+            matrix,
             direction: direction.into_iter().map(|v| v / length).collect(),
             largest,
         })

@@ -450,3 +450,123 @@ fn squared_length<S: Simd>(simd: S, vector: &[f32]) -> f32 {
     }
     simd.reduce_sum_f32s(sum)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use pulp::{Arch, Scalar};
+
+    #[test]
+    fn every_half_precision_number_is_unpacked() {
+        for bits in 0..=u16::MAX {
+            let half = f16::from_bits(bits);
+            if half.is_normal() || bits == 0 {
+                assert_eq!(bits.unpack(), half.to_f32(), "{bits:#x}");
+            }
+        }
+        let values = [0.0, 1.0, -0.3, 6e-5, -3e-6, 65504.0];
+        let mut bits = [0; 6];
+        to_half(&values, &mut bits);
+        let unpacked = bits.map(Number::unpack);
+        assert_eq!(unpacked[..2], [0.0, 1.0]);
+        assert_eq!(unpacked[3..], [0.0, 0.0, 65504.0], "subnormal ones are zero");
+        assert!((unpacked[2] + 0.3).abs() < 1e-4);
+    }
+
+    /// The definition, in f64: what each form makes of a centred vector.
+    fn naively(storage: Storage, numbers: &[f32], x: &[f64], scale: f64) -> f64 {
+        let d = x.len();
+        let packed = &numbers[..numbers.len() - storage.correction(d)];
+        let rows: Vec<Vec<f64>> = trapezoid_rows(packed, d)
+            .enumerate()
+            .map(|(i, row)| {
+                let values = row.iter().map(|&v| f64::from(v));
+                std::iter::repeat_n(0.0, i).chain(values).collect()
+            })
+            .collect();
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let largest = f64::from(LARGEST);
+        let z: Vec<f64> = match storage {
+            Storage::Triangle(_) => {
+                (0..d).map(|i| (0..rows.len()).map(|j| rows[j][i] * x[j]).sum()).collect()
+            }
+            Storage::Principal(_) => rows.iter().map(|row| dot(row, x)).collect(),
+            _ => {
+                let mut z = x.to_vec();
+                for row in &rows {
+                    let t = dot(row, x) / (largest * largest);
+                    z.iter_mut().zip(row).for_each(|(z, y)| *z -= t * y);
+                }
+                let extra: Vec<f64> =
+                    numbers[packed.len()..].iter().map(|&v| f64::from(v) / largest).collect();
+                if let Some((q, c)) = extra.split_at_checked(d).filter(|(_, c)| !c.is_empty()) {
+                    let t = dot(q, x);
+                    z.iter_mut().zip(c).for_each(|(z, c)| *z += t * c);
+                }
+                z
+            }
+        };
+        scale * dot(&z, &z).sqrt()
+    }
+
+    proptest! {
+        #[test]
+        fn vector_instructions_and_plain_ones_do_what_is_defined(
+            d in 1_usize..70, rows in 1_usize..70, batch in 1_usize..6, form in 0_usize..3,
+            half in any::<bool>(), seed in 0_usize..999,
+        ) {
+            let precision = if half { super::super::Precision::F16 } else { super::super::Precision::F32 };
+            let (storage, rows) = match form {
+                0 => (Storage::Triangle(precision), d),
+                1 => (Storage::LowRank(precision), rows.min(d)),
+                _ => (Storage::Principal(precision), rows.min(d)),
+            };
+            let noise = |i: usize| {
+                let bits = ((i + seed) as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                ((bits ^ (bits >> 31)) >> 24 & 0xFFFF) as f32 / 65536.0 - 0.5
+            };
+            // Of a low rank form the rows are short, and the correction is small.
+            let count = storage.numbers(d, rows).unwrap();
+            let size = if form == 1 { LARGEST / 40.0 } else { LARGEST };
+            let values: Vec<f32> = (0..count).map(|i| noise(i) * size).collect();
+            let mut bits = vec![0; count];
+            to_half(&values, &mut bits);
+            let exact: Vec<f32> = if half { bits.iter().map(|b| b.unpack()).collect() } else { values.clone() };
+            let numbers = if half { NumbersRef::F16(&bits) } else { NumbersRef::F32(&values) };
+            let mean: Vec<f32> = (0..d).map(|i| noise(i + 7000)).collect();
+            let stride = padded(d) + 16;
+            let mut vectors = vec![0.0; batch * stride];
+            for b in 0..batch {
+                (0..d).for_each(|c| vectors[b * stride + c] = noise(9000 + b * d + c) * 3.0);
+            }
+            let measure = |plain: bool| {
+                let mut distances = vec![0.0; batch];
+                let position = Position {
+                    storage,
+                    mean: &mean,
+                    numbers,
+                    scale: 0.25,
+                    vectors: &mut vectors.clone(),
+                    first: 0,
+                    stride,
+                    distances: &mut distances,
+                    workspace: &mut Workspace::default(),
+                };
+                if plain { position.with_simd(Scalar) } else { Arch::new().dispatch(position) }
+                distances
+            };
+            let (plain, fast) = (measure(true), measure(false));
+            for b in 0..batch {
+                let x: Vec<f64> = (0..d)
+                    .map(|c| f64::from(vectors[b * stride + c] - mean[c]))
+                    .collect();
+                let expected = naively(storage, &exact, &x, 0.25);
+                for actual in [plain[b], fast[b]] {
+                    let error = (f64::from(actual) - expected).abs() / expected.max(1e-3);
+                    prop_assert!(error < 1e-4, "{storage} {actual} {expected}");
+                }
+            }
+        }
+    }
+}
