@@ -327,7 +327,8 @@ impl Number for u16 {
     /// this becomes a few vector instructions on every CPU.
     #[inline(always)]
     fn unpack(self) -> f32 {
-        const EXPONENTS: f32 = 5.192_296_9e33; // 2^112, the difference of the biases
+        // 2^112: the difference of the biases.
+        const EXPONENTS: f32 = f32::from_bits((127 + 112) << 23);
         let bits = u32::from(self);
         let magnitude = f32::from_bits((bits & 0x7FFF) << 13) * EXPONENTS;
         f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
