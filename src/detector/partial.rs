@@ -14,7 +14,7 @@ use crate::{Error, GaussianEstimator, Result};
 /// # let device = burn::tensor::Device::flex();
 /// # let small = PreprocessConfig { resize: Resize::square(32), crop: None, ..Default::default() };
 /// # let config = PadimConfig { preprocess: small, ..Default::default() };
-/// # let image = |i| image::RgbImage::from_pixel(40, 40, image::Rgb([i * 9, i * i, 7]));
+/// # let image = |i: u8| image::RgbImage::from_pixel(40, 40, image::Rgb([i * 9, i * i, 7]));
 /// # let (monday, tuesday) = ((0..3).map(image), (3..6).map(image));
 /// let padim = Padim::new(config, ResNet18::untrained(0, &device)?)?;
 /// let mut fit = padim.partial_fit(monday, |_progress| ())?;
