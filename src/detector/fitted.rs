@@ -144,7 +144,7 @@ impl Detector {
     {
         let state = self.state.as_mut().ok_or(Error::NoState)?;
         let fresh =
-            PartialFit::of_size(self.padim.clone(), self.input_size, images, &mut progress)?;
+            PartialFit::new(self.padim.clone(), Some(self.input_size), images, &mut progress)?;
         state.forget(keep)?;
         state.merge(fresh.estimator)?;
         self.model = state.model(factorising(&mut progress))?;

@@ -212,7 +212,7 @@ impl Padim {
         I: IntoIterator,
         I::Item: Into<ImageInput>,
     {
-        PartialFit::new(self.clone(), images, progress)
+        PartialFit::new(self.clone(), None, images, progress)
     }
 
     fn layer_channels(&self) -> Vec<usize> {

@@ -31,29 +31,8 @@ pub struct PartialFit {
 }
 
 impl PartialFit {
-    pub(super) fn new<I>(padim: Padim, images: I, progress: impl FnMut(FitProgress)) -> Result<Self>
-    where
-        I: IntoIterator,
-        I::Item: Into<ImageInput>,
-    {
-        Self::accumulate(padim, None, images, progress)
-    }
-
-    /// The fit of images that must become of this size for the network.
-    pub(super) fn of_size<I>(
-        padim: Padim,
-        size: [usize; 2],
-        images: I,
-        progress: impl FnMut(FitProgress),
-    ) -> Result<Self>
-    where
-        I: IntoIterator,
-        I::Item: Into<ImageInput>,
-    {
-        Self::accumulate(padim, Some(size), images, progress)
-    }
-
-    fn accumulate<I>(
+    /// The fit of images that must become of this `size` for the network, or all of that of the first.
+    pub(super) fn new<I>(
         padim: Padim,
         mut size: Option<[usize; 2]>,
         images: I,
@@ -104,7 +83,7 @@ impl PartialFit {
         I: IntoIterator,
         I::Item: Into<ImageInput>,
     {
-        let fresh = Self::of_size(self.padim.clone(), self.input_size, images, progress)?;
+        let fresh = Self::new(self.padim.clone(), Some(self.input_size), images, progress)?;
         self.estimator.merge(fresh.estimator)
     }
 
