@@ -1,6 +1,6 @@
 //! Values between devices, host memory and bytes.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::{Error, Result};
 
@@ -19,6 +19,27 @@ pub(crate) fn to_device<const D: usize>(
     device: &Device,
 ) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// Indices for selecting from a tensor.
+pub(crate) fn index_tensor(indices: &[usize], device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i32> = indices.iter().map(|&i| i as i32).collect();
+    Tensor::from_data(TensorData::new(values, [indices.len()]), device)
+}
+
+/// Whether a device's memory is the program's own, so that tensors come and go at no cost.
+pub(crate) fn is_host(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    if *device == Device::flex() {
+        return true;
+    }
+    #[cfg(feature = "ndarray")]
+    #[allow(deprecated)]
+    if *device == Device::ndarray() {
+        return true;
+    }
+    let _ = device;
+    false
 }
 
 /// Little-endian bytes.

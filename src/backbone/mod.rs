@@ -1,5 +1,6 @@
 //! The network that describes patches: images in, feature maps of several layers out.
 
+mod engine;
 mod parameters;
 mod resnet;
 mod resnet18;
@@ -13,6 +14,7 @@ pub use wide_resnet50::WideResNet50;
 pub(crate) use parameters::{FoldedConvolution, FoldedParameters};
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -132,6 +134,14 @@ pub trait Backbone: Debug + Send + Sync {
     ///
     /// [`Error::ShapeMismatch`] for input of another shape.
     fn forward(&self, images: Tensor<4>) -> Result<FeatureMaps>;
+
+    /// The same network giving out only these channels of each layer, in this order, if it can do so
+    /// with less work. Its [`layers`](Self::layers) have as many channels as were chosen; the
+    /// fingerprint is the whole network's. Default: it cannot.
+    fn select(&self, channels: &[Vec<usize>]) -> Option<Arc<dyn Backbone>> {
+        let _ = channels;
+        None
+    }
 
     /// What the network will take for a batch of images `[batch, 3, height, width]`, for
     /// [`Padim::memory_plan`](crate::Padim::memory_plan). Default: not known.

@@ -9,9 +9,10 @@ pub use selection::ChannelSelection;
 
 pub(crate) use projection::ProjectionEstimator;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use crate::backbone::FeatureMaps;
+use crate::host::index_tensor;
 use crate::{Error, Result};
 
 /// Concatenates the feature maps of several layers into one embedding vector per position of the
@@ -155,14 +156,11 @@ fn nearest_sources(source: usize, target: usize) -> Vec<usize> {
     (0..target).map(|i| ((i as f32 * scale) as usize).min(source - 1)).collect()
 }
 
-fn index_tensor(indices: &[usize], device: &Device) -> Tensor<1, Int> {
-    let values: Vec<i32> = indices.iter().map(|&i| i as i32).collect();
-    Tensor::from_data(TensorData::new(values, [indices.len()]), device)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::Device;
+
     use crate::host::{to_device, to_host};
     use proptest::prelude::*;
 

@@ -1,0 +1,136 @@
+//! Convolutions of any odd kernel and stride 1 or 2, done directly: each output row is a product of
+//! input rows with the weights, no copies in between.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::activation::{Activation, BLOCK, Buffer, Order, Shape, Window};
+use super::product::{Finish, Product};
+use super::winograd::Epilogue;
+use super::{Filters, Scratch, fork};
+
+/// A convolution, its weights packed.
+#[derive(Debug)]
+pub struct Direct {
+    /// `[blocks_out, kernel, kernel, blocks_in, BLOCK, BLOCK]`
+    weights: Buffer,
+    blocks_in: usize,
+    kernel: usize,
+    stride: usize,
+}
+
+/// Bytes of input rows that are reused for all output channels.
+const ROWS_BYTES: usize = 256 << 10;
+
+impl Direct {
+    pub fn new(filters: &Filters, stride: usize) -> Self {
+        let [blocks_out, blocks_in] = filters.blocks();
+        let kernel = filters.kernel();
+        let len = blocks_out * kernel * kernel * blocks_in * BLOCK * BLOCK;
+        let mut weights = Buffer::zeros(len);
+        for out in 0..filters.channels_out() {
+            let (block, column) = (out / BLOCK, out % BLOCK);
+            for (y, x) in (0..kernel).flat_map(|y| (0..kernel).map(move |x| (y, x))) {
+                let first = ((block * kernel + y) * kernel + x) * blocks_in * BLOCK;
+                for input in 0..filters.channels_in() {
+                    weights[(first + input) * BLOCK + column] = filters.at(out, input, y, x);
+                }
+            }
+        }
+        Self { weights, blocks_in, kernel, stride }
+    }
+
+    /// The convolution of `source` into `target`, by as many threads as there are scratches.
+    pub fn run(
+        &self,
+        source: &Activation,
+        target: &mut Activation,
+        epilogue: Epilogue<'_>,
+        scratches: &mut [Scratch],
+    ) {
+        let (shape, strides) = (target.shape, target.strides);
+        let by_channels = shape.order == Order::Channels;
+        let (count, cut): (_, &(dyn Fn(usize) -> usize + Sync)) = if by_channels {
+            (shape.blocks, &|block| strides.at(0, block, 0, 0))
+        } else {
+            (shape.images * shape.height, &|row| strides.at(0, 0, 1 + row, 0))
+        };
+        fork(0..count, scratches, target.window(), cut, &|range, mut window, scratch| {
+            let all = 0..shape.images * shape.height;
+            let (blocks, rows) =
+                if by_channels { (range, all) } else { (0..shape.blocks, range) };
+            self.reach(source, &mut scratch.segments);
+            let (window, segments) = (&mut window, &scratch.segments[..]);
+            let row_bytes = self.stride * self.blocks_in * shape.width * BLOCK * 4;
+            let together = (ROWS_BYTES / row_bytes.max(1)).max(1);
+            for first in rows.clone().step_by(together) {
+                let rows = first..rows.end.min(first + together);
+                for block in blocks.clone() {
+                    let (convolution, rows) = (self, rows.clone());
+                    Arch::new().dispatch(Rows {
+                        convolution, source, shape, segments, block, rows, epilogue,
+                        window: &mut *window,
+                    });
+                }
+            }
+        });
+    }
+
+    /// Where the inputs of an output stand from the first one on.
+    fn reach(&self, source: &Activation, segments: &mut Vec<usize>) {
+        segments.clear();
+        for y in 0..self.kernel {
+            for x in 0..self.kernel {
+                segments.extend((0..self.blocks_in).map(|b| source.strides.at(0, b, y, x)));
+            }
+        }
+    }
+}
+
+/// Some rows of one block of channels.
+struct Rows<'a, 'w> {
+    convolution: &'a Direct,
+    source: &'a Activation,
+    shape: Shape,
+    segments: &'a [usize],
+    block: usize,
+    rows: std::ops::Range<usize>,
+    epilogue: Epilogue<'a>,
+    window: &'a mut Window<'w>,
+}
+
+impl WithSimd for Rows<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { convolution, source, shape, segments, block, rows, epilogue, window } = self;
+        let Direct { weights, kernel, stride, .. } = convolution;
+        let size = segments.len() * BLOCK * BLOCK;
+        let panel = &weights[block * size..(block + 1) * size];
+        let bias = &epilogue.bias[block * BLOCK..(block + 1) * BLOCK];
+        // The border is one pixel; a smaller kernel does not reach into it.
+        let inset = 1 - kernel / 2;
+        for row in rows {
+            let (image, y) = (row / shape.height, row % shape.height);
+            let first = source.strides.at(image, 0, y * stride + inset, inset);
+            let place = [image, block, y + 1, 1];
+            let shortcut = epilogue.shortcut.map(|shortcut| {
+                let start = shortcut.strides.at(image, block, y + 1, 1);
+                &shortcut.values()[start..start + shape.width * BLOCK]
+            });
+            let product = Product {
+                a: &source.values()[first..],
+                segments,
+                panel,
+                rows: shape.width,
+                target: window.run(place, shape.width),
+                finish: Finish::Bias { bias, shortcut, relu: epilogue.relu },
+            };
+            if *stride == 1 {
+                product.compute::<S, BLOCK, BLOCK>(simd);
+            } else {
+                product.compute::<S, BLOCK, { 2 * BLOCK }>(simd);
+            }
+        }
+    }
+}
