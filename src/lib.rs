@@ -60,7 +60,8 @@
 //! lie where they lay in the good images.
 
 #![warn(missing_docs)]
-#![forbid(unsafe_code)]
+// Allowed in `backbone::engine::prefetch` only.
+#![deny(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 // In the order in which the data flows; a module uses only what stands above it.

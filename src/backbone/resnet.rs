@@ -9,6 +9,8 @@ use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use pulp::Arch;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::engine::{BlockParameters, Engine, Map};
@@ -329,7 +331,9 @@ impl ResNet {
             .collect::<Result<_>>()?;
         let selection = self.selection.as_deref();
         // Of two threads that come at once, one prepares in vain.
-        Ok(Some(cell.get_or_init(|| Engine::new(stem, stages, &self.config.layers, selection))))
+        let layers = &self.config.layers;
+        let instructions = Arch::new();
+        Ok(Some(cell.get_or_init(|| Engine::new(stem, stages, layers, selection, instructions))))
     }
 
     /// All channels of all layers, by Burn.
@@ -377,7 +381,7 @@ impl Backbone for ResNet {
         };
         let [count, _, height, width] = dims;
         let values = to_host(images)?;
-        if !values.iter().all(|v| v.is_finite()) {
+        if !values.par_chunks(1 << 14).all(|part| part.iter().all(|v| v.is_finite())) {
             return Err(Error::NotFinite { what: "the network's input".into() });
         }
         let maps = engine.forward(&values, [count, height, width]);

@@ -62,10 +62,9 @@ pub enum Order {
     Channels,
 }
 
-/// The sizes of the maps of some images.
+/// The sizes of the maps of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    pub images: usize,
     pub blocks: usize,
     pub height: usize,
     pub width: usize,
@@ -85,15 +84,14 @@ impl Shape {
     }
 
     fn len(self) -> usize {
-        self.images * self.strides().image
+        self.padded_rows() * self.pitch() * self.blocks
     }
 
     pub fn strides(self) -> Strides {
         let (rows, pitch) = (self.padded_rows(), self.pitch());
-        let image = rows * pitch * self.blocks;
         match self.order {
-            Order::Rows => Strides { image, row: pitch * self.blocks, block: pitch },
-            Order::Channels => Strides { image, row: pitch, block: pitch * rows },
+            Order::Rows => Strides { row: pitch * self.blocks, block: pitch },
+            Order::Channels => Strides { row: pitch, block: pitch * rows },
         }
     }
 }
@@ -101,7 +99,6 @@ impl Shape {
 /// How far things lie apart in a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Strides {
-    pub image: usize,
     pub row: usize,
     pub block: usize,
 }
@@ -109,12 +106,12 @@ pub struct Strides {
 impl Strides {
     /// Where a pixel's block begins. Row and column 0 are the border.
     #[inline(always)]
-    pub fn at(self, image: usize, block: usize, row: usize, column: usize) -> usize {
-        image * self.image + block * self.block + row * self.row + column * BLOCK
+    pub fn at(self, block: usize, row: usize, column: usize) -> usize {
+        block * self.block + row * self.row + column * BLOCK
     }
 }
 
-/// The maps of some images.
+/// The maps of an image.
 #[derive(Debug)]
 pub struct Activation {
     pub shape: Shape,
@@ -150,20 +147,13 @@ impl<'a> Window<'a> {
     pub fn split_at(self, place: usize) -> (Self, Self) {
         let Self { values, origin, strides } = self;
         let (left, right) = values.split_at_mut(place - origin);
-        (
-            Self { values: left, origin, strides },
-            Self { values: right, origin: place, strides },
-        )
+        (Self { values: left, origin, strides }, Self { values: right, origin: place, strides })
     }
 
     /// `columns` pixels of a block. Row and column 0 are the border.
     #[inline(always)]
-    pub fn run(
-        &mut self,
-        [image, block, row, column]: [usize; 4],
-        columns: usize,
-    ) -> &mut [f32] {
-        let start = self.strides.at(image, block, row, column) - self.origin;
+    pub fn run(&mut self, [block, row, column]: [usize; 3], columns: usize) -> &mut [f32] {
+        let start = self.strides.at(block, row, column) - self.origin;
         &mut self.values[start..start + columns * BLOCK]
     }
 }

@@ -1,7 +1,7 @@
 //! Convolutions of any odd kernel and stride 1 or 2, done directly: each output row is a product of
 //! input rows with the weights, no copies in between.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::activation::{Activation, BLOCK, Buffer, Order, Shape, Window};
 use super::product::{Finish, Product};
@@ -50,14 +50,13 @@ impl Direct {
         let (shape, strides) = (target.shape, target.strides);
         let by_channels = shape.order == Order::Channels;
         let (count, cut): (_, &(dyn Fn(usize) -> usize + Sync)) = if by_channels {
-            (shape.blocks, &|block| strides.at(0, block, 0, 0))
+            (shape.blocks, &|block| strides.at(block, 0, 0))
         } else {
-            (shape.images * shape.height, &|row| strides.at(0, 0, 1 + row, 0))
+            (shape.height, &|row| strides.at(0, 1 + row, 0))
         };
         fork(0..count, scratches, target.window(), cut, &|range, mut window, scratch| {
-            let all = 0..shape.images * shape.height;
             let (blocks, rows) =
-                if by_channels { (range, all) } else { (0..shape.blocks, range) };
+                if by_channels { (range, 0..shape.height) } else { (0..shape.blocks, range) };
             self.reach(source, &mut scratch.segments);
             let (window, segments) = (&mut window, &scratch.segments[..]);
             let row_bytes = self.stride * self.blocks_in * shape.width * BLOCK * 4;
@@ -66,8 +65,14 @@ impl Direct {
                 let rows = first..rows.end.min(first + together);
                 for block in blocks.clone() {
                     let (convolution, rows) = (self, rows.clone());
-                    Arch::new().dispatch(Rows {
-                        convolution, source, shape, segments, block, rows, epilogue,
+                    scratch.arch.dispatch(Rows {
+                        convolution,
+                        source,
+                        shape,
+                        segments,
+                        block,
+                        rows,
+                        epilogue,
                         window: &mut *window,
                     });
                 }
@@ -80,7 +85,7 @@ impl Direct {
         segments.clear();
         for y in 0..self.kernel {
             for x in 0..self.kernel {
-                segments.extend((0..self.blocks_in).map(|b| source.strides.at(0, b, y, x)));
+                segments.extend((0..self.blocks_in).map(|b| source.strides.at(b, y, x)));
             }
         }
     }
@@ -110,12 +115,11 @@ impl WithSimd for Rows<'_, '_> {
         let bias = &epilogue.bias[block * BLOCK..(block + 1) * BLOCK];
         // The border is one pixel; a smaller kernel does not reach into it.
         let inset = 1 - kernel / 2;
-        for row in rows {
-            let (image, y) = (row / shape.height, row % shape.height);
-            let first = source.strides.at(image, 0, y * stride + inset, inset);
-            let place = [image, block, y + 1, 1];
+        for y in rows {
+            let first = source.strides.at(0, y * stride + inset, inset);
+            let place = [block, y + 1, 1];
             let shortcut = epilogue.shortcut.map(|shortcut| {
-                let start = shortcut.strides.at(image, block, y + 1, 1);
+                let start = shortcut.strides.at(block, y + 1, 1);
                 &shortcut.values()[start..start + shape.width * BLOCK]
             });
             let product = Product {

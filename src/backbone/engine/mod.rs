@@ -5,14 +5,15 @@
 //! one kernel (`product`) behind one of three arrangements: Winograd's (`winograd`), rows of the input
 //! as they stand (`direct`), and the stem with its pooling (`stem`). Bias, shortcut and ReLU are applied
 //! to sums before they are written. `pulp` compiles each for the instruction sets that there may be and
-//! chooses when the program runs; no code here is `unsafe`.
+//! chooses when the program runs.
 //!
-//! Many images are shared among the threads of the caller's rayon pool, a few images each, without any
-//! waiting in between. What is left over is done image by image, all threads together: they share the
-//! rows of large maps and the channels of small ones.
+//! Many images are shared among the threads of the caller's rayon pool, image by image, without any
+//! waiting in between. What is left over is done by all threads together: they share the rows of large
+//! maps and the channels of small ones.
 
 mod activation;
 mod direct;
+mod prefetch;
 mod product;
 mod stem;
 mod tile;
@@ -21,6 +22,7 @@ mod winograd;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use activation::{Activation, BLOCK, Buffer, Order, Shape, Window};
@@ -30,9 +32,6 @@ use winograd::{Epilogue, Winograd};
 
 use super::FoldedConvolution;
 
-/// Images that a thread takes at once: their maps reuse the weights that one has read.
-const TOGETHER: usize = 4;
-
 /// A network up to its last tapped layer.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -41,6 +40,7 @@ pub(crate) struct Engine {
     stages: Vec<Vec<Block>>,
     /// What is given out.
     taps: Vec<Tap>,
+    instructions: Arch,
     /// Memory that no call uses at the moment.
     workspaces: Mutex<Vec<Workspace>>,
 }
@@ -149,12 +149,14 @@ enum Kind {
 }
 
 impl Convolution {
-    fn new(parameters: FoldedConvolution, stride: usize) -> Self {
+    /// `stage`: in which it stands, counted from 0.
+    fn new(parameters: FoldedConvolution, stride: usize, stage: usize) -> Self {
         let filters = Filters { parameters };
-        let [blocks_out, blocks_in] = filters.blocks();
+        let [blocks_out, _] = filters.blocks();
         let kind = match (filters.kernel(), stride) {
-            // The transformed weights of wide layers take longer to read than they save time.
-            (3, 1) if blocks_in * blocks_out > 16 => Kind::Two(Winograd::new(&filters)),
+            // Deep maps are small, so that many tiles of four would stick out of them, and their weights,
+            // of which those tiles need more, take longer to read than to multiply.
+            (3, 1) if stage >= 2 => Kind::Two(Winograd::new(&filters)),
             (3, 1) => Kind::Four(Winograd::new(&filters)),
             _ => Kind::Direct(Direct::new(&filters, stride)),
         };
@@ -193,16 +195,15 @@ impl Convolution {
         workspace: &mut Workspace,
     ) -> Activation {
         let [height, width] = self.output(source.shape);
-        let order = self.order([height, width], workspace.scratches.len());
-        let images = source.shape.images;
-        let shape = Shape { images, blocks: self.blocks_out, height, width, order };
+        let order = self.order([height, width], workspace.threads);
+        let shape = Shape { blocks: self.blocks_out, height, width, order };
         let mut target = workspace.take(shape);
         let epilogue = Epilogue { bias: &self.bias, shortcut, relu };
-        let Workspace { scratches, shared, .. } = workspace;
+        let scratches = workspace.scratches();
         match &self.kind {
             Kind::Direct(direct) => direct.run(source, &mut target, epilogue, scratches),
-            Kind::Two(winograd) => winograd.run(source, &mut target, epilogue, scratches, shared),
-            Kind::Four(winograd) => winograd.run(source, &mut target, epilogue, scratches, shared),
+            Kind::Two(winograd) => winograd.run(source, &mut target, epilogue, scratches),
+            Kind::Four(winograd) => winograd.run(source, &mut target, epilogue, scratches),
         }
         target
     }
@@ -241,16 +242,13 @@ fn select(input: &Activation, channels: &[usize], workspace: &mut Workspace) -> 
     let shape = Shape { blocks: channels.len().div_ceil(BLOCK), ..input.shape };
     let mut target = workspace.take(shape);
     let mut window = target.window();
-    for image in 0..shape.images {
-        for (block, channels) in channels.chunks(BLOCK).enumerate() {
-            for y in 0..shape.height {
-                let run = window.run([image, block, y + 1, 1], shape.width);
-                for (x, pixel) in run.chunks_exact_mut(BLOCK).enumerate() {
-                    for (value, &channel) in pixel.iter_mut().zip(channels) {
-                        let place =
-                            input.strides.at(image, channel / BLOCK, y + 1, x + 1) + channel % BLOCK;
-                        *value = input.values()[place];
-                    }
+    for (block, channels) in channels.chunks(BLOCK).enumerate() {
+        for y in 0..shape.height {
+            let run = window.run([block, y + 1, 1], shape.width);
+            for (x, pixel) in run.chunks_exact_mut(BLOCK).enumerate() {
+                for (value, &channel) in pixel.iter_mut().zip(channels) {
+                    let place = input.strides.at(channel / BLOCK, y + 1, x + 1) + channel % BLOCK;
+                    *value = input.values()[place];
                 }
             }
         }
@@ -258,9 +256,10 @@ fn select(input: &Activation, channels: &[usize], workspace: &mut Workspace) -> 
     target
 }
 
-/// Buffers of one thread.
-#[derive(Debug, Default)]
+/// What a thread works with.
+#[derive(Debug)]
 pub(super) struct Scratch {
+    arch: Arch,
     /// Transformed input.
     v: Buffer,
     /// Products that are not transformed back yet.
@@ -268,13 +267,21 @@ pub(super) struct Scratch {
     segments: Vec<usize>,
 }
 
+impl Scratch {
+    fn new(arch: Arch) -> Self {
+        Self { arch, v: Buffer::default(), m: Buffer::default(), segments: Vec::new() }
+    }
+}
+
 /// What a call needs beside the weights.
 #[derive(Debug, Default)]
 struct Workspace {
-    /// One a thread that works on an image.
+    /// Of the images for which the maps are.
+    size: [usize; 2],
+    /// Threads that work on an image together.
+    threads: usize,
+    /// One a thread, or more.
     scratches: Vec<Scratch>,
-    /// Transformed input that threads share.
-    shared: Buffer,
     free: Vec<Activation>,
 }
 
@@ -289,6 +296,10 @@ impl Workspace {
 
     fn give_back(&mut self, activation: Option<Activation>) {
         self.free.extend(activation);
+    }
+
+    fn scratches(&mut self) -> &mut [Scratch] {
+        &mut self.scratches[..self.threads]
     }
 }
 
@@ -319,12 +330,13 @@ fn fork<'a>(
 
 impl Engine {
     /// Prepares a network: its stem, the blocks of its stages, which stages are given out (counted from
-    /// 1), and which channels of each, if not all.
+    /// 1), and which channels of each, if not all. `instructions`: what the processor must have.
     pub fn new(
         stem: FoldedConvolution,
         mut stages: Vec<Vec<BlockParameters>>,
         layers: &[usize],
         selection: Option<&[Vec<usize>]>,
+        instructions: Arch,
     ) -> Self {
         // Of the last convolution only the chosen channels are computed.
         let last = selection.and_then(<[_]>::last);
@@ -333,11 +345,12 @@ impl Engine {
             block.choose(channels);
         }
         let stem = Filters { parameters: stem };
-        let convolution = |(parameters, stride)| Convolution::new(parameters, stride);
         let mut channels = vec![0; stages.len()];
         let stages = (0..)
             .zip(stages)
             .map(|(stage, blocks): (usize, _)| {
+                let convolution =
+                    |(parameters, stride)| Convolution::new(parameters, stride, stage);
                 let prepare = |parameters: BlockParameters| {
                     let last = parameters.branch.last();
                     channels[stage] = last.map_or(0, |(last, _)| last.shape[0]);
@@ -365,6 +378,7 @@ impl Engine {
             stem: Stem::new(&stem, stem.bias()),
             taps: layers.iter().enumerate().map(tap).collect(),
             stages,
+            instructions,
             workspaces: Mutex::default(),
         }
     }
@@ -410,58 +424,51 @@ impl Engine {
     ) {
         let image_len = 3 * height * width;
         let threads = rayon::current_num_threads();
-        let each = count / threads * threads;
-        let group = (each / threads).clamp(1, TOGETHER);
-        let groups: Vec<usize> = {
-            let whole = each / group;
-            let rest = each % group;
-            std::iter::repeat_n(group, whole).chain((rest > 0).then_some(rest)).collect()
-        };
-        let singles = if threads == 1 { 0 } else { count - each };
-        let mut tasks = Vec::with_capacity(groups.len() + singles);
-        let mut images = images;
         let mut targets = targets;
-        for count in groups.into_iter().chain(std::iter::repeat_n(1, singles)) {
-            let (head, tail) = images.split_at(count * image_len);
-            images = tail;
-            let mut rest = Vec::with_capacity(targets.len());
+        let mut tasks: Vec<(&[f32], Vec<&mut [f32]>)> = Vec::with_capacity(count);
+        for image in images.chunks_exact(image_len) {
             let mut own = Vec::with_capacity(targets.len());
-            for (target, len) in targets.into_iter().zip(lens) {
-                let (head, tail) = target.split_at_mut(count * len);
+            for (target, &len) in targets.iter_mut().zip(lens) {
+                let (head, tail) = std::mem::take(target).split_at_mut(len);
                 own.push(head);
-                rest.push(tail);
+                *target = tail;
             }
-            targets = rest;
-            tasks.push((head, count, own));
+            tasks.push((image, own));
         }
-        let alone = tasks.split_off(tasks.len() - singles);
-        tasks.into_par_iter().with_max_len(1).for_each(|(images, count, targets)| {
-            self.run(images, [count, height, width], targets, 1);
+        let rest = tasks.split_off(count / threads * threads);
+        tasks.into_par_iter().with_max_len(1).for_each(|(image, targets)| {
+            self.run(image, [height, width], targets, 1);
         });
-        for (images, count, targets) in alone {
-            self.run(images, [count, height, width], targets, threads);
+        for (image, targets) in rest {
+            self.run(image, [height, width], targets, threads);
         }
     }
 
-    /// Runs some images, by `threads` threads together.
+    /// Runs an image, by `threads` threads together.
     fn run(
         &self,
-        images: &[f32],
-        [count, height, width]: [usize; 3],
+        image: &[f32],
+        [height, width]: [usize; 2],
         mut targets: Vec<&mut [f32]>,
         threads: usize,
     ) {
+        let size = [height, width];
         let mut workspace = self.workspaces().pop().unwrap_or_default();
-        workspace.scratches.resize_with(threads, Scratch::default);
-        let [rows, columns] = Stem::output([height, width]);
+        if workspace.size != size {
+            workspace = Workspace { size, ..Workspace::default() };
+        }
+        workspace.threads = threads;
+        while workspace.scratches.len() < threads {
+            workspace.scratches.push(Scratch::new(self.instructions));
+        }
+        let [rows, columns] = Stem::output(size);
         let mut features = workspace.take(Shape {
-            images: count,
             blocks: self.stem_blocks,
             height: rows,
             width: columns,
             order: Order::Rows,
         });
-        self.stem.run(images, [height, width], &mut features, &mut workspace.scratches);
+        self.stem.run(image, size, &mut features, workspace.scratches());
         for (stage, blocks) in self.stages.iter().enumerate() {
             for block in blocks {
                 features = block.run(features, &mut workspace);
@@ -496,15 +503,13 @@ impl Map {
     }
 }
 
-/// Writes channels as `[images, height, width, channels]`.
+/// Writes channels as `[height, width, channels]`.
 fn give_out(features: &Activation, channels: &[usize], target: &mut [f32], parallel: bool) {
-    let Shape { height, width, .. } = features.shape;
     let strides = features.strides;
     let all = channels.iter().enumerate().all(|(place, &channel)| place == channel);
-    let row = |(number, target): (usize, &mut [f32])| {
-        let (image, y) = (number / height, number % height);
+    let row = |(y, target): (usize, &mut [f32])| {
         for (x, pixel) in target.chunks_exact_mut(channels.len()).enumerate() {
-            let first = strides.at(image, 0, y + 1, x + 1);
+            let first = strides.at(0, y + 1, x + 1);
             if all {
                 for (block, part) in pixel.chunks_mut(BLOCK).enumerate() {
                     let start = first + block * strides.block;
@@ -518,7 +523,7 @@ fn give_out(features: &Activation, channels: &[usize], target: &mut [f32], paral
             }
         }
     };
-    let row_len = width * channels.len();
+    let row_len = features.shape.width * channels.len();
     if parallel {
         target.par_chunks_exact_mut(row_len).enumerate().with_min_len(8).for_each(row);
     } else {

@@ -3,6 +3,7 @@
 use pulp::Simd;
 
 use super::activation::BLOCK;
+use super::prefetch::prefetch;
 
 /// Rows times a panel: `target[r] = sum over segments s and k < K of a[s + r * STEP + k] * panel[s][k]`.
 ///
@@ -19,6 +20,10 @@ pub struct Product<'a> {
     pub target: &'a mut [f32],
     pub finish: Finish<'a>,
 }
+
+/// Bytes between the weights that are multiplied and those that are fetched: a page, which the
+/// processor's own foresight does not cross.
+const AHEAD: usize = 4096;
 
 /// What is done to sums before they are written.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +86,9 @@ impl Product<'_> {
                 let a = &self.a[segment + first * STEP..][..(ROWS - 1) * STEP + K];
                 let (panel, _) = S::as_simd_f32s(panel);
                 for k in 0..K {
+                    for j in 0..N {
+                        prefetch(&panel[k * vectors + column + j], AHEAD);
+                    }
                     let mut weights = [zero; N];
                     for j in 0..N {
                         weights[j] = panel[k * vectors + column + j];

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::activation::{Activation, BLOCK, Buffer, Window};
 use super::product::{Finish, Product};
@@ -96,39 +96,28 @@ impl Stem {
         Sizes::of(image).pooled
     }
 
-    /// Images `[images, 3, height, width]` into `target`, by as many threads as there are scratches.
+    /// An image `[3, height, width]` into `target`, by as many threads as there are scratches.
     pub fn run(
         &self,
-        images: &[f32],
+        values: &[f32],
         size: [usize; 2],
         target: &mut Activation,
         scratches: &mut [Scratch],
     ) {
         let sizes = Sizes::of(size);
         let strides = target.strides;
-        let rows = target.shape.images * sizes.pooled[0];
+        let rows = sizes.pooled[0];
         let blocks = target.shape.blocks;
-        let cut = |row: usize| strides.at(0, 0, 1 + row, 0);
+        let cut = |row: usize| strides.at(0, 1 + row, 0);
         fork(0..rows, scratches, target.window(), &cut, &|rows, mut window, scratch| {
-            let image_len = 3 * size[0] * size[1];
-            let [height, _] = sizes.pooled;
-            for (image, values) in images.chunks_exact(image_len).enumerate() {
-                let first = rows.start.clamp(image * height, (image + 1) * height);
-                let last = rows.end.clamp(image * height, (image + 1) * height);
-                if first < last {
-                    let rows = first - image * height..last - image * height;
-                    let pass = Pass { values, image, sizes, stem: self, rows, blocks };
-                    pass.run(&mut window, scratch);
-                }
-            }
+            Pass { values, sizes, stem: self, rows, blocks }.run(&mut window, scratch);
         });
     }
 }
 
-/// Some rows of the result of one image.
+/// Some rows of the result.
 struct Pass<'a> {
     values: &'a [f32],
-    image: usize,
     sizes: Sizes,
     stem: &'a Stem,
     /// Of the result.
@@ -149,10 +138,12 @@ impl Pass<'_> {
         for row in conv.chunks_exact_mut(conv_row / blocks) {
             row[..BLOCK].fill(0.0);
         }
-        let arch = Arch::new();
+        let arch = scratch.arch;
         // Row r of the result is the maximum of rows 2r - 1, 2r and 2r + 1 of the convolution.
         let mut next = self.rows.start;
-        let mut y = (2 * next).saturating_sub(1);
+        // Tiles begin where they would if this were the whole image, so that sharing the rows among
+        // threads does not change how sums are rounded.
+        let mut y = (2 * next).saturating_sub(1) / OUT * OUT;
         let mut known = y;
         while next < self.rows.end {
             // Convolution rows y to y + OUT need rows of phases up to y + IN.
@@ -165,7 +156,7 @@ impl Pass<'_> {
             arch.dispatch(TileRow { pass, y, phases, v, m, conv });
             y += OUT;
             while next < self.rows.end && (2 * next + 1 < y || sizes.conv[0] <= y) {
-                let target = |block| [self.image, block, next + 1, 1];
+                let target = |block| [block, next + 1, 1];
                 for block in 0..blocks {
                     let run = window.run(target(block), sizes.pooled[1]);
                     arch.dispatch(Maximum { pass, row: next, block, conv, target: run });
@@ -248,9 +239,8 @@ impl WithSimd for TileRow<'_> {
                 let bias = S::as_simd_f32s(&stem.bias[block * BLOCK..(block + 1) * BLOCK]).0;
                 for (number, tile) in tiles.clone().enumerate() {
                     for i in 0..vectors {
-                        let out = transform_output::<S, tile::Stem>(
-                            simd, m, M_PLANE, number * BLOCK, i,
-                        );
+                        let out =
+                            transform_output::<S, tile::Stem>(simd, m, M_PLANE, number * BLOCK, i);
                         for j in 0..OUT {
                             let row = ((y + j) % RING * blocks + block) * conv_row;
                             let start = row + (1 + tile * OUT) * BLOCK;

@@ -5,7 +5,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::activation::{Activation, BLOCK, Buffer, Order, Shape, Strides, Window};
@@ -15,11 +15,16 @@ use super::{Filters, Scratch, fork};
 
 /// Numbers between planes, so that equal places of neighbouring planes do not share a cache set.
 const GAP: usize = 16;
+/// The transforms of the tiles that are worked on together should stay in a core's cache, beside the
+/// products of some blocks of channels.
+const V_BYTES: usize = 600 << 10;
+const M_BYTES: usize = 512 << 10;
+const MOST_TILES: usize = 64;
 
 /// A convolution, its weights transformed.
 #[derive(Debug)]
 pub struct Winograd<T> {
-    /// `[blocks_out, points, blocks_in, BLOCK, BLOCK]`
+    /// `[points, blocks_out, blocks_in, BLOCK, BLOCK]`
     weights: Buffer,
     blocks_in: usize,
     tile: PhantomData<T>,
@@ -34,7 +39,7 @@ pub struct Epilogue<'a> {
     pub relu: bool,
 }
 
-/// The tiles of the maps of some images, numbered row by row.
+/// The tiles of the maps of an image, numbered row by row.
 #[derive(Debug, Clone, Copy)]
 struct Tiles {
     rows: usize,
@@ -48,163 +53,146 @@ impl Tiles {
         Self { rows, columns, side }
     }
 
-    /// The image of a tile, and the row and the column of its first output.
+    /// The row and the column of a tile's first output.
     #[inline(always)]
-    fn place(self, tile: usize) -> [usize; 3] {
-        let row = tile / self.columns;
-        [row / self.rows, row % self.rows * self.side, tile % self.columns * self.side]
+    fn place(self, tile: usize) -> [usize; 2] {
+        [tile / self.columns * self.side, tile % self.columns * self.side]
     }
 }
 
 impl<T: Tile + Send + Sync> Winograd<T> {
     const POINTS: usize = T::IN * T::IN;
-    /// Tiles that are worked on together: their transforms should stay in a core's cache.
-    const V_BYTES: usize = 600 << 10;
 
     pub fn new(filters: &Filters) -> Self {
         let [blocks_out, blocks_in] = filters.blocks();
-        let mut weights = Buffer::zeros(blocks_out * Self::POINTS * blocks_in * BLOCK * BLOCK);
-        let block = Self::POINTS * blocks_in * BLOCK * BLOCK;
-        weights.par_chunks_mut(block).enumerate().for_each(|(block, weights)| {
-            let outputs = block * BLOCK..filters.channels_out().min((block + 1) * BLOCK);
-            for (column, out) in outputs.enumerate() {
-                for input in 0..filters.channels_in() {
-                    let values =
-                        transform_filter::<T>(|y, x| f64::from(filters.at(out, input, y, x)));
-                    for (point, value) in values.into_iter().enumerate() {
-                        let row = (point * blocks_in * BLOCK) + input;
-                        weights[row * BLOCK + column] = value as f32;
+        let [outs, ins] = [filters.channels_out(), filters.channels_in()];
+        // Filter by filter, `[out, point, input]`, then brought into order.
+        let mut transformed = vec![0.0; outs * Self::POINTS * ins];
+        transformed.par_chunks_exact_mut(Self::POINTS * ins).enumerate().for_each(
+            |(out, target)| {
+                for input in 0..ins {
+                    let filter = |y, x| f64::from(filters.at(out, input, y, x));
+                    for (point, value) in transform_filter::<T>(filter).into_iter().enumerate() {
+                        target[point * ins + input] = value as f32;
                     }
                 }
+            },
+        );
+        let panel = blocks_in * BLOCK * BLOCK;
+        let mut weights = Buffer::zeros(Self::POINTS * blocks_out * panel);
+        weights.par_chunks_exact_mut(panel).enumerate().for_each(|(number, panel)| {
+            let (point, block) = (number / blocks_out, number % blocks_out);
+            for (column, out) in (block * BLOCK..outs.min((block + 1) * BLOCK)).enumerate() {
+                let values = &transformed[(out * Self::POINTS + point) * ins..][..ins];
+                panel[column..].iter_mut().step_by(BLOCK).zip(values).for_each(|(w, &v)| *w = v);
             }
         });
         Self { weights, blocks_in, tile: PhantomData }
     }
 
+    /// Bytes for the transforms: where weights are large, more tiles are worth more than the cache, as
+    /// all weights are read for every group of tiles.
+    fn room(&self) -> usize {
+        V_BYTES.max(4 * self.weights.len() / 6)
+    }
+
     /// The convolution of `source` into `target`, by as many threads as there are scratches.
+    ///
+    /// Threads that share the channels transform all tiles, each for itself: that is a small part of the
+    /// work, and less than to wait for each other and to read from another core's cache.
     pub fn run(
         &self,
         source: &Activation,
         target: &mut Activation,
         epilogue: Epilogue<'_>,
         scratches: &mut [Scratch],
-        shared: &mut Buffer,
     ) {
-        let shape = target.shape;
-        let tiles = Tiles::of(shape, T::OUT);
-        let strides = target.strides;
-        if scratches.len() > 1 && shape.order == Order::Channels {
-            self.by_channels(source, target, epilogue, scratches, shared);
-            return;
-        }
-        let rows = shape.images * tiles.rows;
-        let cut = |row: usize| strides.at(0, 0, 1 + row * T::OUT, 0);
-        fork(0..rows, scratches, target.window(), &cut, &|rows, mut window, scratch| {
-            let range = rows.start * tiles.columns..rows.end * tiles.columns;
-            self.by_tiles(range, tiles, source, shape, epilogue, &mut window, scratch);
-        });
-    }
-
-    /// How many tiles fit the cache, given the number of input blocks.
-    fn most_tiles(&self) -> usize {
-        (Self::V_BYTES / (Self::POINTS * self.blocks_in * BLOCK * 4)).clamp(14, 64)
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn by_tiles(
-        &self,
-        range: Range<usize>,
-        tiles: Tiles,
-        source: &Activation,
-        shape: Shape,
-        epilogue: Epilogue<'_>,
-        window: &mut Window<'_>,
-        scratch: &mut Scratch,
-    ) {
-        let arch = Arch::new();
-        for range in pieces(range, self.most_tiles()) {
-            let plane = range.len() * BLOCK + GAP;
-            let v = scratch.v.at_least(self.blocks_in * Self::POINTS * plane);
-            for (block, v) in v.chunks_exact_mut(Self::POINTS * plane).enumerate() {
-                let (values, strides) = (source.values(), source.strides);
-                let tile = PhantomData::<T>;
-                arch.dispatch(Input { values, strides, tiles, range: range.clone(), block, v, plane, tile });
-            }
-            let m = scratch.m.at_least(Self::POINTS * plane);
-            let segments = &mut scratch.segments;
-            for block in 0..shape.blocks {
-                self.multiply(arch, v, plane, 0..range.len(), block, m, plane, segments);
-                let range = range.clone();
-                let tile = PhantomData::<T>;
-                let window = &mut *window;
-                arch.dispatch(Output { m, plane, tiles, range, block, shape, epilogue, window, tile });
-            }
-        }
-    }
-
-    /// First all tiles are transformed, then each thread makes some of the output channels: for maps so
-    /// small that the weights are what takes time to read.
-    fn by_channels(
-        &self,
-        source: &Activation,
-        target: &mut Activation,
-        epilogue: Epilogue<'_>,
-        scratches: &mut [Scratch],
-        shared: &mut Buffer,
-    ) {
-        let arch = Arch::new();
         let (shape, strides) = (target.shape, target.strides);
         let tiles = Tiles::of(shape, T::OUT);
-        let count = shape.images * tiles.rows * tiles.columns;
-        let plane = count * BLOCK + GAP;
-        let v = shared.at_least(self.blocks_in * Self::POINTS * plane);
-        v.par_chunks_exact_mut(Self::POINTS * plane).enumerate().for_each(|(block, v)| {
-            let (values, strides) = (source.values(), source.strides);
-            let tile = PhantomData::<T>;
-            arch.dispatch(Input { values, strides, tiles, range: 0..count, block, v, plane, tile });
-        });
-        let v = &*v;
-        let cut = |block: usize| strides.at(0, block, 0, 0);
-        fork(0..shape.blocks, scratches, target.window(), &cut, &|blocks, mut window, scratch| {
-            let Scratch { m, segments, .. } = scratch;
-            for block in blocks {
-                for range in pieces(0..count, 64) {
-                    let m_plane = range.len() * BLOCK + GAP;
-                    let m = m.at_least(Self::POINTS * m_plane);
-                    self.multiply(arch, v, plane, range.clone(), block, m, m_plane, segments);
-                    let tile = PhantomData::<T>;
-                    let (plane, window) = (m_plane, &mut window);
-                    arch.dispatch(Output { m, plane, tiles, range, block, shape, epilogue, window, tile });
+        let rows = 0..tiles.rows;
+        let pass = Pass { convolution: self, tiles, source, shape, epilogue };
+        match shape.order {
+            Order::Rows => {
+                let cut = |row: usize| strides.at(0, 1 + row * T::OUT, 0);
+                fork(rows, scratches, target.window(), &cut, &|rows, window, scratch| {
+                    pass.run(rows, 0..shape.blocks, window, scratch);
+                });
+            }
+            Order::Channels => {
+                let cut = |block: usize| strides.at(block, 0, 0);
+                let blocks = 0..shape.blocks;
+                fork(blocks, scratches, target.window(), &cut, &|blocks, window, scratch| {
+                    pass.run(rows.clone(), blocks, window, scratch);
+                });
+            }
+        }
+    }
+}
+
+/// A convolution on its way.
+struct Pass<'a, T> {
+    convolution: &'a Winograd<T>,
+    tiles: Tiles,
+    source: &'a Activation,
+    shape: Shape,
+    epilogue: Epilogue<'a>,
+}
+
+impl<T: Tile + Send + Sync> Pass<'_, T> {
+    /// Some rows of tiles, some blocks of channels.
+    fn run(
+        &self,
+        rows: Range<usize>,
+        blocks: Range<usize>,
+        mut window: Window<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let Self { convolution, tiles, source, shape, epilogue } = *self;
+        let Winograd { weights, blocks_in, .. } = convolution;
+        let blocks_in = *blocks_in;
+        let Scratch { arch, v, m, segments } = scratch;
+        let points = T::IN * T::IN;
+        let most = (convolution.room() / (4 * points * blocks_in * BLOCK)).clamp(14, MOST_TILES);
+        for range in pieces(rows.start * tiles.columns..rows.end * tiles.columns, most) {
+            let plane = range.len() * BLOCK + GAP;
+            let v = v.at_least(blocks_in * points * plane);
+            let (values, strides, tile) = (source.values(), source.strides, PhantomData::<T>);
+            for (block, v) in v.chunks_exact_mut(points * plane).enumerate() {
+                let range = range.clone();
+                arch.dispatch(Input { values, strides, tiles, range, block, v, plane, tile });
+            }
+            segments.clear();
+            segments.extend((0..blocks_in).map(|block| block * points * plane));
+            let together = M_BYTES / (4 * points * plane);
+            for blocks in pieces(blocks.clone(), together.max(1)) {
+                let m = m.at_least(blocks.len() * points * plane);
+                arch.dispatch(Multiply {
+                    v,
+                    segments,
+                    weights,
+                    points,
+                    blocks_out: shape.blocks,
+                    blocks: blocks.clone(),
+                    rows: range.len(),
+                    m,
+                    plane,
+                });
+                for (m, block) in m.chunks_exact(points * plane).zip(blocks) {
+                    let (range, window) = (range.clone(), &mut window);
+                    arch.dispatch(Output {
+                        m,
+                        plane,
+                        tiles,
+                        range,
+                        block,
+                        shape,
+                        epilogue,
+                        window,
+                        tile,
+                    });
                 }
             }
-        });
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn multiply(
-        &self,
-        arch: Arch,
-        v: &[f32],
-        v_plane: usize,
-        range: Range<usize>,
-        block: usize,
-        m: &mut [f32],
-        m_plane: usize,
-        segments: &mut Vec<usize>,
-    ) {
-        let size = Self::POINTS * self.blocks_in * BLOCK * BLOCK;
-        segments.clear();
-        segments.extend((0..self.blocks_in).map(|b| b * Self::POINTS * v_plane));
-        arch.dispatch(Multiply {
-            v,
-            v_plane,
-            range,
-            weights: &self.weights[block * size..(block + 1) * size],
-            points: Self::POINTS,
-            m,
-            m_plane,
-            segments,
-        });
+        }
     }
 }
 
@@ -234,8 +222,8 @@ impl<T: Tile> WithSimd for Input<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { values, strides, tiles, range, block, v, plane, .. } = self;
         for (number, tile) in range.enumerate() {
-            let [image, y, x] = tiles.place(tile);
-            let first = strides.at(image, block, y, x);
+            let [y, x] = tiles.place(tile);
+            let first = strides.at(block, y, x);
             transform_input::<S, T, BLOCK>(
                 simd,
                 |row| &values[first + row * strides.row..],
@@ -285,16 +273,19 @@ pub fn transform_input<'a, S: Simd, T: Tile, const WIDTH: usize>(
     }
 }
 
-/// The product of each point: `[points, tiles, BLOCK]`, points `m_plane` apart.
+/// The products of each point with some blocks of weights: `[blocks, points, tiles, BLOCK]`, points
+/// `plane` apart. What belongs to a point is read once from where it lies, and then from the cache.
 struct Multiply<'a> {
     v: &'a [f32],
-    v_plane: usize,
-    range: Range<usize>,
+    segments: &'a [usize],
+    /// `[points, blocks_out, blocks_in, BLOCK, BLOCK]`
     weights: &'a [f32],
     points: usize,
+    blocks_out: usize,
+    blocks: Range<usize>,
+    rows: usize,
     m: &'a mut [f32],
-    m_plane: usize,
-    segments: &'a [usize],
+    plane: usize,
 }
 
 impl WithSimd for Multiply<'_> {
@@ -302,13 +293,16 @@ impl WithSimd for Multiply<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { v, v_plane, range, weights, points, m, m_plane, segments } = self;
-        let panels = weights.chunks_exact(weights.len() / points);
-        for ((point, panel), target) in panels.enumerate().zip(m.chunks_exact_mut(m_plane)) {
-            let a = &v[point * v_plane + range.start * BLOCK..];
-            let rows = range.len();
-            let product = Product { a, segments, panel, rows, target, finish: Finish::None };
-            product.compute::<S, BLOCK, BLOCK>(simd);
+        let Self { v, segments, weights, points, blocks_out, blocks, rows, m, plane } = self;
+        let size = segments.len() * BLOCK * BLOCK;
+        for point in 0..points {
+            let a = &v[point * plane..];
+            for (place, block) in blocks.clone().enumerate() {
+                let panel = &weights[(point * blocks_out + block) * size..][..size];
+                let target = &mut m[(place * points + point) * plane..][..plane];
+                let product = Product { a, segments, panel, rows, target, finish: Finish::None };
+                product.compute::<S, BLOCK, BLOCK>(simd);
+            }
         }
     }
 }
@@ -336,17 +330,17 @@ impl<T: Tile> WithSimd for Output<'_, '_, T> {
         let zero = simd.splat_f32s(0.0);
         let bias = S::as_simd_f32s(&epilogue.bias[block * BLOCK..(block + 1) * BLOCK]).0;
         for (number, tile) in range.enumerate() {
-            let [image, y0, x0] = tiles.place(tile);
+            let [y0, x0] = tiles.place(tile);
             let columns = T::OUT.min(shape.width - x0);
             let rows = T::OUT.min(shape.height - y0);
             for i in 0..vectors {
                 let out = transform_output::<S, T>(simd, m, plane, number * BLOCK, i);
                 for y in 0..rows {
-                    let place = [image, block, y0 + y + 1, x0 + 1];
+                    let place = [block, y0 + y + 1, x0 + 1];
                     let shortcut = match epilogue.shortcut {
                         Some(shortcut) => {
-                            let [image, block, row, column] = place;
-                            let start = shortcut.strides.at(image, block, row, column);
+                            let [block, row, column] = place;
+                            let start = shortcut.strides.at(block, row, column);
                             let run = &shortcut.values()[start..start + columns * BLOCK];
                             S::as_simd_f32s(run).0
                         }

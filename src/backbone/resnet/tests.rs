@@ -96,7 +96,9 @@ fn check_backbone(config: ResNetConfig, file: &str) {
                 engine = engine.max(error);
             }
         }
-        println!("{device:?}: worst error {worst:.1e} of the largest magnitude; engine {engine:.1e}");
+        println!(
+            "{device:?}: worst error {worst:.1e} of the largest magnitude; engine {engine:.1e}"
+        );
     }
 }
 
@@ -322,4 +324,110 @@ fn input_that_is_no_rgb_batch_is_refused() {
     assert!(matches!(network.forward(grey), Err(Error::ShapeMismatch { .. })));
     let dot = network.forward(Tensor::zeros([1, 3, 1, 1], &Device::flex())).unwrap();
     assert_eq!(dot.maps()[2].dims(), [1, 8, 1, 1]);
+}
+
+/// The largest difference between the same maps, as a share of their largest value.
+fn difference(some: &FeatureMaps, others: &FeatureMaps) -> f64 {
+    let pairs = some.maps().iter().zip(others.maps());
+    pairs
+        .map(|(some, other)| {
+            assert_eq!(some.dims(), other.dims());
+            let expected: Vec<f64> =
+                to_host(other.clone()).unwrap().into_iter().map(f64::from).collect();
+            relative_error(&to_host(some.clone()).unwrap(), &expected)
+        })
+        .fold(0.0, f64::max)
+}
+
+fn bits(maps: &FeatureMaps) -> Vec<Vec<f32>> {
+    maps.maps().iter().map(|map| to_host(map.clone()).unwrap()).collect()
+}
+
+#[test]
+fn the_engine_computes_what_burn_does_whatever_the_batch_and_the_threads() {
+    let device = Device::flex();
+    let middling = |block, planes, base_width| ResNetConfig {
+        block,
+        stem_channels: 40,
+        blocks: [2, 1, 2],
+        planes,
+        base_width,
+        layers: vec![1, 2, 3],
+    };
+    let configs = [
+        middling(ResNetBlock::Basic, [40, 33, 70], 64),
+        middling(ResNetBlock::Bottleneck, [9, 17, 20], 128),
+    ];
+    for (config, size) in configs.iter().flat_map(|c| [[65, 47], [32, 96], [7, 3]].map(|s| (c, s)))
+    {
+        for layers in [vec![1, 2, 3], vec![2], vec![1, 3]] {
+            let network = config.clone().with_layers(layers).untrained(5, &device).unwrap();
+            let [height, width] = size;
+            let shape = [5, 3, height, width];
+            let input = to_device(golden::input(&shape), shape, &device);
+            let on_burn = FeatureMaps::new(network.forward_on_burn(input.clone())).unwrap();
+            let maps = network.forward(input.clone()).unwrap();
+            let error = difference(&maps, &on_burn);
+            assert!(error < 1e-5, "{config:?} {size:?}: {error:e}");
+            for threads in [1, 2, 3, 4] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let together = pool.install(|| network.forward(input.clone())).unwrap();
+                assert_eq!(bits(&together), bits(&maps), "{threads} threads");
+                let alone = pool.install(|| network.forward(input.clone().narrow(0, 3, 1)));
+                let of_batch = maps.maps().iter().map(|map| map.clone().narrow(0, 3, 1)).collect();
+                assert_eq!(bits(&alone.unwrap()), bits(&FeatureMaps::new(of_batch).unwrap()));
+            }
+        }
+    }
+}
+
+#[test]
+fn chosen_channels_are_those_of_the_whole_network_on_the_engine_and_on_burn() {
+    for device in devices() {
+        for block in [ResNetBlock::Basic, ResNetBlock::Bottleneck] {
+            let whole = tiny(block).untrained(2, &device).unwrap();
+            let chosen = [vec![3, 0], vec![1], vec![7, 2, 5]];
+            for network in [&whole, &tiny(block).untrained(2, &device).unwrap().without_engine()] {
+                let some = network.select(&chosen).unwrap();
+                let names: Vec<usize> = some.layers().iter().map(|layer| layer.channels).collect();
+                assert_eq!(names, [2, 1, 3]);
+                assert_eq!(some.fingerprint(), whole.fingerprint());
+                for shape in [[1, 3, 32, 32], [3, 3, 45, 37]] {
+                    let input = to_device(golden::input(&shape), shape, &device);
+                    let all = network.forward(input.clone()).unwrap();
+                    let expected = all.maps().iter().zip(&chosen).map(|(map, channels)| {
+                        map.clone().select(1, index_tensor(channels, &device))
+                    });
+                    let expected = FeatureMaps::new(expected.collect()).unwrap();
+                    assert_eq!(bits(&some.forward(input).unwrap()), bits(&expected));
+                }
+                assert!(some.select(&chosen).is_none(), "a selection of a selection");
+            }
+            assert!(whole.select(&[vec![0], vec![], vec![1]]).is_none(), "nothing of a layer");
+            assert!(whole.select(&[vec![0], vec![99], vec![1]]).is_none(), "no such channel");
+        }
+    }
+}
+
+#[test]
+fn images_of_all_sizes_in_any_order_leave_nothing_behind() {
+    let device = Device::flex();
+    let network = tiny(ResNetBlock::Basic).untrained(4, &device).unwrap();
+    let maps = |shape: [usize; 4]| {
+        bits(&network.forward(to_device(golden::input(&shape), shape, &device)).unwrap())
+    };
+    let shapes = [[1, 3, 64, 64], [1, 3, 9, 70], [1, 3, 33, 31]];
+    let first = shapes.map(maps);
+    for _ in 0..2 {
+        assert_eq!(shapes.map(maps), first);
+    }
+}
+
+#[test]
+fn input_that_is_no_number_is_refused_by_the_engine() {
+    let network = tiny(ResNetBlock::Basic).untrained(0, &Device::flex()).unwrap();
+    let mut values = vec![0.5; 3 * 32 * 32];
+    values[77] = f32::NAN;
+    let input = to_device(values, [1, 3, 32, 32], &Device::flex());
+    assert!(matches!(network.forward(input), Err(Error::NotFinite { .. })));
 }

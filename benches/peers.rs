@@ -1,0 +1,151 @@
+//! The works that `scripts/compare-peers` times beside other implementations, each as they time theirs:
+//! some runs to warm up, then the median. Prints one JSON object, milliseconds by work.
+//!
+//!     cargo bench --bench peers -- [--network resnet18|wide_resnet50] [--weights FILE] [--images DIR]
+//!
+//! Without weights the network is untrained, without images they are made up: neither changes the time.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use clap::Parser;
+use image::{Rgb, RgbImage};
+use padim::{
+    Backbone, ChannelSelection, Normalization, Padim, PadimConfig, PreprocessConfig, Preprocessor,
+    ResNet18, ResNetConfig, Resize, WideResNet50, decode_file,
+};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+#[derive(Parser)]
+struct Options {
+    #[arg(long, default_value = "resnet18")]
+    network: String,
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// PNG files of good parts.
+    #[arg(long)]
+    images: Option<PathBuf>,
+    /// How many images are fitted.
+    #[arg(long, default_value_t = 200)]
+    fit: usize,
+    /// What cargo passes to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+const SIDE: usize = 224;
+
+/// The normalised images `[3, SIDE, SIDE]`.
+fn images(folder: Option<&Path>, count: usize) -> Outcome<Vec<Vec<f32>>> {
+    let preprocessor = Preprocessor::new(PreprocessConfig::default(), Normalization::IMAGENET)?;
+    let mut files: Vec<PathBuf> = match folder {
+        Some(folder) => std::fs::read_dir(folder)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<std::io::Result<_>>()?,
+        None => Vec::new(),
+    };
+    files.sort();
+    let picture = |i: usize| match files.get(i) {
+        Some(file) => decode_file(file),
+        None => Ok(RgbImage::from_fn(256, 256, |x, y| {
+            let shade = |k: u32| ((x * k + y * (5 - k) + 7 * i as u32) % 256) as u8;
+            Rgb([shade(1), shade(2), shade(3)])
+        })
+        .into()),
+    };
+    (0..count).map(|i| Ok(preprocessor.process(&picture(i)?)?.values)).collect()
+}
+
+fn tensor(images: &[Vec<f32>], device: &Device) -> Tensor<4> {
+    Tensor::from_data(TensorData::new(images.concat(), [images.len(), 3, SIDE, SIDE]), device)
+}
+
+/// The pixels of a normalised image.
+fn pixels(values: &[f32]) -> RgbImage {
+    let Normalization { mean, std } = Normalization::IMAGENET;
+    RgbImage::from_fn(SIDE as u32, SIDE as u32, |x, y| {
+        let place = y as usize * SIDE + x as usize;
+        Rgb([0, 1, 2]
+            .map(|c| ((values[c * SIDE * SIDE + place] * std[c] + mean[c]) * 255.0).round() as u8))
+    })
+}
+
+fn median_ms<T>(runs: usize, mut work: impl FnMut() -> Outcome<T>) -> Outcome<f64> {
+    for _ in 0..runs.min(3) {
+        work()?;
+    }
+    let mut times = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        let start = Instant::now();
+        let result = work()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+        drop(result);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok((times[(runs - 1) / 2] + times[runs / 2]) / 2.0)
+}
+
+fn main() -> Outcome<()> {
+    let options = Options::parse();
+    let (name, network, channels): (_, ResNetConfig, _) = match &*options.network {
+        "resnet18" => ("r18", ResNet18::config(), 100),
+        "wide_resnet50" => ("wr50", WideResNet50::config(), 550),
+        other => return Err(format!("no network is called {other}").into()),
+    };
+    let device = Device::flex();
+    let backbone = || match &options.weights {
+        Some(file) => network.load(file, &device),
+        None => network.untrained(0, &device),
+    };
+    let all = images(options.images.as_deref(), options.fit.max(32))?;
+    let mut works = serde_json::Map::new();
+    let mut report = |work: &str, ms: f64| works.insert(format!("{name}-{work}"), ms.into());
+
+    let whole = backbone()?;
+    for (batch, runs) in [(1, 25), (8, 9)] {
+        let input = tensor(&all[..batch], &device);
+        let ms = median_ms(runs, || Ok(whole.forward(input.clone())?))?;
+        report(&format!("backbone-b{batch}"), ms);
+    }
+    drop(whole);
+
+    let preprocess =
+        PreprocessConfig { resize: Resize::square(SIDE), crop: None, ..Default::default() };
+    let config = PadimConfig {
+        preprocess,
+        channels: ChannelSelection::random(channels, 1024),
+        ..PadimConfig::default()
+    };
+    let padim = Padim::new(config, backbone()?)?;
+    let single = |image: &Vec<f32>| {
+        Tensor::<3>::from_data(TensorData::new(image.clone(), [3, SIDE, SIDE]), &device)
+    };
+    let fit: Vec<Tensor<3>> = all[..options.fit].iter().map(single).collect();
+    // As the peers: the network has been warmed up, the fit is timed once.
+    padim.fit(fit[..8.min(fit.len())].iter().cloned(), |_| ())?;
+    let start = Instant::now();
+    let detector = padim.fit(fit.iter().cloned(), |_| ())?;
+    report(&format!("fit{}", options.fit), start.elapsed().as_secs_f64() * 1e3);
+    drop(fit);
+
+    for (batch, runs) in [(1, 25), (8, 9), (32, 4)] {
+        let input = tensor(&all[..batch], &device);
+        let ms = median_ms(runs, || Ok(detector.predict_tensor(input.clone())?))?;
+        report(&format!("pipeline-b{batch}"), ms);
+    }
+    drop(detector);
+
+    let folder = tempfile::tempdir()?;
+    let files: Vec<PathBuf> =
+        (0..options.fit).map(|i| folder.path().join(format!("{i:03}.png"))).collect();
+    for (file, values) in files.iter().zip(&all) {
+        pixels(values).save(file)?;
+    }
+    let start = Instant::now();
+    padim.fit(&files, |_| ())?;
+    report(&format!("fit{}-files", options.fit), start.elapsed().as_secs_f64() * 1e3);
+    println!("{}", serde_json::Value::from(works));
+    Ok(())
+}
