@@ -12,6 +12,22 @@ pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
     data.try_into_vec().map_err(|e| failed(e.to_string()))
 }
 
+/// Reads maps `[batch, channels, height, width]` back as `[batch, height, width, channels]`: of a CPU's
+/// maps that lie so in memory already, nothing is copied.
+pub(crate) fn pixels_to_host(maps: Tensor<4>) -> Result<Vec<f32>> {
+    to_host(maps.permute([0, 2, 3, 1]))
+}
+
+/// Maps `[batch, channels, height, width]` of values `[batch, height, width, channels]`. On a CPU they
+/// stay as they lie.
+pub(crate) fn pixels_to_device(
+    values: Vec<f32>,
+    [batch, height, width, channels]: [usize; 4],
+    device: &Device,
+) -> Tensor<4> {
+    to_device(values, [batch, height, width, channels], device).permute([0, 3, 1, 2])
+}
+
 /// Moves row-major values to a device.
 pub(crate) fn to_device<const D: usize>(
     values: Vec<f32>,

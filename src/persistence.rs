@@ -32,6 +32,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::{FoldedConvolution, FoldedParameters};
+use crate::embedding::Extractor;
 use crate::files::write_atomically;
 use crate::gaussian::{Block, ModelShape, Numbers, PackedSums, Positions, Tally};
 use crate::{
@@ -472,6 +473,7 @@ impl Settings {
             preprocessor: Preprocessor::new(self.config.preprocess.clone(), self.normalization)
                 .map_err(checked)?,
             scorer: AnomalyScorer::new(self.config.scoring.clone()).map_err(checked)?,
+            extractor: Extractor::new(&backbone, &embedder),
             embedder,
             config: self.config,
             backbone,

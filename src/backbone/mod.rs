@@ -62,6 +62,10 @@ impl FeatureMaps {
     pub fn maps(&self) -> &[Tensor<4>] {
         &self.0
     }
+
+    pub(crate) fn into_maps(self) -> Vec<Tensor<4>> {
+        self.0
+    }
 }
 
 /// A frozen network whose feature maps describe the patches of an image (paper, section III.A).

@@ -18,7 +18,7 @@ use super::parameters::{FoldedConvolution, ParameterSource, SeededParameters, Si
 use super::weights::Checkpoint;
 use super::{Backbone, BackboneMemory, BackboneSnapshot, FeatureMaps, LayerInfo};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
-use crate::host::{index_tensor, is_host, to_device, to_host};
+use crate::host::{index_tensor, is_host, pixels_to_device, to_device, to_host};
 use crate::{Error, Result};
 
 /// The kind of residual block.
@@ -387,9 +387,7 @@ impl Backbone for ResNet {
         let maps = engine.forward(&values, [count, height, width]);
         let tensor = |map: Map| {
             let [height, width, channels] = map.shape;
-            // Channels stay the innermost in memory, where the embedding reads them.
-            to_device(map.values, [count, height, width, channels], &self.device)
-                .permute([0, 3, 1, 2])
+            pixels_to_device(map.values, [count, height, width, channels], &self.device)
         };
         FeatureMaps::new(maps.into_iter().map(tensor).collect())
     }

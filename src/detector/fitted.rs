@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::input::{Batches, ImageInput, Item, Prepared, stack};
 use super::partial::{PartialFit, factorising};
-use super::{FitProgress, Padim, PadimConfig, embed};
+use super::{FitProgress, Padim, PadimConfig};
 use crate::preprocess::ImageGeometry;
 use crate::{
     AnomalyMap, AnomalyScorer, Error, Fingerprint, GaussianConfig, GaussianEstimator,
@@ -291,7 +291,7 @@ impl Detector {
 
     fn score(&self, images: Tensor<4>) -> Result<Vec<ScoredMap>> {
         let [_, _, height, width] = images.dims();
-        let embedding = embed(self.padim.backbone.as_ref(), &self.padim.embedder, images)?;
+        let embedding = self.padim.extractor.embed(images)?;
         let distances = self.model.mahalanobis_distance(embedding)?;
         self.padim.scorer.score_within(distances, [height, width], self.region())
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use crate::embedding::ProjectionEstimator;
+use crate::embedding::{Extractor, ProjectionEstimator};
 use crate::gaussian::Positions;
 use crate::{
     AnomalyScorer, Backbone, Error, GaussianConfig, GaussianEstimator, InputRegion, PatchEmbedder,
@@ -73,6 +73,8 @@ pub struct Padim {
     pub(crate) backbone: Arc<dyn Backbone>,
     pub(crate) preprocessor: Preprocessor,
     pub(crate) embedder: PatchEmbedder,
+    /// Both together.
+    pub(crate) extractor: Extractor,
     pub(crate) scorer: AnomalyScorer,
     pub(crate) region: Option<InputRegion>,
 }
@@ -95,9 +97,11 @@ impl Padim {
     pub fn with_shared_backbone(config: PadimConfig, backbone: Arc<dyn Backbone>) -> Result<Self> {
         config.validate()?;
         let channels: Vec<usize> = backbone.layers().iter().map(|layer| layer.channels).collect();
+        let embedder = PatchEmbedder::new(&channels, &config.channels)?;
         Ok(Self {
             preprocessor: Preprocessor::new(config.preprocess.clone(), backbone.normalization())?,
-            embedder: PatchEmbedder::new(&channels, &config.channels)?,
+            extractor: Extractor::new(&backbone, &embedder),
+            embedder,
             scorer: AnomalyScorer::new(config.scoring.clone())?,
             config,
             backbone,
@@ -153,13 +157,7 @@ impl Padim {
             let reason = format!("must be in 1..={channels}, got {components}");
             return Err(Error::config("components", reason));
         }
-        let plain = Self {
-            embedder: PatchEmbedder::new(
-                &self.layer_channels(),
-                &crate::ChannelSelection::Indices(self.embedder.indices().to_vec()),
-            )?,
-            ..self
-        };
+        let plain = self.with_embedder(self.embedder.without_projection());
         let mut estimator = ProjectionEstimator::new(channels);
         let mut size = None;
         let region = plain.region.clone();
@@ -170,8 +168,13 @@ impl Padim {
             progress(FitProgress { stage: FitStage::Projecting, done, total });
             Ok(())
         })?;
-        let embedder = plain.embedder.clone().with_projection(estimator.finish(components)?)?;
-        Ok(Self { embedder, ..plain })
+        let projection = estimator.finish(components)?;
+        Ok(plain.with_embedder(plain.embedder.clone().with_projection(projection)?))
+    }
+
+    fn with_embedder(&self, embedder: PatchEmbedder) -> Self {
+        let extractor = Extractor::new(&self.backbone, &embedder);
+        Self { embedder, extractor, ..self.clone() }
     }
 
     /// The settings.
@@ -213,10 +216,6 @@ impl Padim {
         I::Item: Into<ImageInput>,
     {
         PartialFit::new(self.clone(), None, images, progress)
-    }
-
-    fn layer_channels(&self) -> Vec<usize> {
-        self.backbone.layers().iter().map(|layer| layer.channels).collect()
     }
 
     /// Runs all images through the network and gives each batch of embeddings to `work`, with the
@@ -274,7 +273,7 @@ impl Padim {
         }
         *size = expected;
         let tensor = stack(images, input_size, &self.backbone.device());
-        embed(self.backbone.as_ref(), &self.embedder, tensor)
+        self.extractor.embed(tensor)
     }
 
     /// An estimator for embeddings of these sizes.
@@ -290,18 +289,4 @@ impl Padim {
             None => Positions::all(grid),
         }
     }
-}
-
-/// Images `[batch, 3, height, width]` to embeddings, one an image even from a foreign backbone.
-fn embed(
-    backbone: &dyn Backbone,
-    embedder: &PatchEmbedder,
-    images: Tensor<4>,
-) -> Result<Tensor<4>> {
-    let batch = images.dims()[0];
-    let embedding = embedder.embed(&backbone.forward(images)?)?;
-    if embedding.dims()[0] == batch {
-        return Ok(embedding);
-    }
-    Err(Error::shape("feature maps", format!("a batch of {batch}"), embedding.dims()))
 }

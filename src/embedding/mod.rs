@@ -1,18 +1,21 @@
 //! From feature maps to one vector per patch.
 
 mod draw;
+mod extractor;
 mod projection;
 mod selection;
 
 pub use projection::Projection;
 pub use selection::ChannelSelection;
 
+pub(crate) use extractor::Extractor;
 pub(crate) use projection::ProjectionEstimator;
 
 use burn::tensor::Tensor;
+use rayon::prelude::*;
 
 use crate::backbone::FeatureMaps;
-use crate::host::index_tensor;
+use crate::host::{index_tensor, is_host, pixels_to_device, pixels_to_host};
 use crate::{Error, Result};
 
 /// Concatenates the feature maps of several layers into one embedding vector per position of the
@@ -69,6 +72,10 @@ impl PatchEmbedder {
         Ok(Self { projection: Some(projection), ..self })
     }
 
+    pub(crate) fn without_projection(&self) -> Self {
+        Self { projection: None, ..self.clone() }
+    }
+
     /// The projection after the selection, if there is one.
     pub fn projection(&self) -> Option<&Projection> {
         self.projection.as_ref()
@@ -94,47 +101,128 @@ impl PatchEmbedder {
     ///
     /// [`Error::ShapeMismatch`] if the maps have other channels than the embedder was made for.
     pub fn embed(&self, features: &FeatureMaps) -> Result<Tensor<4>> {
-        let maps = features.maps();
+        self.embed_maps(features.maps().to_vec())
+    }
+
+    /// As [`embed`](Self::embed), of maps that nobody needs any more, so that nothing is copied.
+    pub(crate) fn embed_maps(&self, maps: Vec<Tensor<4>>) -> Result<Tensor<4>> {
         let channels: Vec<usize> = maps.iter().map(|map| map.dims()[1]).collect();
         if channels != self.layer_channels {
             let expected = format!("channels {:?}", self.layer_channels);
             return Err(Error::shape("feature maps", expected, channels));
         }
-        let [_, _, height, width] = maps[0].dims();
-        let device = maps[0].device();
-
-        let mut parts = Vec::with_capacity(maps.len());
-        // Where the components stand in the concatenation, which is ordered by layer.
-        let mut concatenated = Vec::with_capacity(self.indices.len());
-        let mut first = 0;
-        for (map, &count) in maps.iter().zip(&channels) {
-            let kept = |&(_, &channel): &(usize, &usize)| (first..first + count).contains(&channel);
-            let (places, local): (Vec<usize>, Vec<usize>) = self
-                .indices
-                .iter()
-                .enumerate()
-                .filter(kept)
-                .map(|(place, &channel)| (place, channel - first))
-                .unzip();
-            if !places.is_empty() {
-                let chosen = map.clone().select(1, index_tensor(&local, &device));
-                parts.push(align_nearest(chosen, [height, width]));
-                concatenated.extend(places);
-            }
-            first += count;
-        }
-        let mut order = vec![0; concatenated.len()];
-        for (position, place) in concatenated.into_iter().enumerate() {
-            order[place] = position;
-        }
-        let mut embedding = Tensor::cat(parts, 1);
-        if !order.is_sorted() {
-            embedding = embedding.select(1, index_tensor(&order, &device));
-        }
+        let embedding =
+            if is_host(&maps[0].device()) { self.gather(maps)? } else { self.concatenate(maps) };
         Ok(match &self.projection {
             Some(projection) => projection.apply(embedding),
             None => embedding,
         })
+    }
+
+    /// The selection, layer by layer.
+    fn choices(&self) -> Vec<Choice> {
+        let mut first = 0;
+        let mut choice = |&count: &usize| {
+            let layer = first..first + count;
+            let kept = |&(_, channel): &(usize, &usize)| layer.contains(channel);
+            let chosen = self.indices.iter().enumerate().filter(kept);
+            let (places, channels) =
+                chosen.map(|(place, channel)| (place, channel - first)).unzip();
+            first += count;
+            Choice { places, channels }
+        };
+        self.layer_channels.iter().map(&mut choice).collect()
+    }
+
+    /// What a network would have to give for no channel to be in vain, layer by layer, and the embedder
+    /// of such maps.
+    pub(crate) fn narrowed(&self) -> (Vec<Vec<usize>>, Self) {
+        let choices = self.choices();
+        let mut indices = vec![0; self.indices.len()];
+        let places = choices.iter().flat_map(|choice| &choice.places);
+        places.enumerate().for_each(|(concatenated, &place)| indices[place] = concatenated);
+        let layer_channels = choices.iter().map(|choice| choice.channels.len()).collect();
+        let embedder = Self { layer_channels, indices, projection: self.projection.clone() };
+        (choices.into_iter().map(|choice| choice.channels).collect(), embedder)
+    }
+
+    /// By the device's operations.
+    fn concatenate(&self, maps: Vec<Tensor<4>>) -> Tensor<4> {
+        let [_, _, height, width] = maps[0].dims();
+        let device = maps[0].device();
+        let mut parts = Vec::with_capacity(maps.len());
+        for (map, choice) in maps.into_iter().zip(self.choices()) {
+            if !choice.channels.is_empty() {
+                let chosen = map.select(1, index_tensor(&choice.channels, &device));
+                parts.push(align_nearest(chosen, [height, width]));
+            }
+        }
+        let (_, Self { indices: order, .. }) = self.narrowed();
+        let embedding = Tensor::cat(parts, 1);
+        if order.is_sorted() {
+            embedding
+        } else {
+            embedding.select(1, index_tensor(&order, &device))
+        }
+    }
+
+    /// Where the maps are in the program's own memory: each vector is put together in one go.
+    fn gather(&self, maps: Vec<Tensor<4>>) -> Result<Tensor<4>> {
+        let [batch, _, height, width] = maps[0].dims();
+        let device = maps[0].device();
+        let dimension = self.indices.len();
+        let sources = maps.into_iter().zip(self.choices()).map(|(map, choice)| {
+            let [_, channels, rows, columns] = map.dims();
+            let of_row = nearest_sources(rows, height);
+            let of_column = nearest_sources(columns, width);
+            let values = pixels_to_host(map)?;
+            Ok(Source { values, channels, size: [rows, columns], of_row, of_column, choice })
+        });
+        let sources = sources.collect::<Result<Vec<Source>>>()?;
+        let mut values = vec![0.0; batch * height * width * dimension];
+        values.par_chunks_exact_mut(width * dimension).enumerate().with_min_len(4).for_each(
+            |(row, target)| {
+                let (image, y) = (row / height, row % height);
+                for source in &sources {
+                    source.write(image, y, target, dimension);
+                }
+            },
+        );
+        Ok(pixels_to_device(values, [batch, height, width, dimension], &device))
+    }
+}
+
+/// What is selected of a layer.
+struct Choice {
+    /// Where it stands in an embedding vector.
+    places: Vec<usize>,
+    /// Which of the layer's channels it is.
+    channels: Vec<usize>,
+}
+
+/// A layer's map on its way into embedding vectors.
+struct Source {
+    /// `[batch, rows, columns, channels]`
+    values: Vec<f32>,
+    channels: usize,
+    size: [usize; 2],
+    /// Of each position of the grid, the row and the column that stand for it.
+    of_row: Vec<usize>,
+    of_column: Vec<usize>,
+    choice: Choice,
+}
+
+impl Source {
+    /// Its part of the vectors of a row of the grid.
+    fn write(&self, image: usize, y: usize, target: &mut [f32], dimension: usize) {
+        let [rows, columns] = self.size;
+        let start = (image * rows + self.of_row[y]) * columns * self.channels;
+        let row = &self.values[start..start + columns * self.channels];
+        let Choice { places, channels } = &self.choice;
+        for (&column, vector) in self.of_column.iter().zip(target.chunks_exact_mut(dimension)) {
+            let pixel = &row[column * self.channels..(column + 1) * self.channels];
+            places.iter().zip(channels).for_each(|(&place, &c)| vector[place] = pixel[c]);
+        }
     }
 }
 
@@ -199,11 +287,23 @@ mod tests {
             let features = FeatureMaps::new(
                 maps.iter().map(|(v, s)| to_device(v.clone(), *s, &device)).collect(),
             ).unwrap();
-            let fast = to_host(embedder.embed(&features).unwrap()).unwrap();
-            for (b, y, x) in [(0, 0, 0), (1, h - 1, w - 1), (1, h / 2, w / 2)] {
-                let naive = embed_naively(&maps, embedder.indices(), b, y, x);
-                for (c, expected) in naive.into_iter().enumerate() {
-                    prop_assert_eq!(fast[((b * count + c) * h + y) * w + x], expected);
+            // The host's way, the device's, and the host's of the selected channels alone.
+            let on_device = embedder.concatenate(features.maps().to_vec());
+            let (chosen, narrowed) = embedder.narrowed();
+            let mut embeddings = vec![embedder.embed(&features).unwrap(), on_device];
+            if chosen.iter().all(|channels| !channels.is_empty()) {
+                let few = features.maps().iter().zip(&chosen).map(|(map, channels)| {
+                    map.clone().select(1, index_tensor(channels, &device))
+                });
+                embeddings.push(narrowed.embed_maps(few.collect()).unwrap());
+            }
+            for embedding in embeddings {
+                let fast = to_host(embedding).unwrap();
+                for (b, y, x) in [(0, 0, 0), (1, h - 1, w - 1), (1, h / 2, w / 2)] {
+                    let naive = embed_naively(&maps, embedder.indices(), b, y, x);
+                    for (c, expected) in naive.into_iter().enumerate() {
+                        prop_assert_eq!(fast[((b * count + c) * h + y) * w + x], expected);
+                    }
                 }
             }
         }

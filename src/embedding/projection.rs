@@ -5,7 +5,7 @@ use faer::linalg::matmul::triangular::{BlockStructure, matmul};
 use faer::{Accum, Mat, Par, Side};
 use rayon::prelude::*;
 
-use crate::host::to_host;
+use crate::host::pixels_to_host;
 use crate::{Error, Result};
 
 /// Replaces embedding vectors by their coordinates along a few directions, the same at every
@@ -96,15 +96,17 @@ impl ProjectionEstimator {
     pub fn update(&mut self, embedding: Tensor<4>, mask: Option<&[bool]>) -> Result<()> {
         let [_, channels, height, width] = embedding.dims();
         let places = height * width;
-        let values = to_host(embedding)?;
+        // Vectors `[batch, places, channels]`.
+        let values = pixels_to_host(embedding)?;
         if !values.iter().all(|v| v.is_finite()) {
             return Err(Error::NotFinite { what: "the embedding".into() });
         }
         let used: Vec<usize> = (0..places).filter(|&p| mask.is_none_or(|m| m[p])).collect();
         if self.pivot.is_empty() {
-            let first = values[..channels * places].chunks_exact(places);
-            let mean = |plane: &[f32]| plane.iter().copied().map(f64::from).sum::<f64>();
-            self.pivot = first.map(|plane| mean(plane) / places as f64).collect();
+            let first = &values[..channels * places];
+            let mean =
+                |c: usize| first[c..].iter().step_by(channels).copied().map(f64::from).sum::<f64>();
+            self.pivot = (0..channels).map(|c| mean(c) / places as f64).collect();
         }
         let pivot = &self.pivot;
         // One image at a time on each thread: the product is as large as the channels squared.
@@ -115,7 +117,7 @@ impl ProjectionEstimator {
             let mut sum = vec![0.0; channels];
             for image in images {
                 let shifted = Mat::from_fn(channels, used.len(), |c, k| {
-                    f64::from(image[c * places + used[k]]) - pivot[c]
+                    f64::from(image[used[k] * channels + c]) - pivot[c]
                 });
                 for (s, row) in sum.iter_mut().zip(shifted.row_iter()) {
                     *s += row.iter().sum::<f64>();
@@ -175,7 +177,7 @@ impl ProjectionEstimator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::to_device;
+    use crate::host::{to_device, to_host};
     use burn::tensor::Device;
 
     #[test]

@@ -40,13 +40,15 @@ impl<'a> NumbersRef<'a> {
 
 /// The length at which vectors of `d` components lie behind each other, so that a group of rows has
 /// room behind each column. What is behind the components must be zero.
-pub(super) const fn padded(d: usize) -> usize {
+const fn padded(d: usize) -> usize {
     (d + PADDING).next_multiple_of(PADDING)
 }
 
 /// Buffers that a thread reuses from position to position.
 #[derive(Default)]
 pub(super) struct Workspace {
+    /// `[batch, padded]`
+    centred: Vec<f32>,
     /// `[batch, padded]`
     result: Vec<f32>,
     /// `[ROWS, padded]`
@@ -59,8 +61,8 @@ pub(super) struct Position<'a> {
     pub mean: &'a [f32],
     pub numbers: NumbersRef<'a>,
     pub scale: f32,
-    /// Vector `b` begins at `first + b * stride` and is [`padded`]. The mean will be taken off.
-    pub vectors: &'a mut [f32],
+    /// Vector `b` begins at `first + b * stride`.
+    pub vectors: &'a [f32],
     pub first: usize,
     pub stride: usize,
     /// One a vector.
@@ -77,15 +79,18 @@ impl WithSimd for Position<'_> {
             self;
         let d = mean.len();
         let padded = padded(d);
-        for b in 0..distances.len() {
-            let vector = &mut vectors[first + b * stride..][..d];
-            vector.iter_mut().zip(mean).for_each(|(x, m)| *x -= m);
+        let Workspace { centred, result, rows } = workspace;
+        centred.resize(distances.len() * padded, 0.0);
+        for (b, centred) in centred.chunks_exact_mut(padded).enumerate() {
+            let vector = &vectors[first + b * stride..][..d];
+            let (centred, behind) = centred.split_at_mut(d);
+            behind.fill(0.0);
+            centred.iter_mut().zip(vector).zip(mean).for_each(|((c, x), m)| *c = x - m);
         }
-        let Workspace { result, rows } = workspace;
         result.clear();
         result.resize(distances.len() * padded, 0.0);
         rows.resize(ROWS * padded, 0.0);
-        let mut images = Images { vectors, first, stride, result, padded };
+        let mut images = Images { centred, result, padded };
         match storage {
             Storage::Triangle(_) => images.by_rows::<S, Whiten>(simd, numbers, d, rows),
             Storage::LowRank(_) => {
@@ -135,9 +140,7 @@ impl WithSimd for Position<'_> {
 
 /// The vectors of a position, less the mean, and what becomes of them.
 struct Images<'a> {
-    vectors: &'a [f32],
-    first: usize,
-    stride: usize,
+    centred: &'a [f32],
     result: &'a mut [f32],
     padded: usize,
 }
@@ -218,7 +221,7 @@ impl Images<'_> {
     /// The vector of an image, and its result.
     #[inline(always)]
     fn of(&mut self, b: usize) -> (&[f32], &mut [f32]) {
-        let x = &self.vectors[self.first + b * self.stride..][..self.padded];
+        let x = &self.centred[b * self.padded..(b + 1) * self.padded];
         (x, &mut self.result[b * self.padded..(b + 1) * self.padded])
     }
 
@@ -291,7 +294,7 @@ impl Images<'_> {
                 }
             }
             let rows = &buffer[..ROWS * window];
-            let vector = |b: usize| &self.vectors[self.first + b * self.stride..][..self.padded];
+            let vector = |b: usize| &self.centred[b * self.padded..(b + 1) * self.padded];
             // Two at once where there are registers for it.
             let together = if S::REGISTER_COUNT >= 32 { 2 } else { 1 };
             let groups = self.result.chunks_mut(together * self.padded).enumerate();
@@ -536,7 +539,7 @@ mod tests {
             let exact: Vec<f32> = if half { bits.iter().map(|b| b.unpack()).collect() } else { values.clone() };
             let numbers = if half { NumbersRef::F16(&bits) } else { NumbersRef::F32(&values) };
             let mean: Vec<f32> = (0..d).map(|i| noise(i + 7000)).collect();
-            let stride = padded(d) + 16;
+            let stride = d + 3;
             let mut vectors = vec![0.0; batch * stride];
             for b in 0..batch {
                 (0..d).for_each(|c| vectors[b * stride + c] = noise(9000 + b * d + c) * 3.0);
@@ -548,7 +551,7 @@ mod tests {
                     mean: &mean,
                     numbers,
                     scale: 0.25,
-                    vectors: &mut vectors.clone(),
+                    vectors: &vectors,
                     first: 0,
                     stride,
                     distances: &mut distances,

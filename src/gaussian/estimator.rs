@@ -7,7 +7,7 @@ use nalgebra::{DMatrix, DVector};
 use rayon::prelude::*;
 
 use super::covariance::{Covariance, Form, Scratch};
-use super::distance::{NumbersRef, Position, Workspace, correct_low_rank, padded, to_half};
+use super::distance::{NumbersRef, Position, Workspace, correct_low_rank, to_half};
 use super::model::{ModelShape, Numbers};
 use super::positions::Positions;
 use super::shrinkage::Spread;
@@ -514,25 +514,24 @@ impl GaussianEstimator {
             if !correction.is_empty() {
                 correct_low_rank(rounded, &scratch.direction, scratch.share, correction);
             }
-            let stride = padded(d);
-            let mut vectors = vec![0.0; PROBES * stride];
+            let mut vectors = vec![0.0; PROBES * d];
             for probe in 0..PROBES {
                 let drawn = covariance.draw(|i| noise(probe * (d + self.tally.count) + i));
                 let drawn = drawn.ok_or_else(failed)?;
-                for (target, v) in vectors[probe * stride..].iter_mut().zip(drawn) {
+                for (target, v) in vectors[probe * d..].iter_mut().zip(drawn) {
                     *target = v as f32;
                 }
             }
-            let mut measure = |storage, numbers| {
+            let measure = |storage, numbers| {
                 let mut distances = [0.0; PROBES];
                 pulp::Arch::new().dispatch(Position {
                     storage,
                     mean: &vec![0.0; d],
                     numbers,
                     scale,
-                    vectors: &mut vectors,
+                    vectors: &vectors,
                     first: 0,
-                    stride,
+                    stride: d,
                     distances: &mut distances,
                     workspace: &mut Workspace::default(),
                 });

@@ -8,9 +8,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::covariance::{Covariance, Form, Scratch};
-use super::distance::{
-    LARGEST, NumbersRef, Position, Workspace, correct_low_rank, padded, to_half,
-};
+use super::distance::{LARGEST, NumbersRef, Position, Workspace, correct_low_rank, to_half};
 use super::positions::Positions;
 use super::storage::{Precision, Storage, trapezoid_rows};
 use crate::host::to_device;
@@ -410,8 +408,8 @@ impl GaussianModel {
     pub fn mahalanobis_distance(&self, embeddings: Tensor<4>) -> Result<Tensor<3>> {
         let batch = embeddings.dims()[0];
         let device = embeddings.device();
-        let planes = self.positions.planes(embeddings, self.dimension)?;
-        let distances = self.distances(&planes, batch);
+        let vectors = self.positions.all_vectors(embeddings, self.dimension)?;
+        let distances = self.distances(&vectors, batch);
         if !distances.iter().all(|v| v.is_finite()) {
             return Err(Error::NotFinite { what: "an embedding, or its distance,".into() });
         }
@@ -419,39 +417,35 @@ impl GaussianModel {
         Ok(to_device(self.positions.spread_out(distances), [batch, height, width], &device))
     }
 
-    /// `planes`: `[batch, dimension, grid_height, grid_width]`; the result: `[batch, positions]`. Each
+    /// `vectors`: `[batch, grid_height, grid_width, dimension]`; the result: `[batch, positions]`. Each
     /// distance depends on its own vector alone, whatever the batch.
-    fn distances(&self, planes: &[f32], batch: usize) -> Vec<f32> {
-        const CACHE_LINE: usize = 16;
+    fn distances(&self, vectors: &[f32], batch: usize) -> Vec<f32> {
+        const RUN: usize = 16;
         let d = self.dimension;
-        let stride = padded(d);
-        // What a thread works on should stay in its cache, but take whole lines of the planes.
-        let run = ((1 << 17) / (batch * stride)).clamp(1, 4) * CACHE_LINE;
         let mut by_position = vec![0.0; self.positions.len() * batch];
         let arch = Arch::new();
-        by_position.par_chunks_mut(run * batch).enumerate().for_each_init(
-            || (vec![0.0; run * batch * stride], Workspace::default()),
-            |(vectors, workspace), (number, distances)| {
-                let first = number * run;
-                let count = distances.len() / batch;
-                let vectors = &mut vectors[..count * batch * stride];
-                self.positions.gather(planes, [d, stride], first..first + count, vectors);
+        by_position.par_chunks_mut(RUN * batch).enumerate().for_each_init(
+            Workspace::default,
+            |workspace, (run, distances)| {
                 for (p, distances) in distances.chunks_exact_mut(batch).enumerate() {
-                    let number = first + p;
+                    let number = run * RUN + p;
                     arch.dispatch(Position {
                         storage: self.storage,
                         mean: &self.means[number * d..(number + 1) * d],
                         numbers: self.numbers.slice(self.range(number)),
                         scale: self.scales[number],
                         vectors,
-                        first: p * stride,
-                        stride: count * stride,
+                        first: self.positions.place(number) * d,
+                        stride: vectors.len() / batch,
                         distances,
                         workspace,
                     });
                 }
             },
         );
+        if batch == 1 {
+            return by_position;
+        }
         let mut by_image = vec![0.0; by_position.len()];
         for (p, distances) in by_position.chunks_exact(batch).enumerate() {
             for (b, &distance) in distances.iter().enumerate() {

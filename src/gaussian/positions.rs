@@ -1,11 +1,9 @@
 //! The positions of the grid that have a Gaussian.
 
-use std::ops::Range;
-
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::host::to_host;
+use crate::host::pixels_to_host;
 use crate::{Error, Result};
 
 /// All positions of a grid, or those inside a region of interest. Only these are numbered, so what
@@ -69,62 +67,30 @@ impl Positions {
         Some(mask)
     }
 
-    /// Brings embeddings `[batch, dimension, height, width]` to the host, after checking their shape.
-    pub fn planes(&self, embeddings: Tensor<4>, dimension: usize) -> Result<Vec<f32>> {
+    /// Brings embeddings `[batch, dimension, height, width]` to the host as vectors
+    /// `[batch, height, width, dimension]`, after checking their shape.
+    pub fn all_vectors(&self, embeddings: Tensor<4>, dimension: usize) -> Result<Vec<f32>> {
         let dims = embeddings.dims();
         let [height, width] = self.grid;
         if dims[1..] != [dimension, height, width] || dims[0] == 0 {
             let expected = format!("[batch, {dimension}, {height}, {width}]");
             return Err(Error::shape("embeddings", expected, dims));
         }
-        to_host(embeddings)
+        pixels_to_host(embeddings)
     }
 
-    /// Turns planes `[batch, dimension, height, width]` into the vectors of a few positions:
-    /// `[batch, positions, stride]`, of which the first `dimension` are written.
-    pub fn gather(
-        &self,
-        planes: &[f32],
-        [dimension, stride]: [usize; 2],
-        positions: Range<usize>,
-        vectors: &mut [f32],
-    ) {
-        let places = self.grid[0] * self.grid[1];
-        let images = vectors.chunks_exact_mut(positions.len() * stride);
-        for (target, planes) in images.zip(planes.chunks_exact(places * dimension)) {
-            for (c, plane) in planes.chunks_exact(places).enumerate() {
-                let column = target[c..].iter_mut().step_by(stride);
-                match &self.inside {
-                    None => {
-                        column.zip(&plane[positions.clone()]).for_each(|(t, &v)| *t = v);
-                    }
-                    Some(inside) => {
-                        let inside = &inside[positions.clone()];
-                        column.zip(inside).for_each(|(t, &place)| *t = plane[place]);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Embeddings `[batch, dimension, height, width]` as vectors `[batch, positions, dimension]`, after
-    /// checking their shape and that they are numbers.
+    /// The vectors `[batch, positions, dimension]`, after checking that they are numbers, too.
     pub fn vectors(&self, embeddings: Tensor<4>, dimension: usize) -> Result<Vec<f32>> {
-        const RUN: usize = 16;
-        let planes = self.planes(embeddings, dimension)?;
-        if !planes.par_chunks(1 << 14).all(|part| part.iter().all(|v| v.is_finite())) {
+        let all = self.all_vectors(embeddings, dimension)?;
+        if !all.par_chunks(1 << 14).all(|part| part.iter().all(|v| v.is_finite())) {
             return Err(Error::NotFinite { what: "the embedding".into() });
         }
-        let image_len = self.grid[0] * self.grid[1] * dimension;
-        let mut vectors = vec![0.0; planes.len() / image_len * self.len() * dimension];
-        let images = vectors.par_chunks_exact_mut(self.len() * dimension);
-        images.zip(planes.par_chunks_exact(image_len)).for_each(|(image, planes)| {
-            image.par_chunks_mut(RUN * dimension).enumerate().for_each(|(run, target)| {
-                let positions = run * RUN..run * RUN + target.len() / dimension;
-                self.gather(planes, [dimension; 2], positions, target);
-            });
+        let Some(inside) = &self.inside else { return Ok(all) };
+        let images = all.chunks_exact(self.grid[0] * self.grid[1] * dimension);
+        let vectors = images.flat_map(|image| {
+            inside.iter().flat_map(|&place| &image[place * dimension..(place + 1) * dimension])
         });
-        Ok(vectors)
+        Ok(vectors.copied().collect())
     }
 
     /// Puts values `[batch, positions]` at their places `[batch, height, width]`; 0 elsewhere.

@@ -11,6 +11,9 @@
 //! waiting in between. What is left over is done by all threads together: they share the rows of large
 //! maps and the channels of small ones.
 
+// Kernels walk several arrays in step, by indices that the compiler knows.
+#![allow(clippy::needless_range_loop)]
+
 mod activation;
 mod direct;
 mod prefetch;
