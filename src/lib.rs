@@ -60,7 +60,7 @@
 //! lie where they lay in the good images.
 
 #![warn(missing_docs)]
-// Allowed in `backbone::engine::prefetch` only.
+// Allowed in `prefetch` only.
 #![deny(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
@@ -69,6 +69,7 @@ mod error;
 mod files;
 mod fingerprint;
 mod host;
+mod prefetch;
 mod resample;
 
 mod preprocess;

@@ -291,9 +291,9 @@ impl Detector {
 
     fn score(&self, images: Tensor<4>) -> Result<Vec<ScoredMap>> {
         let [_, _, height, width] = images.dims();
-        let embedding = self.padim.extractor.embed(images)?;
-        let distances = self.model.mahalanobis_distance(embedding)?;
-        self.padim.scorer.score_within(distances, [height, width], self.region())
+        let vectors = self.padim.extractor.embed(images)?.into_vectors()?;
+        let distances = self.model.distances_of(vectors.as_ref())?;
+        self.padim.scorer.score_host(&distances, self.model.grid(), [height, width], self.region())
     }
 
     fn prediction(&self, scored: ScoredMap, geometry: ImageGeometry) -> Prediction {

@@ -14,9 +14,7 @@ pub use plan::MemoryPlan;
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
-
-use crate::embedding::{Extractor, ProjectionEstimator};
+use crate::embedding::{Embedding, Extractor, ProjectionEstimator};
 use crate::gaussian::Positions;
 use crate::{
     AnomalyScorer, Backbone, Error, GaussianConfig, GaussianEstimator, InputRegion, PatchEmbedder,
@@ -160,9 +158,10 @@ impl Padim {
         let plain = self.with_embedder(self.embedder.without_projection());
         let mut estimator = ProjectionEstimator::new(channels);
         let mut size = None;
-        let region = plain.region.clone();
+        let (region, device) = (plain.region.clone(), plain.backbone.device());
         plain.embed_all(images, &mut size, |embedding, done, total| {
-            let [_, _, height, width] = embedding.dims();
+            let [_, _, height, width] = embedding.shape();
+            let embedding = embedding.into_tensor(&device);
             let positions = region.as_ref().map(|region| region.positions([height, width]));
             estimator.update(embedding, positions.as_deref())?;
             progress(FitProgress { stage: FitStage::Projecting, done, total });
@@ -225,7 +224,7 @@ impl Padim {
         &self,
         images: I,
         size: &mut Option<[usize; 2]>,
-        mut work: impl FnMut(Tensor<4>, usize, Option<usize>) -> Result<()>,
+        mut work: impl FnMut(Embedding, usize, Option<usize>) -> Result<()>,
     ) -> Result<()>
     where
         I: IntoIterator,
@@ -255,7 +254,7 @@ impl Padim {
         Ok(())
     }
 
-    fn embed_batch(&self, batch: Vec<Item>, size: &mut Option<[usize; 2]>) -> Result<Tensor<4>> {
+    fn embed_batch(&self, batch: Vec<Item>, size: &mut Option<[usize; 2]>) -> Result<Embedding> {
         let mut images = Vec::with_capacity(batch.len());
         let mut expected = *size;
         for Item { name, prepared } in batch {

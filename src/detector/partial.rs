@@ -47,13 +47,13 @@ impl PartialFit {
             let estimator = match &mut state {
                 Some(estimator) => estimator,
                 None => {
-                    let [_, dimension, height, width] = embedding.dims();
+                    let [_, dimension, height, width] = embedding.shape();
                     let estimator = state.insert(padim.estimator(dimension, [height, width])?);
                     estimator.reserve(total.unwrap_or(0));
                     estimator
                 }
             };
-            estimator.update(embedding)?;
+            estimator.update_with(embedding.into_vectors()?.as_ref())?;
             progress(FitProgress { stage: FitStage::Embedding, done, total });
             Ok(())
         })?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use super::PatchEmbedder;
+use super::{Embedding, PatchEmbedder};
 use crate::backbone::Backbone;
 use crate::{Error, Result};
 
@@ -25,12 +25,13 @@ impl Extractor {
     }
 
     /// Images `[batch, 3, height, width]` to embeddings, one an image even from a foreign backbone.
-    pub fn embed(&self, images: Tensor<4>) -> Result<Tensor<4>> {
+    pub fn embed(&self, images: Tensor<4>) -> Result<Embedding> {
         let batch = images.dims()[0];
         let embedding = self.embedder.embed_maps(self.backbone.forward(images)?.into_maps())?;
-        if embedding.dims()[0] == batch {
+        let shape = embedding.shape();
+        if shape[0] == batch {
             return Ok(embedding);
         }
-        Err(Error::shape("feature maps", format!("a batch of {batch}"), embedding.dims()))
+        Err(Error::shape("feature maps", format!("a batch of {batch}"), shape))
     }
 }

@@ -4,19 +4,21 @@ mod draw;
 mod extractor;
 mod projection;
 mod selection;
+mod vectors;
 
 pub use projection::Projection;
 pub use selection::ChannelSelection;
 
 pub(crate) use extractor::Extractor;
 pub(crate) use projection::ProjectionEstimator;
+pub(crate) use vectors::{DenseVectors, PatchVectors};
 
-use burn::tensor::Tensor;
-use rayon::prelude::*;
+use burn::tensor::{Device, Tensor};
 
 use crate::backbone::FeatureMaps;
-use crate::host::{index_tensor, is_host, pixels_to_device, pixels_to_host};
+use crate::host::{index_tensor, is_host};
 use crate::{Error, Result};
+use vectors::{Choice, GatheredVectors, Source, nearest_sources};
 
 /// Concatenates the feature maps of several layers into one embedding vector per position of the
 /// first layer's grid, keeping only the selected channels (paper, section III.A).
@@ -101,22 +103,27 @@ impl PatchEmbedder {
     ///
     /// [`Error::ShapeMismatch`] if the maps have other channels than the embedder was made for.
     pub fn embed(&self, features: &FeatureMaps) -> Result<Tensor<4>> {
-        self.embed_maps(features.maps().to_vec())
+        let device = features.maps()[0].device();
+        Ok(self.embed_maps(features.maps().to_vec())?.into_tensor(&device))
     }
 
-    /// As [`embed`](Self::embed), of maps that nobody needs any more, so that nothing is copied.
-    pub(crate) fn embed_maps(&self, maps: Vec<Tensor<4>>) -> Result<Tensor<4>> {
+    /// As [`embed`](Self::embed), of maps that nobody needs any more.
+    pub(crate) fn embed_maps(&self, maps: Vec<Tensor<4>>) -> Result<Embedding> {
         let channels: Vec<usize> = maps.iter().map(|map| map.dims()[1]).collect();
         if channels != self.layer_channels {
             let expected = format!("channels {:?}", self.layer_channels);
             return Err(Error::shape("feature maps", expected, channels));
         }
-        let embedding =
-            if is_host(&maps[0].device()) { self.gather(maps)? } else { self.concatenate(maps) };
-        Ok(match &self.projection {
-            Some(projection) => projection.apply(embedding),
-            None => embedding,
-        })
+        let device = maps[0].device();
+        match &self.projection {
+            None if is_host(&device) => Ok(Embedding::Vectors(self.gather(maps)?)),
+            None => Ok(Embedding::Tensor(self.concatenate(maps))),
+            Some(projection) => Ok(Embedding::Tensor(projection.apply(if is_host(&device) {
+                self.gather(maps)?.to_tensor(&device)
+            } else {
+                self.concatenate(maps)
+            }))),
+        }
     }
 
     /// The selection, layer by layer.
@@ -166,63 +173,47 @@ impl PatchEmbedder {
         }
     }
 
-    /// Where the maps are in the program's own memory: each vector is put together in one go.
-    fn gather(&self, maps: Vec<Tensor<4>>) -> Result<Tensor<4>> {
+    /// Where the maps are in the program's own memory.
+    fn gather(&self, maps: Vec<Tensor<4>>) -> Result<GatheredVectors> {
         let [batch, _, height, width] = maps[0].dims();
-        let device = maps[0].device();
-        let dimension = self.indices.len();
-        let sources = maps.into_iter().zip(self.choices()).map(|(map, choice)| {
-            let [_, channels, rows, columns] = map.dims();
-            let of_row = nearest_sources(rows, height);
-            let of_column = nearest_sources(columns, width);
-            let values = pixels_to_host(map)?;
-            Ok(Source { values, channels, size: [rows, columns], of_row, of_column, choice })
-        });
-        let sources = sources.collect::<Result<Vec<Source>>>()?;
-        let mut values = vec![0.0; batch * height * width * dimension];
-        values.par_chunks_exact_mut(width * dimension).enumerate().with_min_len(4).for_each(
-            |(row, target)| {
-                let (image, y) = (row / height, row % height);
-                for source in &sources {
-                    source.write(image, y, target, dimension);
-                }
-            },
-        );
-        Ok(pixels_to_device(values, [batch, height, width, dimension], &device))
+        let sources = maps
+            .into_iter()
+            .zip(self.choices())
+            .map(|(map, choice)| Source::new(map, [height, width], choice));
+        Ok(GatheredVectors {
+            shape: [batch, self.indices.len(), height, width],
+            sources: sources.collect::<Result<_>>()?,
+        })
     }
 }
 
-/// What is selected of a layer.
-struct Choice {
-    /// Where it stands in an embedding vector.
-    places: Vec<usize>,
-    /// Which of the layer's channels it is.
-    channels: Vec<usize>,
+/// The embedding of a batch, on its device or in the program's own memory.
+pub(crate) enum Embedding {
+    Tensor(Tensor<4>),
+    Vectors(GatheredVectors),
 }
 
-/// A layer's map on its way into embedding vectors.
-struct Source {
-    /// `[batch, rows, columns, channels]`
-    values: Vec<f32>,
-    channels: usize,
-    size: [usize; 2],
-    /// Of each position of the grid, the row and the column that stand for it.
-    of_row: Vec<usize>,
-    of_column: Vec<usize>,
-    choice: Choice,
-}
-
-impl Source {
-    /// Its part of the vectors of a row of the grid.
-    fn write(&self, image: usize, y: usize, target: &mut [f32], dimension: usize) {
-        let [rows, columns] = self.size;
-        let start = (image * rows + self.of_row[y]) * columns * self.channels;
-        let row = &self.values[start..start + columns * self.channels];
-        let Choice { places, channels } = &self.choice;
-        for (&column, vector) in self.of_column.iter().zip(target.chunks_exact_mut(dimension)) {
-            let pixel = &row[column * self.channels..(column + 1) * self.channels];
-            places.iter().zip(channels).for_each(|(&place, &c)| vector[place] = pixel[c]);
+impl Embedding {
+    /// `[batch, dimension, grid_height, grid_width]`
+    pub fn shape(&self) -> [usize; 4] {
+        match self {
+            Self::Tensor(tensor) => tensor.dims(),
+            Self::Vectors(vectors) => vectors.shape(),
         }
+    }
+
+    pub fn into_tensor(self, device: &Device) -> Tensor<4> {
+        match self {
+            Self::Tensor(tensor) => tensor,
+            Self::Vectors(vectors) => vectors.to_tensor(device),
+        }
+    }
+
+    pub fn into_vectors(self) -> Result<Box<dyn PatchVectors>> {
+        Ok(match self {
+            Self::Tensor(tensor) => Box::new(DenseVectors::of(tensor)?),
+            Self::Vectors(vectors) => Box::new(vectors),
+        })
     }
 }
 
@@ -238,17 +229,9 @@ fn align_nearest(map: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
     map.select(2, rows).select(3, columns)
 }
 
-/// For each of `target` samples the source sample that it takes, by torch's rule, in its f32.
-fn nearest_sources(source: usize, target: usize) -> Vec<usize> {
-    let scale = source as f32 / target as f32;
-    (0..target).map(|i| ((i as f32 * scale) as usize).min(source - 1)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::Device;
-
     use crate::host::{to_device, to_host};
     use proptest::prelude::*;
 
@@ -295,7 +278,8 @@ mod tests {
                 let few = features.maps().iter().zip(&chosen).map(|(map, channels)| {
                     map.clone().select(1, index_tensor(channels, &device))
                 });
-                embeddings.push(narrowed.embed_maps(few.collect()).unwrap());
+                let few = FeatureMaps::new(few.collect()).unwrap();
+                embeddings.push(narrowed.embed(&few).unwrap());
             }
             for embedding in embeddings {
                 let fast = to_host(embedding).unwrap();

@@ -2,17 +2,29 @@
 //!
 //! Every form but the diagonal is a list of packed rows that are read once for all images of a
 //! batch, eight at a time. Each image is treated alike, whatever the batch around it.
+//!
+//! Row `i` begins at column `i`. Vectors of numbers begin at whole columns of 16, so the first one of a
+//! row holds the end of the row before, which is put to zero, and the last one the beginning of the row
+//! behind, which falls on components that do not count.
+
+use std::ops::Range;
 
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use pulp::{Simd, WithSimd};
 
 use super::storage::{Storage, trapezoid_rows};
+use crate::embedding::PatchVectors;
+use crate::prefetch::{PAGE, prefetch};
 
 /// Rows that are worked on together.
 const ROWS: usize = 8;
 /// A multiple of the lanes of every instruction set.
 const PADDING: usize = 16;
+/// For so many images, numbers are unpacked again for each.
+const FEW: usize = 2;
+/// So many unpacked numbers stay near the processor.
+const UNPACKED: usize = 4096;
 
 /// Numbers of either precision.
 #[derive(Debug, Clone, Copy)]
@@ -20,22 +32,6 @@ pub(super) enum NumbersRef<'a> {
     F32(&'a [f32]),
     /// The bits of half precision numbers.
     F16(&'a [u16]),
-}
-
-impl<'a> NumbersRef<'a> {
-    /// The numbers without the last `count`, and these.
-    fn split_last(self, count: usize) -> (Self, Self) {
-        match self {
-            Self::F32(values) => {
-                let (head, tail) = values.split_at(values.len() - count);
-                (NumbersRef::F32(head), NumbersRef::F32(tail))
-            }
-            Self::F16(bits) => {
-                let (head, tail) = bits.split_at(bits.len() - count);
-                (NumbersRef::F16(head), NumbersRef::F16(tail))
-            }
-        }
-    }
 }
 
 /// The length at which vectors of `d` components lie behind each other, so that a group of rows has
@@ -51,7 +47,7 @@ pub(super) struct Workspace {
     centred: Vec<f32>,
     /// `[batch, padded]`
     result: Vec<f32>,
-    /// `[ROWS, padded]`
+    /// Unpacked rows, with room around them.
     rows: Vec<f32>,
 }
 
@@ -59,12 +55,14 @@ pub(super) struct Workspace {
 pub(super) struct Position<'a> {
     pub storage: Storage,
     pub mean: &'a [f32],
+    /// Of all positions.
     pub numbers: NumbersRef<'a>,
+    /// Where those of this one stand.
+    pub range: Range<usize>,
     pub scale: f32,
-    /// Vector `b` begins at `first + b * stride`.
-    pub vectors: &'a [f32],
-    pub first: usize,
-    pub stride: usize,
+    pub vectors: &'a dyn PatchVectors,
+    /// Where the vectors are to be found.
+    pub place: usize,
     /// One a vector.
     pub distances: &'a mut [f32],
     pub workspace: &'a mut Workspace,
@@ -75,38 +73,41 @@ impl WithSimd for Position<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { storage, mean, numbers, scale, vectors, first, stride, distances, workspace } =
-            self;
+        let Self { storage, mean, numbers, range, scale, vectors, place, .. } = self;
+        let Self { distances, workspace, .. } = self;
         let d = mean.len();
         let padded = padded(d);
         let Workspace { centred, result, rows } = workspace;
         centred.resize(distances.len() * padded, 0.0);
         for (b, centred) in centred.chunks_exact_mut(padded).enumerate() {
-            let vector = &vectors[first + b * stride..][..d];
             let (centred, behind) = centred.split_at_mut(d);
             behind.fill(0.0);
-            centred.iter_mut().zip(vector).zip(mean).for_each(|((c, x), m)| *c = x - m);
+            vectors.write(b, place, centred);
+            centred.iter_mut().zip(mean).for_each(|(x, m)| *x -= m);
         }
         result.clear();
         result.resize(distances.len() * padded, 0.0);
-        rows.resize(ROWS * padded, 0.0);
         let mut images = Images { centred, result, padded };
         match storage {
-            Storage::Triangle(_) => images.by_rows::<S, Whiten>(simd, numbers, d, rows),
+            Storage::Triangle(_) => images.by_rows::<S, Whiten>(simd, numbers, range, d, rows),
             Storage::LowRank(_) => {
                 for b in 0..distances.len() {
                     let (x, z) = images.of(b);
                     z.copy_from_slice(x);
                 }
-                let (rounded, correction) = numbers.split_last(storage.correction(d));
-                images.by_rows::<S, Remove>(simd, rounded, d, rows);
-                if let NumbersRef::F16(bits) = correction {
-                    images.correct(simd, bits, d, rows);
+                let correction = range.end - storage.correction(d)..range.end;
+                let range = range.start..correction.start;
+                images.by_rows::<S, Remove>(simd, numbers, range, d, rows);
+                if let NumbersRef::F16(bits) = numbers
+                    && !correction.is_empty()
+                {
+                    images.correct(simd, &bits[correction], d, rows);
                 }
             }
-            Storage::Principal(_) => images.by_rows::<S, Project>(simd, numbers, d, rows),
+            Storage::Principal(_) => images.by_rows::<S, Project>(simd, numbers, range, d, rows),
             Storage::Diagonal | Storage::Auto => {
-                if let NumbersRef::F32(inverse_deviations) = numbers {
+                if let NumbersRef::F32(all) = numbers {
+                    let inverse_deviations = &all[range];
                     for b in 0..distances.len() {
                         let (x, z) = images.of(b);
                         for ((z, x), w) in z.iter_mut().zip(x).zip(inverse_deviations) {
@@ -116,7 +117,8 @@ impl WithSimd for Position<'_> {
                 }
             }
             Storage::FullInverse => {
-                if let NumbersRef::F32(inverse) = numbers {
+                if let NumbersRef::F32(all) = numbers {
+                    let inverse = &all[range];
                     for (b, distance) in distances.iter_mut().enumerate() {
                         let (x, _) = images.of(b);
                         let mut squared = 0.0;
@@ -132,7 +134,8 @@ impl WithSimd for Position<'_> {
                 return;
             }
         }
-        for (z, distance) in images.result.chunks_exact(padded).zip(distances) {
+        for (z, distance) in images.result.chunks_exact_mut(padded).zip(distances) {
+            z[d..].fill(0.0);
             *distance = scale * squared_length(simd, z).sqrt();
         }
     }
@@ -145,17 +148,30 @@ struct Images<'a> {
     padded: usize,
 }
 
-/// What a group of rows does to vectors `x`, from column `start` on, and to their results `z`. Types
-/// instead of closures, which the compiler might leave outside of what is compiled for the CPU at
-/// hand. Several vectors at once share the loads of the rows; each is treated as if it were alone.
+/// What a group of rows does to vectors `x` and to their results `z`. Types instead of closures, which
+/// the compiler might leave outside of what is compiled for the CPU at hand. Several vectors at once
+/// share the loads of the rows; each is treated as if it were alone.
 trait Step {
-    fn apply<S: Simd, const N: usize>(
+    fn apply<S: Simd, T: Number, const N: usize>(
         simd: S,
-        rows: &[f32],
-        start: usize,
+        rows: &Rows<'_, T>,
         x: [&[f32]; N],
         z: [&mut [f32]; N],
     );
+}
+
+/// A group of rows, from a column that is a multiple of [`PADDING`] on, and what a row holds there
+/// before it begins.
+struct Rows<'a, T> {
+    /// The number of the first row.
+    first: usize,
+    column: usize,
+    /// All of one length, a multiple of [`PADDING`]. Those from `count` on are not there, and hold
+    /// anything.
+    rows: [&'a [T]; ROWS],
+    count: usize,
+    /// For the first [`PADDING`] columns: 0 where a row has not begun, then 1.
+    masks: [&'a [f32]; ROWS],
 }
 
 /// The rows are columns of `W`: `z += W x`, the part of these columns.
@@ -163,18 +179,17 @@ struct Whiten;
 
 impl Step for Whiten {
     #[inline(always)]
-    fn apply<S: Simd, const N: usize>(
+    fn apply<S: Simd, T: Number, const N: usize>(
         simd: S,
-        rows: &[f32],
-        start: usize,
+        rows: &Rows<'_, T>,
         x: [&[f32]; N],
         z: [&mut [f32]; N],
     ) {
         let mut factors = [[0.0; ROWS]; N];
         for (factors, x) in factors.iter_mut().zip(x) {
-            factors.copy_from_slice(&x[start..start + ROWS]);
+            factors.copy_from_slice(&x[rows.first..rows.first + ROWS]);
         }
-        add_rows(simd, rows, factors, z, start);
+        rows.add(simd, factors, z);
     }
 }
 
@@ -183,18 +198,17 @@ struct Remove;
 
 impl Step for Remove {
     #[inline(always)]
-    fn apply<S: Simd, const N: usize>(
+    fn apply<S: Simd, T: Number, const N: usize>(
         simd: S,
-        rows: &[f32],
-        start: usize,
+        rows: &Rows<'_, T>,
         x: [&[f32]; N],
         z: [&mut [f32]; N],
     ) {
-        let mut factors = dots(simd, rows, start, x);
+        let mut factors = rows.dots(simd, x);
         for factor in factors.iter_mut().flatten() {
             *factor *= -1.0 / (LARGEST * LARGEST);
         }
-        add_rows(simd, rows, factors, z, start);
+        rows.add(simd, factors, z);
     }
 }
 
@@ -203,17 +217,87 @@ struct Project;
 
 impl Step for Project {
     #[inline(always)]
-    fn apply<S: Simd, const N: usize>(
+    fn apply<S: Simd, T: Number, const N: usize>(
         simd: S,
-        rows: &[f32],
-        start: usize,
+        rows: &Rows<'_, T>,
         x: [&[f32]; N],
         z: [&mut [f32]; N],
     ) {
-        for (z, dots) in z.into_iter().zip(dots(simd, rows, start, x)) {
+        for (z, dots) in z.into_iter().zip(rows.dots(simd, x)) {
             // There are as many rows as columns at most, so there is room.
-            z[start..start + ROWS].copy_from_slice(&dots);
+            z[rows.first..rows.first + ROWS].copy_from_slice(&dots);
         }
+    }
+}
+
+impl<T: Number> Rows<'_, T> {
+    /// The vectors `i` of all rows.
+    #[inline(always)]
+    fn column<S: Simd>(&self, simd: S, i: usize) -> [S::f32s; ROWS] {
+        let range = i * S::F32_LANES..(i + 1) * S::F32_LANES;
+        let mut column = [simd.splat_f32s(0.0); ROWS];
+        for k in 0..ROWS {
+            let numbers = &self.rows[k][range.clone()];
+            prefetch(&numbers[0], PAGE);
+            column[k] = T::load::<S>(numbers);
+            if i < PADDING / S::F32_LANES {
+                let mask = S::as_simd_f32s(&self.masks[k][range.clone()]).0[0];
+                column[k] = simd.mul_f32s(column[k], mask);
+            }
+        }
+        column
+    }
+
+    /// `targets[b] += sum_k factors[b][k] * row k`.
+    #[inline(always)]
+    fn add<S: Simd, const N: usize>(
+        &self,
+        simd: S,
+        factors: [[f32; ROWS]; N],
+        targets: [&mut [f32]; N],
+    ) {
+        let n = self.rows[0].len() / S::F32_LANES;
+        let mut splats = [[simd.splat_f32s(0.0); ROWS]; N];
+        for b in 0..N {
+            for k in 0..ROWS {
+                splats[b][k] = simd.splat_f32s(factors[b][k]);
+            }
+        }
+        let targets = targets.map(|target| S::as_mut_simd_f32s(&mut target[self.column..]).0);
+        let targets = targets.map(|target| &mut target[..n]);
+        for i in 0..n {
+            let column = self.column(simd, i);
+            for b in 0..N {
+                let mut sum = targets[b][i];
+                for k in 0..ROWS {
+                    sum = simd.mul_add_e_f32s(splats[b][k], column[k], sum);
+                }
+                targets[b][i] = sum;
+            }
+        }
+    }
+
+    /// The dot products of each row with `x[b]`.
+    #[inline(always)]
+    fn dots<S: Simd, const N: usize>(&self, simd: S, x: [&[f32]; N]) -> [[f32; ROWS]; N] {
+        let n = self.rows[0].len() / S::F32_LANES;
+        let x = x.map(|x| &S::as_simd_f32s(&x[self.column..]).0[..n]);
+        let mut sums = [[simd.splat_f32s(0.0); ROWS]; N];
+        for i in 0..n {
+            let column = self.column(simd, i);
+            for b in 0..N {
+                for k in 0..ROWS {
+                    sums[b][k] = simd.mul_add_e_f32s(column[k], x[b][i], sums[b][k]);
+                }
+            }
+        }
+        let mut dots = [[0.0; ROWS]; N];
+        for b in 0..N {
+            for k in 0..self.count {
+                dots[b][k] = simd.reduce_sum_f32s(sums[b][k]);
+            }
+        }
+        dots
     }
 }
 
@@ -227,7 +311,8 @@ impl Images<'_> {
 
     /// Adds the correction `c (q x)`: `bits` are those of `q` and of `c`, each [`LARGEST`] times.
     #[inline(always)]
-    fn correct<S: Simd>(&mut self, simd: S, bits: &[u16], d: usize, buffer: &mut [f32]) {
+    fn correct<S: Simd>(&mut self, simd: S, bits: &[u16], d: usize, buffer: &mut Vec<f32>) {
+        buffer.resize(buffer.len().max(2 * self.padded), 0.0);
         let (q, c) = buffer[..2 * self.padded].split_at_mut(self.padded);
         for (target, bits) in [(&mut *q, &bits[..d]), (&mut *c, &bits[d..])] {
             target.fill(0.0);
@@ -256,44 +341,93 @@ impl Images<'_> {
         &mut self,
         simd: S,
         numbers: NumbersRef<'_>,
+        range: Range<usize>,
         d: usize,
-        buffer: &mut [f32],
+        buffer: &mut Vec<f32>,
     ) {
         match numbers {
-            NumbersRef::F32(packed) => self.groups::<S, F, f32>(simd, packed, d, buffer),
-            NumbersRef::F16(packed) => self.groups::<S, F, u16>(simd, packed, d, buffer),
+            NumbersRef::F32(all) => self.rows_of::<S, F, f32>(simd, all, range, d, buffer),
+            NumbersRef::F16(all) => self.rows_of::<S, F, u16>(simd, all, range, d, buffer),
         }
     }
 
-    /// Unpacks the rows eight at a time, side by side on a common window of columns with zeros where
-    /// a row has none, and applies them to all images.
+    /// Takes the rows from where they are for few images; for many they are unpacked once. That at the
+    /// ends of the array there is nothing around them is another reason to copy them.
     #[inline(always)]
-    fn groups<S: Simd, F: Step, T: Number>(
+    fn rows_of<S: Simd, F: Step, T: Number>(
+        &mut self,
+        simd: S,
+        all: &[T],
+        range: Range<usize>,
+        d: usize,
+        buffer: &mut Vec<f32>,
+    ) {
+        let around = range.start.checked_sub(PADDING).map(|start| start..range.end + PADDING);
+        let around = around.and_then(|around| all.get(around));
+        match around.filter(|_| T::IS_F32 || self.result.len() <= FEW * self.padded) {
+            Some(around) => self.groups::<S, F, T>(simd, around, 0..d, d),
+            None => self.unpacked::<S, F, T>(simd, &all[range], d, buffer),
+        }
+    }
+
+    /// Unpacks some rows at a time and applies them to all images.
+    #[inline(always)]
+    fn unpacked<S: Simd, F: Step, T: Number>(
         &mut self,
         simd: S,
         packed: &[T],
         d: usize,
-        buffer: &mut [f32],
+        buffer: &mut Vec<f32>,
     ) {
         let mut rest = packed;
-        let mut start = 0;
+        let mut first = 0;
         while !rest.is_empty() {
-            let window = (d - start).next_multiple_of(PADDING);
-            for (k, target) in buffer[..ROWS * window].chunks_exact_mut(window).enumerate() {
-                let length = (d - start).saturating_sub(k).min(rest.len());
-                let (row, behind) = rest.split_at(length);
-                rest = behind;
-                // Zeros before and behind the row are within these, whose lengths are constant.
-                target[..PADDING].copy_from_slice(&[0.0; PADDING]);
-                target[window - PADDING..].copy_from_slice(&[0.0; PADDING]);
-                if length == 0 {
-                    target.fill(0.0);
-                }
-                for (t, v) in target[k..].iter_mut().zip(row) {
-                    *t = v.unpack();
-                }
+            let mut count = ROWS;
+            let length = |rows: usize| rows * (d - first) - rows * (rows - 1) / 2;
+            while first + count + ROWS <= d && length(count + ROWS) <= UNPACKED {
+                count += ROWS;
             }
-            let rows = &buffer[..ROWS * window];
+            let (rows, behind) = rest.split_at(length(count.min(d - first)).min(rest.len()));
+            rest = behind;
+            buffer.resize(buffer.len().max(rows.len() + 2 * PADDING), 0.0);
+            unpack(rows, &mut buffer[PADDING..]);
+            buffer[PADDING + rows.len()..][..PADDING].copy_from_slice(&[0.0; PADDING]);
+            let around = &buffer[..rows.len() + 2 * PADDING];
+            self.groups::<S, F, f32>(simd, around, first..d.min(first + count), d);
+            first += count;
+        }
+    }
+
+    /// Applies rows to all images, eight at a time. `around` holds them behind each other, with
+    /// [`PADDING`] numbers before and behind them.
+    #[inline(always)]
+    fn groups<S: Simd, F: Step, T: Number>(
+        &mut self,
+        simd: S,
+        around: &[T],
+        range: Range<usize>,
+        d: usize,
+    ) {
+        let end = around.len() - PADDING;
+        let mut start = PADDING;
+        for first in range.step_by(ROWS) {
+            if start >= end {
+                break;
+            }
+            let column = first / PADDING * PADDING;
+            let width = (d - column).next_multiple_of(PADDING);
+            let mut rows = [&around[start - (first - column)..][..width]; ROWS];
+            let mut masks = [&MASK[..PADDING]; ROWS];
+            let mut count = 0;
+            while count < ROWS && first + count < d && start < end {
+                // How many columns the row begins behind the first one of its vector.
+                let inset = first + count - column;
+                rows[count] = &around[start - inset..][..width];
+                masks[count] = &MASK[PADDING - inset..][..PADDING];
+                start += d - first - count;
+                count += 1;
+            }
+            let rows = Rows { first, column, rows, count, masks };
             let vector = |b: usize| &self.centred[b * self.padded..(b + 1) * self.padded];
             // Two at once where there are registers for it.
             let together = if S::REGISTER_COUNT >= 32 { 2 } else { 1 };
@@ -301,27 +435,73 @@ impl Images<'_> {
             for (group, results) in groups {
                 let b = group * together;
                 if results.len() == 2 * self.padded {
-                    let (first, second) = results.split_at_mut(self.padded);
-                    F::apply(simd, rows, start, [vector(b), vector(b + 1)], [first, second]);
+                    let (left, right) = results.split_at_mut(self.padded);
+                    F::apply(simd, &rows, [vector(b), vector(b + 1)], [left, right]);
                 } else {
-                    F::apply(simd, rows, start, [vector(b)], [results]);
+                    F::apply(simd, &rows, [vector(b)], [results]);
                 }
             }
-            start += ROWS;
         }
     }
 }
 
+/// From place `PADDING - n` on: `n` times 0, then 1.
+const MASK: [f32; 2 * PADDING] = {
+    let mut mask = [1.0; 2 * PADDING];
+    let mut i = 0;
+    while i < PADDING {
+        mask[i] = 0.0;
+        i += 1;
+    }
+    mask
+};
+
+/// Unpacks numbers that are read in order, from position to position.
+#[inline(always)]
+fn unpack<T: Number>(packed: &[T], target: &mut [f32]) {
+    const CHUNK: usize = 32;
+    let chunks = packed.chunks_exact(CHUNK);
+    let rest = chunks.remainder();
+    let (whole, end) = target.split_at_mut(packed.len() - rest.len());
+    for (chunk, target) in chunks.zip(whole.chunks_exact_mut(CHUNK)) {
+        prefetch(&chunk[0], PAGE);
+        if size_of::<T>() == 4 {
+            prefetch(&chunk[CHUNK / 2], PAGE);
+        }
+        target.iter_mut().zip(chunk).for_each(|(t, v)| *t = v.unpack());
+    }
+    end.iter_mut().zip(rest).for_each(|(t, v)| *t = v.unpack());
+}
+
 /// A number as it is kept.
 trait Number: Copy {
+    const IS_F32: bool = false;
+
     fn unpack(self) -> f32;
+
+    /// As many numbers as a vector has lanes.
+    #[inline(always)]
+    fn load<S: Simd>(numbers: &[Self]) -> S::f32s {
+        // The compiler makes vector instructions of this.
+        let mut values = [0.0; PADDING];
+        for i in 0..S::F32_LANES {
+            values[i] = numbers[i].unpack();
+        }
+        S::as_simd_f32s(&values).0[0]
+    }
 }
 
 impl Number for f32 {
+    const IS_F32: bool = true;
+
     #[inline(always)]
     fn unpack(self) -> f32 {
-        // Changes nothing, but keeps the compiler from calling the C library to copy a short row.
-        self + 0.0
+        self
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(numbers: &[Self]) -> S::f32s {
+        S::as_simd_f32s(numbers).0[0]
     }
 }
 
@@ -368,83 +548,6 @@ pub(super) fn correct_low_rank(rounded: &[u16], direction: &[f64], share: f64, b
 /// least: near the top of the range of half precision numbers, far from its bottom.
 pub(super) const LARGEST: f32 = 32768.0;
 
-/// The vectors of a window from column `start` on, and the rows of a group.
-#[inline(always)]
-fn vectors<S: Simd>(rows: &[f32]) -> ([&[S::f32s]; ROWS], usize) {
-    let (rows, _) = S::as_simd_f32s(rows);
-    let n = rows.len() / ROWS;
-    let (r0, rest) = rows.split_at(n);
-    let (r1, rest) = rest.split_at(n);
-    let (r2, rest) = rest.split_at(n);
-    let (r3, rest) = rest.split_at(n);
-    let (r4, rest) = rest.split_at(n);
-    let (r5, rest) = rest.split_at(n);
-    let (r6, rest) = rest.split_at(n);
-    ([r0, r1, r2, r3, r4, r5, r6, &rest[..n]], n)
-}
-
-/// `targets[b] += sum_k factors[b][k] * rows[k]`, from column `start` on.
-#[inline(always)]
-fn add_rows<S: Simd, const N: usize>(
-    simd: S,
-    rows: &[f32],
-    factors: [[f32; ROWS]; N],
-    targets: [&mut [f32]; N],
-    start: usize,
-) {
-    let (rows, n) = vectors::<S>(rows);
-    let mut splats = [[simd.splat_f32s(0.0); ROWS]; N];
-    for b in 0..N {
-        for k in 0..ROWS {
-            splats[b][k] = simd.splat_f32s(factors[b][k]);
-        }
-    }
-    let targets = targets.map(|target| &mut S::as_mut_simd_f32s(&mut target[start..]).0[..n]);
-    for i in 0..n {
-        let mut sums = [simd.splat_f32s(0.0); N];
-        for b in 0..N {
-            sums[b] = targets[b][i];
-        }
-        for k in 0..ROWS {
-            let row = rows[k][i];
-            for b in 0..N {
-                sums[b] = simd.mul_add_e_f32s(splats[b][k], row, sums[b]);
-            }
-        }
-        for b in 0..N {
-            targets[b][i] = sums[b];
-        }
-    }
-}
-
-/// The dot products of each row with `x[b]` from column `start` on.
-#[inline(always)]
-fn dots<S: Simd, const N: usize>(
-    simd: S,
-    rows: &[f32],
-    start: usize,
-    x: [&[f32]; N],
-) -> [[f32; ROWS]; N] {
-    let (rows, n) = vectors::<S>(rows);
-    let x = x.map(|x| &S::as_simd_f32s(&x[start..]).0[..n]);
-    let mut sums = [[simd.splat_f32s(0.0); ROWS]; N];
-    for i in 0..n {
-        for k in 0..ROWS {
-            let row = rows[k][i];
-            for b in 0..N {
-                sums[b][k] = simd.mul_add_e_f32s(row, x[b][i], sums[b][k]);
-            }
-        }
-    }
-    let mut dots = [[0.0; ROWS]; N];
-    for b in 0..N {
-        for k in 0..ROWS {
-            dots[b][k] = simd.reduce_sum_f32s(sums[b][k]);
-        }
-    }
-    dots
-}
-
 #[inline(always)]
 fn squared_length<S: Simd>(simd: S, vector: &[f32]) -> f32 {
     let (vector, _) = S::as_simd_f32s(vector);
@@ -458,6 +561,7 @@ fn squared_length<S: Simd>(simd: S, vector: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::embedding::DenseVectors;
     use proptest::prelude::*;
     use pulp::{Arch, Scalar};
 
@@ -518,7 +622,7 @@ mod tests {
         #[test]
         fn vector_instructions_and_plain_ones_do_what_is_defined(
             d in 1_usize..70, rows in 1_usize..70, batch in 1_usize..6, form in 0_usize..3,
-            half in any::<bool>(), seed in 0_usize..999,
+            half in any::<bool>(), alone in any::<bool>(), seed in 0_usize..999,
         ) {
             let precision = if half { super::super::Precision::F16 } else { super::super::Precision::F32 };
             let (storage, rows) = match form {
@@ -536,24 +640,30 @@ mod tests {
             let values: Vec<f32> = (0..count).map(|i| noise(i) * size).collect();
             let mut bits = vec![0; count];
             to_half(&values, &mut bits);
+            // Other positions' numbers around them, which must not count, or nothing.
+            let lead = if alone { 0 } else { PADDING + 3 };
+            let among = |own: &[f32]| -> Vec<f32> {
+                let others = || (0..lead).map(|i| noise(i + 500) * LARGEST);
+                others().chain(own.iter().copied()).chain(others()).collect()
+            };
             let exact: Vec<f32> = if half { bits.iter().map(|b| b.unpack()).collect() } else { values.clone() };
-            let numbers = if half { NumbersRef::F16(&bits) } else { NumbersRef::F32(&values) };
+            let all = among(&values);
+            let mut all_bits = vec![0; all.len()];
+            to_half(&all, &mut all_bits);
+            let numbers = if half { NumbersRef::F16(&all_bits) } else { NumbersRef::F32(&all) };
             let mean: Vec<f32> = (0..d).map(|i| noise(i + 7000)).collect();
-            let stride = d + 3;
-            let mut vectors = vec![0.0; batch * stride];
-            for b in 0..batch {
-                (0..d).for_each(|c| vectors[b * stride + c] = noise(9000 + b * d + c) * 3.0);
-            }
+            let vectors: Vec<f32> = (0..batch * d).map(|i| noise(9000 + i) * 3.0).collect();
+            let dense = DenseVectors::at_one_place(vectors.clone(), d);
             let measure = |plain: bool| {
                 let mut distances = vec![0.0; batch];
                 let position = Position {
                     storage,
                     mean: &mean,
                     numbers,
+                    range: lead..lead + count,
                     scale: 0.25,
-                    vectors: &vectors,
-                    first: 0,
-                    stride,
+                    vectors: &dense,
+                    place: 0,
                     distances: &mut distances,
                     workspace: &mut Workspace::default(),
                 };
@@ -563,7 +673,7 @@ mod tests {
             let (plain, fast) = (measure(true), measure(false));
             for b in 0..batch {
                 let x: Vec<f64> = (0..d)
-                    .map(|c| f64::from(vectors[b * stride + c] - mean[c]))
+                    .map(|c| f64::from(vectors[b * d + c] - mean[c]))
                     .collect();
                 let expected = naively(storage, &exact, &x, 0.25);
                 for actual in [plain[b], fast[b]] {

@@ -15,6 +15,7 @@ use super::statistics::Block;
 use super::storage::{Precision, Storage, trapezoid_len};
 use super::sums::Deviations;
 use super::{CovarianceDivisor, GaussianConfig, GaussianModel, Shrinkage};
+use crate::embedding::{DenseVectors, PatchVectors};
 use crate::{Error, Result};
 
 /// Estimates a [`GaussianModel`] from batches of embeddings in one pass. It can be merged with
@@ -182,26 +183,37 @@ impl GaussianEstimator {
     /// [`Error::ShapeMismatch`] for another shape, [`Error::NotFinite`] for values that are not
     /// numbers. The estimator is then as it was before.
     pub fn update(&mut self, embeddings: Tensor<4>) -> Result<()> {
-        let vectors = self.positions.vectors(embeddings, self.dimension)?;
-        let mut images = vectors.chunks_exact(self.positions.len() * self.dimension);
-        while images.len() > 0 {
+        self.positions.check(embeddings.dims(), self.dimension)?;
+        self.update_with(&DenseVectors::of(embeddings)?)
+    }
+
+    /// As [`update`](Self::update), with vectors in the program's own memory.
+    pub(crate) fn update_with(&mut self, vectors: &dyn PatchVectors) -> Result<()> {
+        let shape = vectors.shape();
+        self.positions.check(shape, self.dimension)?;
+        if !vectors.all_finite() {
+            return Err(Error::NotFinite { what: "the embedding".into() });
+        }
+        let mut done = 0;
+        while done < shape[0] {
             let summed = self.blocks.iter().any(|block| block.sums.is_some());
             let limit = if summed { PENDING } else { sample_limit(self.dimension) };
             if self.tally.weights.len() >= limit {
                 self.fold();
                 continue;
             }
-            let taken: Vec<&[f32]> =
-                images.by_ref().take(limit - self.tally.weights.len()).collect();
+            let taken = done..shape[0].min(done + limit - self.tally.weights.len());
             let room = taken.len().max(self.tally.weights.len());
             let room = room.min(limit - self.tally.weights.len());
+            let positions = &self.positions;
             self.blocks.par_iter_mut().for_each(|block| {
                 block.make_room(taken.len(), room);
-                taken.iter().for_each(|image| block.push(image));
+                block.push(vectors, positions, taken.clone());
             });
             self.tally.weights.extend(vec![1.0; taken.len()]);
             self.tally.count += taken.len();
             self.tally.squared += taken.len() as f64;
+            done = taken.end;
         }
         Ok(())
     }
@@ -522,23 +534,24 @@ impl GaussianEstimator {
                     *target = v as f32;
                 }
             }
-            let measure = |storage, numbers| {
+            let vectors = DenseVectors::at_one_place(vectors, d);
+            let measure = |storage, numbers, count| {
                 let mut distances = [0.0; PROBES];
                 pulp::Arch::new().dispatch(Position {
                     storage,
                     mean: &vec![0.0; d],
                     numbers,
+                    range: 0..count,
                     scale,
                     vectors: &vectors,
-                    first: 0,
-                    stride: d,
+                    place: 0,
                     distances: &mut distances,
                     workspace: &mut Workspace::default(),
                 });
                 distances
             };
-            let expected = measure(fine, NumbersRef::F32(&exact));
-            let actual = measure(storage, NumbersRef::F16(&coarse));
+            let expected = measure(fine, NumbersRef::F32(&exact), exact.len());
+            let actual = measure(storage, NumbersRef::F16(&coarse), coarse.len());
             let error = |(a, e): (f32, f32)| if e > 0.0 { (a / e - 1.0).abs() } else { 0.0 };
             Ok(actual.into_iter().zip(expected).map(error).fold(0.0, f32::max))
         });

@@ -11,6 +11,7 @@ use super::covariance::{Covariance, Form, Scratch};
 use super::distance::{LARGEST, NumbersRef, Position, Workspace, correct_low_rank, to_half};
 use super::positions::Positions;
 use super::storage::{Precision, Storage, trapezoid_rows};
+use crate::embedding::{DenseVectors, PatchVectors};
 use crate::host::to_device;
 use crate::{Error, Result};
 
@@ -406,22 +407,29 @@ impl GaussianModel {
     /// [`Error::ShapeMismatch`] for embeddings of another dimension or grid, [`Error::NotFinite`] for
     /// embeddings that are not numbers.
     pub fn mahalanobis_distance(&self, embeddings: Tensor<4>) -> Result<Tensor<3>> {
-        let batch = embeddings.dims()[0];
         let device = embeddings.device();
-        let vectors = self.positions.all_vectors(embeddings, self.dimension)?;
-        let distances = self.distances(&vectors, batch);
+        self.positions.check(embeddings.dims(), self.dimension)?;
+        let vectors = DenseVectors::of(embeddings)?;
+        let [height, width] = self.grid();
+        let batch = vectors.shape()[0];
+        Ok(to_device(self.distances_of(&vectors)?, [batch, height, width], &device))
+    }
+
+    /// The distances `[batch, grid_height, grid_width]` of vectors in the program's own memory.
+    pub(crate) fn distances_of(&self, vectors: &dyn PatchVectors) -> Result<Vec<f32>> {
+        self.positions.check(vectors.shape(), self.dimension)?;
+        let distances = self.distances(vectors);
         if !distances.iter().all(|v| v.is_finite()) {
             return Err(Error::NotFinite { what: "an embedding, or its distance,".into() });
         }
-        let [height, width] = self.grid();
-        Ok(to_device(self.positions.spread_out(distances), [batch, height, width], &device))
+        Ok(self.positions.spread_out(distances))
     }
 
-    /// `vectors`: `[batch, grid_height, grid_width, dimension]`; the result: `[batch, positions]`. Each
-    /// distance depends on its own vector alone, whatever the batch.
-    fn distances(&self, vectors: &[f32], batch: usize) -> Vec<f32> {
+    /// `[batch, positions]`. Each distance depends on its own vector alone, whatever the batch.
+    fn distances(&self, vectors: &dyn PatchVectors) -> Vec<f32> {
         const RUN: usize = 16;
         let d = self.dimension;
+        let batch = vectors.shape()[0];
         let mut by_position = vec![0.0; self.positions.len() * batch];
         let arch = Arch::new();
         by_position.par_chunks_mut(RUN * batch).enumerate().for_each_init(
@@ -432,11 +440,11 @@ impl GaussianModel {
                     arch.dispatch(Position {
                         storage: self.storage,
                         mean: &self.means[number * d..(number + 1) * d],
-                        numbers: self.numbers.slice(self.range(number)),
+                        numbers: self.numbers.slice(0..self.numbers.len()),
+                        range: self.range(number),
                         scale: self.scales[number],
                         vectors,
-                        first: self.positions.place(number) * d,
-                        stride: vectors.len() / batch,
+                        place: self.positions.place(number),
                         distances,
                         workspace,
                     });

@@ -1,9 +1,5 @@
 //! The positions of the grid that have a Gaussian.
 
-use burn::tensor::Tensor;
-use rayon::prelude::*;
-
-use crate::host::pixels_to_host;
 use crate::{Error, Result};
 
 /// All positions of a grid, or those inside a region of interest. Only these are numbered, so what
@@ -67,30 +63,14 @@ impl Positions {
         Some(mask)
     }
 
-    /// Brings embeddings `[batch, dimension, height, width]` to the host as vectors
-    /// `[batch, height, width, dimension]`, after checking their shape.
-    pub fn all_vectors(&self, embeddings: Tensor<4>, dimension: usize) -> Result<Vec<f32>> {
-        let dims = embeddings.dims();
+    /// Checks the shape of embeddings: `[batch, dimension, grid_height, grid_width]`.
+    pub fn check(&self, shape: [usize; 4], dimension: usize) -> Result<()> {
         let [height, width] = self.grid;
-        if dims[1..] != [dimension, height, width] || dims[0] == 0 {
-            let expected = format!("[batch, {dimension}, {height}, {width}]");
-            return Err(Error::shape("embeddings", expected, dims));
+        if shape[1..] == [dimension, height, width] && shape[0] > 0 {
+            return Ok(());
         }
-        pixels_to_host(embeddings)
-    }
-
-    /// The vectors `[batch, positions, dimension]`, after checking that they are numbers, too.
-    pub fn vectors(&self, embeddings: Tensor<4>, dimension: usize) -> Result<Vec<f32>> {
-        let all = self.all_vectors(embeddings, dimension)?;
-        if !all.par_chunks(1 << 14).all(|part| part.iter().all(|v| v.is_finite())) {
-            return Err(Error::NotFinite { what: "the embedding".into() });
-        }
-        let Some(inside) = &self.inside else { return Ok(all) };
-        let images = all.chunks_exact(self.grid[0] * self.grid[1] * dimension);
-        let vectors = images.flat_map(|image| {
-            inside.iter().flat_map(|&place| &image[place * dimension..(place + 1) * dimension])
-        });
-        Ok(vectors.copied().collect())
+        let expected = format!("[batch, {dimension}, {height}, {width}]");
+        Err(Error::shape("embeddings", expected, shape))
     }
 
     /// Puts values `[batch, positions]` at their places `[batch, height, width]`; 0 elsewhere.

@@ -1,9 +1,13 @@
 //! What is known of the embedding vectors of a run of positions.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
+use super::positions::Positions;
 use super::storage::trapezoid_len;
 use super::sums::{Deviations, Sums};
+use crate::embedding::PatchVectors;
 
 /// The vectors themselves while they are few, which is exact and smaller than their sums; then their
 /// sums, beside the vectors that have come since.
@@ -98,10 +102,22 @@ impl Block {
         }
     }
 
-    /// Adds an image's vectors `[all positions, dimension]`.
-    pub fn push(&mut self, image: &[f32]) {
-        let d = self.dimension;
-        self.samples.extend_from_slice(&image[self.first * d..(self.first + self.positions) * d]);
+    /// Adds the vectors of some images.
+    pub fn push(
+        &mut self,
+        vectors: &dyn PatchVectors,
+        positions: &Positions,
+        images: Range<usize>,
+    ) {
+        let image_len = self.positions * self.dimension;
+        let start = self.samples.len();
+        self.samples.resize(start + images.len() * image_len, 0.0);
+        // In parallel, as there may be few blocks.
+        let targets = self.samples[start..].par_chunks_exact_mut(self.dimension).enumerate();
+        targets.with_min_len(64).for_each(|(number, target)| {
+            let place = positions.place(self.first + number % self.positions);
+            vectors.write(images.start + number / self.positions, place, target);
+        });
     }
 
     /// The vectors of a position.

@@ -160,13 +160,29 @@ impl AnomalyScorer {
         size: [usize; 2],
         region: Option<&InputRegion>,
     ) -> Result<Vec<ScoredMap>> {
+        let [batch, height, width] = distances.dims();
+        if batch == 0 {
+            let expected = "[batch, grid_height, grid_width], none of them 0";
+            return Err(Error::shape("distances", expected, [batch, height, width]));
+        }
+        self.score_host(&to_host(distances)?, [height, width], size, region)
+    }
+
+    /// As [`score_within`](Self::score_within), of distances `[batch, grid_height, grid_width]` in the
+    /// program's own memory.
+    pub(crate) fn score_host(
+        &self,
+        distances: &[f32],
+        [height, width]: [usize; 2],
+        size: [usize; 2],
+        region: Option<&InputRegion>,
+    ) -> Result<Vec<ScoredMap>> {
         if let Some(region) = region.filter(|region| region.size() != size) {
             return Err(Error::shape("region of interest", format!("{size:?}"), region.size()));
         }
-        let [batch, height, width] = distances.dims();
-        if [batch, height, width, size[0], size[1]].contains(&0) {
+        if [height, width, size[0], size[1]].contains(&0) {
             let expected = "[batch, grid_height, grid_width] and a map size, none of them 0";
-            return Err(Error::shape("distances", expected, ([batch, height, width], size)));
+            return Err(Error::shape("distances", expected, ([height, width], size)));
         }
         // Enlarging and blurring are both linear along each axis, so one pass does both.
         let enlarge = [self.enlarging(height, size[0]), self.enlarging(width, size[1])];
@@ -183,7 +199,7 @@ impl AnomalyScorer {
             let weights = |taps: &[Taps; 2]| resample(&positions, &taps[0], &taps[1]);
             Inside { region, last: weights(final_taps), enlarged: weights(&enlarge) }
         });
-        to_host(distances)?
+        distances
             .par_chunks_exact(height * width)
             .map(|grid| {
                 let mut values = resample(grid, &final_taps[0], &final_taps[1]);

@@ -16,7 +16,6 @@
 
 mod activation;
 mod direct;
-mod prefetch;
 mod product;
 mod stem;
 mod tile;

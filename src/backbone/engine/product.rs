@@ -3,7 +3,7 @@
 use pulp::Simd;
 
 use super::activation::BLOCK;
-use super::prefetch::prefetch;
+use crate::prefetch::{PAGE, prefetch};
 
 /// Rows times a panel: `target[r] = sum over segments s and k < K of a[s + r * STEP + k] * panel[s][k]`.
 ///
@@ -20,10 +20,6 @@ pub struct Product<'a> {
     pub target: &'a mut [f32],
     pub finish: Finish<'a>,
 }
-
-/// Bytes between the weights that are multiplied and those that are fetched: a page, which the
-/// processor's own foresight does not cross.
-const AHEAD: usize = 4096;
 
 /// What is done to sums before they are written.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +83,7 @@ impl Product<'_> {
                 let (panel, _) = S::as_simd_f32s(panel);
                 for k in 0..K {
                     for j in 0..N {
-                        prefetch(&panel[k * vectors + column + j], AHEAD);
+                        prefetch(&panel[k * vectors + column + j], PAGE);
                     }
                     let mut weights = [zero; N];
                     for j in 0..N {
