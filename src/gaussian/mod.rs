@@ -3,6 +3,7 @@
 mod covariance;
 mod distance;
 mod estimator;
+mod fold;
 mod model;
 mod positions;
 mod shrinkage;

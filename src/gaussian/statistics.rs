@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::fold::{PositionSums, Workspace};
 use super::positions::Positions;
 use super::storage::trapezoid_len;
 use super::sums::{Deviations, Sums};
@@ -59,7 +60,7 @@ fn pack(sums: &Sums, target: &mut [f64]) {
     target.iter_mut().zip(packed).for_each(|(t, &v)| *t = v);
 }
 
-fn unpack(weight: f64, mean: &[f64], third: &[f64], fourth: f64, packed: &[f64]) -> Sums {
+fn unpack(weight: f64, mean: Vec<f64>, third: Vec<f64>, fourth: f64, packed: &[f64]) -> Sums {
     let d = mean.len();
     let mut scatter = faer::Mat::zeros(d, d);
     let mut rest = packed;
@@ -68,7 +69,7 @@ fn unpack(weight: f64, mean: &[f64], third: &[f64], fourth: f64, packed: &[f64])
         column.iter_mut().skip(j).zip(values).for_each(|(c, &v)| *c = v);
         rest = behind;
     }
-    Sums { weight, mean: mean.to_vec(), scatter, third: third.to_vec(), fourth }
+    Sums { weight, mean, scatter, third, fourth }
 }
 
 /// Blocks at least this large when full. Allocations of this size go back to the operating system
@@ -121,7 +122,7 @@ impl Block {
     }
 
     /// The vectors of a position.
-    fn vectors(&self, position: usize) -> impl Iterator<Item = &[f32]> + Clone {
+    fn vectors(&self, position: usize) -> impl ExactSizeIterator<Item = &[f32]> + Clone {
         let d = self.dimension;
         let images = self.samples.chunks_exact(self.positions * d);
         images.map(move |image| &image[position * d..(position + 1) * d])
@@ -140,21 +141,24 @@ impl Block {
     /// of the sums.
     pub(super) fn sums(&self, position: usize, weights: &[f64], folded: f64) -> Sums {
         let d = self.dimension;
-        let of_samples = || Deviations::new(d, self.vectors(position), weights).sums(weights);
-        let Some(packed) = &self.sums else { return of_samples() };
+        let Some(packed) = &self.sums else {
+            return Deviations::new(d, self.vectors(position), weights).sums(weights);
+        };
         let run = position * d..(position + 1) * d;
         let triangle = trapezoid_len(d, d);
-        let mut sums = unpack(
-            folded,
-            &packed.mean[run.clone()],
-            &packed.third[run],
-            packed.fourth[position],
-            &packed.scatter[position * triangle..(position + 1) * triangle],
-        );
-        if !self.samples.is_empty() {
-            sums.merge(of_samples());
-        }
-        sums
+        let mut mean = packed.mean[run.clone()].to_vec();
+        let mut third = packed.third[run].to_vec();
+        let mut fourth = packed.fourth[position];
+        let mut scatter = packed.scatter[position * triangle..(position + 1) * triangle].to_vec();
+        let mut sums = PositionSums {
+            mean: &mut mean,
+            third: &mut third,
+            fourth: &mut fourth,
+            scatter: &mut scatter,
+        };
+        sums.fold(self.vectors(position), weights, folded, &mut Workspace::default());
+        let total = folded + weights.iter().sum::<f64>();
+        unpack(total, mean, third, fourth, &scatter)
     }
 
     /// Turns the samples into sums, and keeps room for so many images that come after.
@@ -162,7 +166,20 @@ impl Block {
         if self.samples.is_empty() {
             return;
         }
-        self.replace_sums(|block, position| block.sums(position, weights, folded));
+        let (d, samples) = (self.dimension, &self.samples);
+        let image_len = self.positions * d;
+        let sums = self.sums.get_or_insert_with(|| PackedSums::zeros(self.positions, d));
+        let PackedSums { mean, third, fourth, scatter } = sums;
+        let moments = mean.par_chunks_exact_mut(d).zip(third.par_chunks_exact_mut(d)).zip(fourth);
+        moments.zip(scatter.par_chunks_exact_mut(trapezoid_len(d, d))).enumerate().for_each_init(
+            Workspace::default,
+            |workspace, (position, (((mean, third), fourth), scatter))| {
+                let run = position * d..(position + 1) * d;
+                let vectors = samples.chunks_exact(image_len).map(|image| &image[run.clone()]);
+                let mut sums = PositionSums { mean, third, fourth, scatter };
+                sums.fold(vectors, weights, folded, workspace);
+            },
+        );
         let room = room * self.positions * self.dimension;
         self.samples.clear();
         if self.samples.capacity() > room {

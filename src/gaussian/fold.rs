@@ -1,0 +1,306 @@
+//! Takes vectors up into the sums of a position where these are.
+//!
+//! The same as merging with the vectors' own [`Sums`](super::sums::Sums), in one pass over the memory: all
+//! is taken about the common mean at once, and the way from the old mean to it is one more vector.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::storage::trapezoid_len;
+
+/// Buffers that a thread reuses from position to position.
+#[derive(Default)]
+pub(super) struct Workspace {
+    /// `[vectors, stride]`: the vectors less the common mean, each times the root of its weight.
+    columns: Vec<f64>,
+    /// `[stride]`: from the old mean to the common one.
+    shift: Vec<f64>,
+    /// `[stride]`: the old scatter times that.
+    product: Vec<f64>,
+}
+
+/// More than the lanes of any instruction set.
+const PADDING: usize = 8;
+
+/// The vectors and the sums of a position, which are those of [`Sums`](super::sums::Sums).
+struct Fold<'a, I> {
+    /// As many as there are weights.
+    vectors: I,
+    weights: &'a [f64],
+    /// The weight of what is in the sums already.
+    folded: f64,
+    sums: PositionSums<'a>,
+    workspace: &'a mut Workspace,
+}
+
+/// The sums of a position, where they are.
+pub(super) struct PositionSums<'a> {
+    pub mean: &'a mut [f64],
+    pub third: &'a mut [f64],
+    pub fourth: &'a mut f64,
+    /// The lower triangle by columns.
+    pub scatter: &'a mut [f64],
+}
+
+/// So many vectors stay near the processor while they are added.
+const TOGETHER: usize = 32;
+
+impl PositionSums<'_> {
+    /// Takes in vectors, as many as there are weights. `folded`: the weight of what is there already.
+    pub fn fold<'v>(
+        &mut self,
+        vectors: impl ExactSizeIterator<Item = &'v [f32]> + Clone,
+        weights: &[f64],
+        mut folded: f64,
+        workspace: &mut Workspace,
+    ) {
+        let arch = Arch::new();
+        for (number, weights) in weights.chunks(TOGETHER).enumerate() {
+            let vectors = vectors.clone().skip(number * TOGETHER).take(weights.len());
+            let Self { mean, third, fourth, scatter } = &mut *self;
+            let sums = PositionSums { mean, third, fourth, scatter };
+            arch.dispatch(Fold { vectors, weights, folded, sums, workspace: &mut *workspace });
+            folded += weights.iter().sum::<f64>();
+        }
+    }
+}
+
+impl<'v, I: Iterator<Item = &'v [f32]> + Clone> WithSimd for Fold<'_, I> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { vectors, weights, folded, sums, workspace } = self;
+        let PositionSums { mean, third, fourth, scatter } = sums;
+        let Workspace { columns, shift, product } = workspace;
+        let d = mean.len();
+        debug_assert_eq!(scatter.len(), trapezoid_len(d, d));
+        let stride = d.next_multiple_of(PADDING) + PADDING;
+        let fresh: f64 = weights.iter().sum();
+        let total = folded + fresh;
+
+        // The shift is first the mean of the vectors.
+        shift.clear();
+        shift.resize(stride, 0.0);
+        for (vector, weight) in vectors.clone().zip(weights) {
+            shift.iter_mut().zip(vector).for_each(|(s, &v)| *s += weight / fresh * f64::from(v));
+        }
+        for (shift, mean) in shift.iter_mut().zip(&mut *mean) {
+            *shift = (*shift - *mean) * fresh / total;
+            *mean += *shift;
+        }
+
+        let moved = folded > 0.0;
+        columns.clear();
+        columns.resize((weights.len() + usize::from(moved)) * stride, 0.0);
+        let mut targets = columns.chunks_exact_mut(stride);
+        for ((vector, weight), target) in vectors.zip(weights).zip(&mut targets) {
+            let root = weight.sqrt();
+            let deviations = vector.iter().zip(&*mean).map(|(&v, m)| (f64::from(v) - m) * root);
+            target.iter_mut().zip(deviations).for_each(|(t, v)| *t = v);
+        }
+        if let Some(target) = targets.next() {
+            let root = folded.sqrt();
+            target.iter_mut().zip(&*shift).for_each(|(t, s)| *t = s * root);
+        }
+
+        let trace = diagonal(scatter, d).sum::<f64>();
+        product.clear();
+        product.resize(stride, 0.0);
+        let mut rest = scatter;
+        for j in 0..d {
+            let (column, behind) = rest.split_at_mut(d - j);
+            rest = behind;
+            if moved {
+                multiply(simd, column, j, shift, product);
+            }
+            add_outer(simd, column, j, columns, stride);
+        }
+
+        let dot = |a: &[f64]| a.iter().zip(&*shift).map(|(a, s)| a * s).sum::<f64>();
+        if moved {
+            let squared = dot(shift);
+            *fourth += 4.0 * dot(product) + folded * squared * squared - 4.0 * dot(third)
+                + 2.0 * trace * squared;
+            for ((third, p), s) in third.iter_mut().zip(&*product).zip(&*shift) {
+                *third -= 2.0 * p + (trace + folded * squared) * s;
+            }
+        }
+        for (column, weight) in columns.chunks_exact(stride).zip(weights) {
+            let squared = squared_length(simd, column);
+            *fourth += squared * squared / weight;
+            let factor = squared / weight.sqrt();
+            third.iter_mut().zip(column).for_each(|(t, y)| *t += factor * y);
+        }
+    }
+}
+
+/// The diagonal of a packed triangle.
+fn diagonal(packed: &[f64], d: usize) -> impl Iterator<Item = f64> + '_ {
+    (0..d).scan(0, move |start, j| {
+        let value = packed[*start];
+        *start += d - j;
+        Some(value)
+    })
+}
+
+/// What column `j` of a symmetric matrix, given from its diagonal down, adds to the product with
+/// `vector`.
+#[inline(always)]
+fn multiply<S: Simd>(simd: S, column: &[f64], j: usize, vector: &[f64], product: &mut [f64]) {
+    let factor = simd.splat_f64s(vector[j]);
+    let (body, tail) = S::as_simd_f64s(column);
+    let (vector_body, rest) = S::as_simd_f64s(&vector[j..]).0.split_at(body.len());
+    let (product_body, product_rest) =
+        S::as_mut_simd_f64s(&mut product[j..]).0.split_at_mut(body.len());
+    let mut dot = simd.splat_f64s(0.0);
+    for ((c, v), p) in body.iter().zip(vector_body).zip(product_body) {
+        dot = simd.mul_add_e_f64s(*c, *v, dot);
+        *p = simd.mul_add_e_f64s(*c, factor, *p);
+    }
+    if !tail.is_empty() {
+        let last = padded(tail);
+        let c = S::as_simd_f64s(&last).0[0];
+        dot = simd.mul_add_e_f64s(c, rest[0], dot);
+        product_rest[0] = simd.mul_add_e_f64s(c, factor, product_rest[0]);
+    }
+    // The diagonal counts once.
+    product[j] += simd.reduce_sum_f64s(dot) - column[0] * vector[j];
+}
+
+/// Adds column `j` of `columns columns^T`, from its diagonal down.
+#[inline(always)]
+fn add_outer<S: Simd>(simd: S, column: &mut [f64], j: usize, columns: &[f64], stride: usize) {
+    // As many sums as there are registers for; if they are few, two of each, so that additions need not
+    // wait for each other.
+    const TOGETHER: usize = 12;
+    let mut first = j;
+    for sums in column.chunks_mut(TOGETHER * S::F64_LANES) {
+        macro_rules! of_vectors {
+            ($($n:literal $sets:literal),*) => {
+                match sums.len().div_ceil(S::F64_LANES) {
+                    $($n => outer::<S, $n, $sets>(simd, sums, [j, first], columns, stride),)*
+                    _ => {}
+                }
+            };
+        }
+        of_vectors!(1 2, 2 2, 3 2, 4 2, 5 2, 6 2, 7 1, 8 1, 9 1, 10 1, 11 1, 12 1);
+        first += sums.len();
+    }
+}
+
+/// Of as many numbers as make whole vectors.
+#[inline(always)]
+fn squared_length<S: Simd>(simd: S, numbers: &[f64]) -> f64 {
+    let mut sum = simd.splat_f64s(0.0);
+    for v in S::as_simd_f64s(numbers).0 {
+        sum = simd.mul_add_e_f64s(*v, *v, sum);
+    }
+    simd.reduce_sum_f64s(sum)
+}
+
+/// Less than a vector, with zeros behind it.
+#[inline(always)]
+fn padded(tail: &[f64]) -> [f64; PADDING] {
+    let mut last = [0.0; PADDING];
+    last.iter_mut().zip(tail).for_each(|(l, &v)| *l = v);
+    last
+}
+
+/// `target += c[j] * c[first..]` over all columns `c`; `N` vectors, of which the last may be incomplete.
+#[inline(always)]
+fn outer<S: Simd, const N: usize, const SETS: usize>(
+    simd: S,
+    target: &mut [f64],
+    [j, first]: [usize; 2],
+    columns: &[f64],
+    stride: usize,
+) {
+    let mut sums = [[simd.splat_f64s(0.0); N]; SETS];
+    for group in columns.chunks(SETS * stride) {
+        for (sums, column) in sums.iter_mut().zip(group.chunks_exact(stride)) {
+            let factor = simd.splat_f64s(column[j]);
+            let values = &S::as_simd_f64s(&column[first..first + N * S::F64_LANES]).0[..N];
+            for i in 0..N {
+                sums[i] = simd.mul_add_e_f64s(factor, values[i], sums[i]);
+            }
+        }
+    }
+    let mut total = sums[0];
+    for sums in &sums[1..] {
+        for i in 0..N {
+            total[i] = simd.add_f64s(total[i], sums[i]);
+        }
+    }
+    let (body, tail) = S::as_mut_simd_f64s(target);
+    for (value, &sum) in body.iter_mut().zip(&total) {
+        *value = simd.add_f64s(*value, sum);
+    }
+    if !tail.is_empty() {
+        let mut last = padded(tail);
+        let value = &mut S::as_mut_simd_f64s(&mut last).0[0];
+        *value = simd.add_f64s(*value, total[N - 1]);
+        tail.iter_mut().zip(last).for_each(|(t, v)| *t = v);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sums::{Deviations, Sums};
+    use super::*;
+    use proptest::prelude::*;
+    use pulp::{Arch, Scalar};
+
+    proptest! {
+        #[test]
+        fn folding_is_merging(
+            d in 1_usize..40, counts in prop::collection::vec(1_usize..20, 1..4), seed in 0_usize..999,
+        ) {
+            let noise = |i: usize| {
+                let bits = ((i + seed) as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                ((bits ^ (bits >> 31)) >> 24 & 0xFFFF) as f32 / 65536.0 + 30.0
+            };
+            let batches: Vec<(Vec<Vec<f32>>, Vec<f64>)> = counts.iter().enumerate().map(|(b, &count)| {
+                let vector = |n: usize| (0..d).map(|c| noise((b * 40 + n) * d + c)).collect();
+                ((0..count).map(vector).collect(), (0..count).map(|n| 0.5 + (n % 3) as f64).collect())
+            }).collect();
+            let sums = |(vectors, weights): &(Vec<Vec<f32>>, Vec<f64>)| {
+                Deviations::new(d, vectors.iter().map(Vec::as_slice), weights).sums(weights)
+            };
+            let mut expected: Sums = sums(&batches[0]);
+            batches[1..].iter().for_each(|batch| expected.merge(sums(batch)));
+            for plain in [false, true] {
+                let (mut mean, mut third, mut fourth) = (vec![0.0; d], vec![0.0; d], 0.0);
+                let mut scatter = vec![0.0; trapezoid_len(d, d)];
+                let mut folded = 0.0;
+                for (vectors, weights) in &batches {
+                    let fold = Fold {
+                        vectors: vectors.iter().map(Vec::as_slice),
+                        weights,
+                        folded,
+                        sums: PositionSums {
+                            mean: &mut mean,
+                            third: &mut third,
+                            fourth: &mut fourth,
+                            scatter: &mut scatter,
+                        },
+                        workspace: &mut Workspace::default(),
+                    };
+                    if plain { fold.with_simd(Scalar) } else { Arch::new().dispatch(fold) }
+                    folded += weights.iter().sum::<f64>();
+                }
+                let close = |a: f64, e: f64, scale: f64| (a - e).abs() <= 1e-11 * scale.max(1.0);
+                let spread = expected.fourth.sqrt().max(1.0);
+                prop_assert!(close(folded, expected.weight, 1.0));
+                prop_assert!(close(fourth, expected.fourth, spread * spread));
+                let mut packed = scatter.iter();
+                for j in 0..d {
+                    prop_assert!(close(mean[j], expected.mean[j], 30.0));
+                    prop_assert!(close(third[j], expected.third[j], spread * spread));
+                    for i in j..d {
+                        prop_assert!(close(*packed.next().unwrap(), expected.scatter[(i, j)], spread));
+                    }
+                }
+            }
+        }
+    }
+}
