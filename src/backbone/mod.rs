@@ -172,7 +172,7 @@ pub trait Backbone: Debug + Send + Sync {
 pub struct BackboneMemory {
     /// Of its weights.
     pub weights: usize,
-    /// Of the feature maps that exist at once, and of all buffers beside, at most.
+    /// Of the feature maps that exist at once, and of all that is made when the network runs, at most.
     pub activations: usize,
 }
 

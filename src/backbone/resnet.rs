@@ -194,9 +194,9 @@ impl ResNetConfig {
 
 /// The convolutions of one residual block, without their parameters.
 #[derive(Debug)]
-struct BlockPlan {
-    branch: Vec<Site>,
-    downsample: Option<Site>,
+pub(super) struct BlockPlan {
+    pub branch: Vec<Site>,
+    pub downsample: Option<Site>,
 }
 
 /// One residual block: a chain of convolutions beside a shortcut.
@@ -420,14 +420,19 @@ impl Backbone for ResNet {
         let weights =
             convolutions.iter().map(|(_, shape)| shape.iter().product::<usize>() + shape[0]);
         let pixels = |stride: usize| height.div_ceil(stride) * width.div_ceil(stride);
-        // The stem's output and the first layer's are the largest maps, and two of them exist at
-        // once with what a convolution takes beside.
-        let expanded = self.config.planes[0] * self.config.block.expansion();
-        let largest = (self.config.stem_channels * pixels(2)).max(expanded * pixels(4));
         let given: usize = self.layers.iter().map(|l| l.channels * pixels(l.stride)).sum();
+        let expanded = self.config.planes[0] * self.config.block.expansion();
+        let first = expanded * pixels(4);
+        let beside = match &self.engine {
+            // Each thread keeps the maps of an image.
+            Some(_) => Engine::estimate(&self.config.plan().1, first),
+            // The stem's output and the first layer's are the largest maps, and two of them exist at
+            // once with what a convolution takes beside.
+            None => batch * 9 * (self.config.stem_channels * pixels(2)).max(first) / 4,
+        };
         Some(BackboneMemory {
             weights: 4 * weights.sum::<usize>(),
-            activations: 4 * batch * (9 * largest / 4 + given),
+            activations: 4 * (batch * given + beside),
         })
     }
 

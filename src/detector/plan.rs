@@ -7,8 +7,7 @@ use crate::gaussian::{Block, PENDING, sample_limit, trapezoid_len};
 use crate::{Error, GaussianEstimator, Result, Storage};
 
 /// Bytes that a fit and a prediction take at their peak, beyond the program itself (some tens of
-/// megabytes). The sizes of statistics and model are exact, the network's part is typical of Burn's CPU
-/// backend; the whole holds within a fifth.
+/// megabytes). The sizes of statistics and model are exact, the network's part is an estimate; the whole holds within a fifth.
 ///
 /// ```
 /// use burn::tensor::Device;
@@ -77,7 +76,7 @@ impl Padim {
         let (storage, rows) =
             GaussianEstimator::foreseen(&self.config.gaussian, dimension, images)?;
         let batch_size = self.config.batch_size.min(images.max(1));
-        let network = self.backbone.memory_estimate([batch_size, 3, height, width]);
+        let network = self.extractor.backbone().memory_estimate([batch_size, 3, height, width]);
         let network = network.unwrap_or_default();
         let sizes = Sizes {
             positions,
@@ -88,12 +87,12 @@ impl Padim {
         sizes
             .plan()
             .and_then(|[statistics, model, gaussians]| {
-                // Two batches of pixels; the embedding as a tensor, on the host, and as vectors.
+                // Two batches of pixels; the embedding.
                 let pixels = 2 * 3 * height * width;
-                let vectors = (2 * grid[0] * grid[1] + positions) * dimension;
+                let vectors = grid[0] * grid[1] * dimension;
                 let batch = network
                     .activations
-                    .max(4 * batch_size * vectors)
+                    .checked_add(4 * batch_size * vectors)?
                     .checked_add(4 * batch_size * pixels)?;
                 let fixed = network.weights.checked_add(batch)?;
                 Some(MemoryPlan {

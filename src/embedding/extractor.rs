@@ -24,6 +24,11 @@ impl Extractor {
         }
     }
 
+    /// What runs.
+    pub fn backbone(&self) -> &dyn Backbone {
+        self.backbone.as_ref()
+    }
+
     /// Images `[batch, 3, height, width]` to embeddings, one an image even from a foreign backbone.
     pub fn embed(&self, images: Tensor<4>) -> Result<Embedding> {
         let batch = images.dims()[0];

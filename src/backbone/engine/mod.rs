@@ -33,6 +33,8 @@ use stem::Stem;
 use winograd::{Epilogue, Winograd};
 
 use super::FoldedConvolution;
+use super::parameters::Site;
+use super::resnet::BlockPlan;
 
 /// A network up to its last tapped layer.
 #[derive(Debug)]
@@ -383,6 +385,29 @@ impl Engine {
             instructions,
             workspaces: Mutex::default(),
         }
+    }
+
+    /// About how many numbers an engine keeps: packed weights, and what every thread works with. `map`:
+    /// the numbers of a map of the first stage.
+    pub fn estimate(stages: &[Vec<BlockPlan>], map: usize) -> usize {
+        let packed = |stage: usize, site: &Site| {
+            let [out, input, kernel, _] = site.shape;
+            let points = match (kernel, site.stride) {
+                (3, 1) if stage >= 2 => Winograd::<tile::Two>::POINTS,
+                (3, 1) => Winograd::<tile::Four>::POINTS,
+                _ => kernel * kernel,
+            };
+            points * out.next_multiple_of(BLOCK) * input.next_multiple_of(BLOCK)
+        };
+        let weights: usize = (0..)
+            .zip(stages)
+            .flat_map(|(stage, blocks)| blocks.iter().map(move |block| (stage, block)))
+            .flat_map(|(stage, block)| {
+                block.branch.iter().chain(&block.downsample).map(move |site| packed(stage, site))
+            })
+            .sum();
+        // Four maps of each stage, each stage half of the one before, and transformed tiles.
+        weights + rayon::current_num_threads() * (7 * map + winograd::SCRATCH_BYTES / 4)
     }
 
     /// The maps `[images, grid_height, grid_width, channels]` of every tapped layer and their sizes.

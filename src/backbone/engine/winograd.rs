@@ -20,6 +20,8 @@ const GAP: usize = 16;
 const V_BYTES: usize = 600 << 10;
 const M_BYTES: usize = 512 << 10;
 const MOST_TILES: usize = 64;
+/// About as much as a thread needs for both.
+pub const SCRATCH_BYTES: usize = 2 * (V_BYTES + M_BYTES);
 
 /// A convolution, its weights transformed.
 #[derive(Debug)]
@@ -61,7 +63,7 @@ impl Tiles {
 }
 
 impl<T: Tile + Send + Sync> Winograd<T> {
-    const POINTS: usize = T::IN * T::IN;
+    pub const POINTS: usize = T::IN * T::IN;
 
     pub fn new(filters: &Filters) -> Self {
         let [blocks_out, blocks_in] = filters.blocks();
