@@ -6,6 +6,8 @@ mod normalization;
 pub use map::AnomalyMap;
 pub use normalization::ScoreNormalization;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -112,9 +114,28 @@ pub struct ScoredMap {
 /// assert!((scored[0].image_score - 1.0).abs() < 1e-6);
 /// # Ok::<(), padim::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct AnomalyScorer {
     config: ScoringConfig,
+    /// Those of the last sizes: they take longer to make than a map.
+    last: Arc<Mutex<Option<Arc<MapTaps>>>>,
+}
+
+impl PartialEq for AnomalyScorer {
+    fn eq(&self, other: &Self) -> bool {
+        self.config == other.config
+    }
+}
+
+/// How grids of one size become maps of one size.
+#[derive(Debug)]
+struct MapTaps {
+    grid: [usize; 2],
+    size: [usize; 2],
+    /// Rows and columns.
+    enlarge: [Taps; 2],
+    /// Enlarging and blurring are both linear along each axis, so one pass does both.
+    smooth: Option<[Taps; 2]>,
 }
 
 impl AnomalyScorer {
@@ -125,7 +146,7 @@ impl AnomalyScorer {
     /// [`Error::InvalidConfig`] for a blur or a normalisation that cannot be.
     pub fn new(config: ScoringConfig) -> Result<Self> {
         config.validate()?;
-        Ok(Self { config })
+        Ok(Self { config, last: Arc::default() })
     }
 
     /// The configuration.
@@ -184,20 +205,14 @@ impl AnomalyScorer {
             let expected = "[batch, grid_height, grid_width] and a map size, none of them 0";
             return Err(Error::shape("distances", expected, ([height, width], size)));
         }
-        // Enlarging and blurring are both linear along each axis, so one pass does both.
-        let enlarge = [self.enlarging(height, size[0]), self.enlarging(width, size[1])];
-        let smooth = self.config.blur.map(|blur| {
-            let blurred = |axis: usize| {
-                enlarge[axis].then(&Taps::gaussian(blur.sigma, blur.border, size[axis]))
-            };
-            [blurred(0), blurred(1)]
-        });
-        let final_taps = smooth.as_ref().unwrap_or(&enlarge);
+        let taps = self.taps([height, width], size);
+        let MapTaps { enlarge, smooth, .. } = &*taps;
+        let final_taps = smooth.as_ref().unwrap_or(enlarge);
         let inside = region.map(|region| {
             let share = |p: &bool| f32::from(u8::from(*p));
             let positions: Vec<f32> = region.positions([height, width]).iter().map(share).collect();
             let weights = |taps: &[Taps; 2]| resample(&positions, &taps[0], &taps[1]);
-            Inside { region, last: weights(final_taps), enlarged: weights(&enlarge) }
+            Inside { region, last: weights(final_taps), enlarged: weights(enlarge) }
         });
         distances
             .par_chunks_exact(height * width)
@@ -221,6 +236,21 @@ impl AnomalyScorer {
                 Ok(ScoredMap { map, image_score })
             })
             .collect()
+    }
+
+    fn taps(&self, grid: [usize; 2], size: [usize; 2]) -> Arc<MapTaps> {
+        // Whoever panicked holding it left whole taps, or none.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taps) = last.as_ref().filter(|taps| (taps.grid, taps.size) == (grid, size)) {
+            return taps.clone();
+        }
+        let enlarge = [0, 1].map(|axis| self.enlarging(grid[axis], size[axis]));
+        let smooth = self.config.blur.map(|blur| {
+            [0, 1].map(|axis| {
+                enlarge[axis].then(&Taps::gaussian(blur.sigma, blur.border, size[axis]))
+            })
+        });
+        last.insert(Arc::new(MapTaps { grid, size, enlarge, smooth })).clone()
     }
 
     fn enlarging(&self, from: usize, to: usize) -> Taps {
