@@ -1,6 +1,7 @@
 //! Values between devices, host memory and bytes.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use rayon::prelude::*;
 
 use crate::{Error, Result};
 
@@ -26,6 +27,11 @@ pub(crate) fn pixels_to_device(
     device: &Device,
 ) -> Tensor<4> {
     to_device(values, [batch, height, width, channels], device).permute([0, 3, 1, 2])
+}
+
+/// Whether all are numbers.
+pub(crate) fn all_finite(values: &[f32]) -> bool {
+    values.par_chunks(1 << 14).all(|part| part.iter().all(|v| v.is_finite()))
 }
 
 /// Moves row-major values to a device.

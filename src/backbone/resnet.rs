@@ -10,7 +10,6 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use pulp::Arch;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::engine::{BlockParameters, Engine, Map};
@@ -18,7 +17,7 @@ use super::parameters::{FoldedConvolution, ParameterSource, SeededParameters, Si
 use super::weights::Checkpoint;
 use super::{Backbone, BackboneMemory, BackboneSnapshot, FeatureMaps, LayerInfo};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
-use crate::host::{index_tensor, is_host, pixels_to_device, to_device, to_host};
+use crate::host::{all_finite, index_tensor, is_host, pixels_to_device, to_device, to_host};
 use crate::{Error, Result};
 
 /// The kind of residual block.
@@ -381,7 +380,7 @@ impl Backbone for ResNet {
         };
         let [count, _, height, width] = dims;
         let values = to_host(images)?;
-        if !values.par_chunks(1 << 14).all(|part| part.iter().all(|v| v.is_finite())) {
+        if !all_finite(&values) {
             return Err(Error::NotFinite { what: "the network's input".into() });
         }
         let maps = engine.forward(&values, [count, height, width]);

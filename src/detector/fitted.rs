@@ -290,10 +290,12 @@ impl Detector {
     }
 
     fn score(&self, images: Tensor<4>) -> Result<Vec<ScoredMap>> {
-        let [_, _, height, width] = images.dims();
+        let [batch, _, height, width] = images.dims();
         let vectors = self.padim.extractor.embed(images)?.into_vectors()?;
         let distances = self.model.distances_of(vectors.as_ref())?;
-        self.padim.scorer.score_host(&distances, self.model.grid(), [height, width], self.region())
+        let [rows, columns] = self.model.grid();
+        let shape = [batch, rows, columns];
+        self.padim.scorer.score_host(&distances, shape, [height, width], self.region())
     }
 
     fn prediction(&self, scored: ScoredMap, geometry: ImageGeometry) -> Prediction {

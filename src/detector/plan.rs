@@ -7,7 +7,8 @@ use crate::gaussian::{Block, PENDING, sample_limit, trapezoid_len};
 use crate::{Error, GaussianEstimator, Result, Storage};
 
 /// Bytes that a fit and a prediction take at their peak, beyond the program itself (some tens of
-/// megabytes). The sizes of statistics and model are exact, the network's part is an estimate; the whole holds within a fifth.
+/// megabytes). The sizes of statistics and model are exact, the network's part is an
+/// estimate; the whole holds within a fifth.
 ///
 /// ```
 /// use burn::tensor::Device;

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::host::{pixels_to_device, pixels_to_host};
+use crate::host::{all_finite, pixels_to_device, pixels_to_host};
 
 /// Embedding vectors of a batch, to be had one by one.
 pub(crate) trait PatchVectors: Sync {
@@ -93,6 +93,12 @@ impl Source {
             choice,
         })
     }
+
+    /// Channels that are not selected may hold anything.
+    fn selection_is_finite(&self) -> bool {
+        let finite = |pixel: &[f32]| self.choice.channels.iter().all(|&c| pixel[c].is_finite());
+        self.values.par_chunks_exact(self.channels).with_min_len(256).all(finite)
+    }
 }
 
 impl GatheredVectors {
@@ -117,7 +123,7 @@ impl PatchVectors for GatheredVectors {
     }
 
     fn all_finite(&self) -> bool {
-        self.sources.iter().all(|source| all_finite(&source.values))
+        self.sources.iter().all(Source::selection_is_finite)
     }
 
     fn write(&self, image: usize, place: usize, target: &mut [f32]) {
@@ -132,10 +138,6 @@ impl PatchVectors for GatheredVectors {
             pairs.for_each(|(&place, &channel)| target[place] = pixel[channel]);
         }
     }
-}
-
-fn all_finite(values: &[f32]) -> bool {
-    values.par_chunks(1 << 14).all(|part| part.iter().all(|v| v.is_finite()))
 }
 
 /// For each of `target` samples the source sample that it takes, by torch's rule, in its f32.

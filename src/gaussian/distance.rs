@@ -468,7 +468,7 @@ fn unpack<T: Number>(packed: &[T], target: &mut [f32]) {
     let (whole, end) = target.split_at_mut(packed.len() - rest.len());
     for (chunk, target) in chunks.zip(whole.chunks_exact_mut(CHUNK)) {
         prefetch(&chunk[0], PAGE);
-        if size_of::<T>() == 4 {
+        if T::IS_F32 {
             prefetch(&chunk[CHUNK / 2], PAGE);
         }
         target.iter_mut().zip(chunk).for_each(|(t, v)| *t = v.unpack());

@@ -431,7 +431,7 @@ impl GaussianModel {
         let d = self.dimension;
         let batch = vectors.shape()[0];
         let mut by_position = vec![0.0; self.positions.len() * batch];
-        let arch = Arch::new();
+        let (arch, numbers) = (Arch::new(), self.numbers.slice(0..self.numbers.len()));
         by_position.par_chunks_mut(RUN * batch).enumerate().for_each_init(
             Workspace::default,
             |workspace, (run, distances)| {
@@ -440,7 +440,7 @@ impl GaussianModel {
                     arch.dispatch(Position {
                         storage: self.storage,
                         mean: &self.means[number * d..(number + 1) * d],
-                        numbers: self.numbers.slice(0..self.numbers.len()),
+                        numbers,
                         range: self.range(number),
                         scale: self.scales[number],
                         vectors,

@@ -181,12 +181,8 @@ impl AnomalyScorer {
         size: [usize; 2],
         region: Option<&InputRegion>,
     ) -> Result<Vec<ScoredMap>> {
-        let [batch, height, width] = distances.dims();
-        if batch == 0 {
-            let expected = "[batch, grid_height, grid_width], none of them 0";
-            return Err(Error::shape("distances", expected, [batch, height, width]));
-        }
-        self.score_host(&to_host(distances)?, [height, width], size, region)
+        let shape = distances.dims();
+        self.score_host(&to_host(distances)?, shape, size, region)
     }
 
     /// As [`score_within`](Self::score_within), of distances `[batch, grid_height, grid_width]` in the
@@ -194,16 +190,16 @@ impl AnomalyScorer {
     pub(crate) fn score_host(
         &self,
         distances: &[f32],
-        [height, width]: [usize; 2],
+        [batch, height, width]: [usize; 3],
         size: [usize; 2],
         region: Option<&InputRegion>,
     ) -> Result<Vec<ScoredMap>> {
         if let Some(region) = region.filter(|region| region.size() != size) {
             return Err(Error::shape("region of interest", format!("{size:?}"), region.size()));
         }
-        if [height, width, size[0], size[1]].contains(&0) {
+        if [batch, height, width, size[0], size[1]].contains(&0) {
             let expected = "[batch, grid_height, grid_width] and a map size, none of them 0";
-            return Err(Error::shape("distances", expected, ([height, width], size)));
+            return Err(Error::shape("distances", expected, ([batch, height, width], size)));
         }
         let taps = self.taps([height, width], size);
         let MapTaps { enlarge, smooth, .. } = &*taps;
