@@ -152,17 +152,27 @@ enum Kind {
     Four(Winograd<tile::Four>),
 }
 
+/// The side of the tiles by which Winograd's algorithm does a convolution; `None` if it is done
+/// directly.
+fn tile_side(kernel: usize, stride: usize, stage: usize) -> Option<usize> {
+    match (kernel, stride) {
+        // Deep maps are small, so that many tiles of four would stick out of them, and their weights, of
+        // which those tiles need more, take longer to read than to multiply.
+        (3, 1) if stage >= 2 => Some(2),
+        (3, 1) => Some(4),
+        _ => None,
+    }
+}
+
 impl Convolution {
     /// `stage`: in which it stands, counted from 0.
     fn new(parameters: FoldedConvolution, stride: usize, stage: usize) -> Self {
         let filters = Filters { parameters };
         let [blocks_out, _] = filters.blocks();
-        let kind = match (filters.kernel(), stride) {
-            // Deep maps are small, so that many tiles of four would stick out of them, and their weights,
-            // of which those tiles need more, take longer to read than to multiply.
-            (3, 1) if stage >= 2 => Kind::Two(Winograd::new(&filters)),
-            (3, 1) => Kind::Four(Winograd::new(&filters)),
-            _ => Kind::Direct(Direct::new(&filters, stride)),
+        let kind = match tile_side(filters.kernel(), stride, stage) {
+            Some(2) => Kind::Two(Winograd::new(&filters)),
+            Some(_) => Kind::Four(Winograd::new(&filters)),
+            None => Kind::Direct(Direct::new(&filters, stride)),
         };
         let bias = filters.bias();
         let weight_bytes = 4 * filters.parameters.weight.len();
@@ -392,10 +402,10 @@ impl Engine {
     pub fn estimate(stages: &[Vec<BlockPlan>], map: usize) -> usize {
         let packed = |stage: usize, site: &Site| {
             let [out, input, kernel, _] = site.shape;
-            let points = match (kernel, site.stride) {
-                (3, 1) if stage >= 2 => Winograd::<tile::Two>::POINTS,
-                (3, 1) => Winograd::<tile::Four>::POINTS,
-                _ => kernel * kernel,
+            let points = match tile_side(kernel, site.stride, stage) {
+                Some(2) => Winograd::<tile::Two>::POINTS,
+                Some(_) => Winograd::<tile::Four>::POINTS,
+                None => kernel * kernel,
             };
             points * out.next_multiple_of(BLOCK) * input.next_multiple_of(BLOCK)
         };
