@@ -671,7 +671,9 @@ impl<'a> Body<'a> {
             return damaged("the weights of its images cannot be");
         }
         for block in &mut blocks {
-            block.samples = self.values(tally.weights.len() * block.positions * dimension)?;
+            let samples: Vec<f32> =
+                self.values(tally.weights.len() * block.positions * dimension)?;
+            block.samples = samples.into();
             if !block.samples.iter().all(|v| v.is_finite()) {
                 return Err(invalid(self.path, "its statistics are not all numbers"));
             }

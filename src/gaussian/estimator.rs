@@ -274,10 +274,7 @@ impl GaussianEstimator {
             }
         } else {
             for (block, other) in self.blocks.iter_mut().zip(&mut other.blocks) {
-                let images = other.samples.len() / (self.dimension * block.positions);
-                block.make_room(images, images);
-                block.samples.append(&mut other.samples);
-                other.samples = Vec::new();
+                block.append(other);
             }
         }
         self.tally.weights.append(&mut other.tally.weights);

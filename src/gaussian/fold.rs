@@ -42,7 +42,7 @@ pub(super) struct PositionSums<'a> {
 }
 
 /// So many vectors stay near the processor while they are added.
-const TOGETHER: usize = 32;
+const TOGETHER: usize = 64;
 
 impl PositionSums<'_> {
     /// Takes in vectors, as many as there are weights. `folded`: the weight of what is there already.
@@ -54,6 +54,10 @@ impl PositionSums<'_> {
         workspace: &mut Workspace,
     ) {
         let arch = Arch::new();
+        if folded == 0.0 {
+            // Fresh memory that is read first is mapped twice by the operating system.
+            self.scatter.fill(0.0);
+        }
         for (number, weights) in weights.chunks(TOGETHER).enumerate() {
             let vectors = vectors.clone().skip(number * TOGETHER).take(weights.len());
             let Self { mean, third, fourth, scatter } = &mut *self;
@@ -106,15 +110,15 @@ impl<'v, I: Iterator<Item = &'v [f32]> + Clone> WithSimd for Fold<'_, I> {
         let trace = diagonal(scatter, d).sum::<f64>();
         product.clear();
         product.resize(stride, 0.0);
-        let mut rest = scatter;
-        for j in 0..d {
-            let (column, behind) = rest.split_at_mut(d - j);
-            rest = behind;
-            if moved {
+        if moved {
+            let mut rest = &*scatter;
+            for j in 0..d {
+                let (column, behind) = rest.split_at(d - j);
+                rest = behind;
                 multiply(simd, column, j, shift, product);
             }
-            add_outer(simd, column, j, columns, stride);
         }
+        add_outer(simd, scatter, d, columns, stride);
 
         let dot = |a: &[f64]| a.iter().zip(&*shift).map(|(a, s)| a * s).sum::<f64>();
         if moved {
@@ -167,24 +171,75 @@ fn multiply<S: Simd>(simd: S, column: &[f64], j: usize, vector: &[f64], product:
     product[j] += simd.reduce_sum_f64s(dot) - column[0] * vector[j];
 }
 
-/// Adds column `j` of `columns columns^T`, from its diagonal down.
+/// Adds the lower triangle of `columns columns^T` to a packed one.
 #[inline(always)]
-fn add_outer<S: Simd>(simd: S, column: &mut [f64], j: usize, columns: &[f64], stride: usize) {
-    // As many sums as there are registers for; if they are few, two of each, so that additions need not
-    // wait for each other.
-    const TOGETHER: usize = 12;
-    let mut first = j;
-    for sums in column.chunks_mut(TOGETHER * S::F64_LANES) {
-        macro_rules! of_vectors {
-            ($($n:literal $sets:literal),*) => {
-                match sums.len().div_ceil(S::F64_LANES) {
-                    $($n => outer::<S, $n, $sets>(simd, sums, [j, first], columns, stride),)*
-                    _ => {}
-                }
-            };
+fn add_outer<S: Simd>(simd: S, packed: &mut [f64], d: usize, columns: &[f64], stride: usize) {
+    // Sums that fit the registers beside a vector of rows and one number.
+    match (S::F64_LANES, S::REGISTER_COUNT) {
+        (8, _) => tiles::<S, 3, 8>(simd, packed, d, columns, stride),
+        (_, 32..) => tiles::<S, 3, 8>(simd, packed, d, columns, stride),
+        _ => tiles::<S, 2, 4>(simd, packed, d, columns, stride),
+    }
+}
+
+/// In tiles of `ROWS` vectors by `COLUMNS` numbers; what of them is above the diagonal is dropped.
+#[inline(always)]
+fn tiles<S: Simd, const ROWS: usize, const COLUMNS: usize>(
+    simd: S,
+    packed: &mut [f64],
+    d: usize,
+    columns: &[f64],
+    stride: usize,
+) {
+    for left in (0..d).step_by(COLUMNS) {
+        let mut top = left;
+        while top < d {
+            let vectors = (d - top).div_ceil(S::F64_LANES).min(ROWS);
+            let place = [top, left];
+            let mut tile = [[0.0; MOST_ROWS]; COLUMNS];
+            match vectors {
+                1 => products::<S, 1, COLUMNS>(simd, &mut tile, place, columns, stride),
+                2 => products::<S, 2, COLUMNS>(simd, &mut tile, place, columns, stride),
+                _ => products::<S, ROWS, COLUMNS>(simd, &mut tile, place, columns, stride),
+            }
+            let below = d.min(top + vectors * S::F64_LANES);
+            for (j, sums) in (left..d).zip(&tile) {
+                let first = top.max(j);
+                let start = trapezoid_len(d, j) + first - j;
+                let target = &mut packed[start..start + below.saturating_sub(first)];
+                target.iter_mut().zip(&sums[first - top..]).for_each(|(t, s)| *t += s);
+            }
+            top += vectors * S::F64_LANES;
         }
-        of_vectors!(1 2, 2 2, 3 2, 4 2, 5 2, 6 2, 7 1, 8 1, 9 1, 10 1, 11 1, 12 1);
-        first += sums.len();
+    }
+}
+
+/// Rows of the largest tile.
+const MOST_ROWS: usize = 3 * 8;
+
+/// `target[j][i] = sum over columns c of c[left + j] * c[top + i]`.
+#[inline(always)]
+fn products<S: Simd, const ROWS: usize, const COLUMNS: usize>(
+    simd: S,
+    target: &mut [[f64; MOST_ROWS]; COLUMNS],
+    [top, left]: [usize; 2],
+    columns: &[f64],
+    stride: usize,
+) {
+    let mut sums = [[simd.splat_f64s(0.0); ROWS]; COLUMNS];
+    for column in columns.chunks_exact(stride) {
+        let factors = &column[left..][..COLUMNS];
+        let values = S::as_simd_f64s(&column[top..][..ROWS * S::F64_LANES]).0;
+        for j in 0..COLUMNS {
+            let factor = simd.splat_f64s(factors[j]);
+            for i in 0..ROWS {
+                sums[j][i] = simd.mul_add_e_f64s(factor, values[i], sums[j][i]);
+            }
+        }
+    }
+    for (target, sums) in target.iter_mut().zip(&sums) {
+        let target = S::as_mut_simd_f64s(target).0;
+        target.iter_mut().zip(sums).for_each(|(t, &s)| *t = s);
     }
 }
 
@@ -204,43 +259,6 @@ fn padded(tail: &[f64]) -> [f64; PADDING] {
     let mut last = [0.0; PADDING];
     last.iter_mut().zip(tail).for_each(|(l, &v)| *l = v);
     last
-}
-
-/// `target += c[j] * c[first..]` over all columns `c`; `N` vectors, of which the last may be incomplete.
-#[inline(always)]
-fn outer<S: Simd, const N: usize, const SETS: usize>(
-    simd: S,
-    target: &mut [f64],
-    [j, first]: [usize; 2],
-    columns: &[f64],
-    stride: usize,
-) {
-    let mut sums = [[simd.splat_f64s(0.0); N]; SETS];
-    for group in columns.chunks(SETS * stride) {
-        for (sums, column) in sums.iter_mut().zip(group.chunks_exact(stride)) {
-            let factor = simd.splat_f64s(column[j]);
-            let values = &S::as_simd_f64s(&column[first..first + N * S::F64_LANES]).0[..N];
-            for i in 0..N {
-                sums[i] = simd.mul_add_e_f64s(factor, values[i], sums[i]);
-            }
-        }
-    }
-    let mut total = sums[0];
-    for sums in &sums[1..] {
-        for i in 0..N {
-            total[i] = simd.add_f64s(total[i], sums[i]);
-        }
-    }
-    let (body, tail) = S::as_mut_simd_f64s(target);
-    for (value, &sum) in body.iter_mut().zip(&total) {
-        *value = simd.add_f64s(*value, sum);
-    }
-    if !tail.is_empty() {
-        let mut last = padded(tail);
-        let value = &mut S::as_mut_simd_f64s(&mut last).0[0];
-        *value = simd.add_f64s(*value, total[N - 1]);
-        tail.iter_mut().zip(last).for_each(|(t, v)| *t = v);
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What is known of the embedding vectors of a run of positions.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use rayon::prelude::*;
 
@@ -19,8 +19,72 @@ pub(crate) struct Block {
     pub positions: usize,
     dimension: usize,
     /// `[images, positions, dimension]`
-    pub samples: Vec<f32>,
+    pub samples: Samples,
     pub sums: Option<PackedSums>,
+}
+
+/// Numbers in memory that comes zeroed from the operating system and is written once: to fill it
+/// beforehand, as a `Vec` does when it grows, costs as much again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Samples {
+    values: Vec<f32>,
+    len: usize,
+}
+
+impl Samples {
+    /// How many more there is memory for.
+    fn room(&self) -> usize {
+        self.values.len() - self.len
+    }
+
+    /// Makes room for so many more, unless there is.
+    fn reserve(&mut self, additional: usize) {
+        if self.room() < additional {
+            let mut values = vec![0.0; self.len + additional];
+            values[..self.len].copy_from_slice(self);
+            self.values = values;
+        }
+    }
+
+    /// So many more, to be written.
+    fn grow(&mut self, additional: usize) -> &mut [f32] {
+        self.reserve(additional);
+        let start = self.len;
+        self.len += additional;
+        &mut self.values[start..self.len]
+    }
+
+    fn append(&mut self, other: Self) {
+        self.grow(other.len).copy_from_slice(&other);
+    }
+
+    /// Forgets all, and keeps room for so many at most.
+    fn clear(&mut self, room: usize) {
+        self.len = 0;
+        if self.values.len() > room {
+            self.values = vec![0.0; room];
+        }
+    }
+}
+
+impl From<Vec<f32>> for Samples {
+    fn from(values: Vec<f32>) -> Self {
+        Self { len: values.len(), values }
+    }
+}
+
+impl Deref for Samples {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[..self.len]
+    }
+}
+
+impl PartialEq for Samples {
+    fn eq(&self, other: &Self) -> bool {
+        self[..] == other[..]
+    }
 }
 
 /// [`Sums`] of several positions, side by side.
@@ -90,7 +154,7 @@ impl Block {
         let size = Self::size(positions, dimension);
         let block = |first| {
             let positions = size.min(positions - first);
-            Self { first, positions, dimension, samples: Vec::new(), sums: None }
+            Self { first, positions, dimension, samples: Samples::default(), sums: None }
         };
         (0..positions).step_by(size).map(block).collect()
     }
@@ -98,8 +162,8 @@ impl Block {
     /// Makes room for `room` more images, if there is none for `needed`.
     pub fn make_room(&mut self, needed: usize, room: usize) {
         let image = self.positions * self.dimension;
-        if self.samples.capacity() - self.samples.len() < needed * image {
-            self.samples.reserve_exact(room.max(needed) * image);
+        if self.samples.room() < needed * image {
+            self.samples.reserve(room.max(needed) * image);
         }
     }
 
@@ -110,14 +174,13 @@ impl Block {
         positions: &Positions,
         images: Range<usize>,
     ) {
-        let image_len = self.positions * self.dimension;
-        let start = self.samples.len();
-        self.samples.resize(start + images.len() * image_len, 0.0);
+        let (first, count) = (self.first, self.positions);
+        let targets = self.samples.grow(images.len() * count * self.dimension);
         // In parallel, as there may be few blocks.
-        let targets = self.samples[start..].par_chunks_exact_mut(self.dimension).enumerate();
+        let targets = targets.par_chunks_exact_mut(self.dimension).enumerate();
         targets.with_min_len(64).for_each(|(number, target)| {
-            let place = positions.place(self.first + number % self.positions);
-            vectors.write(images.start + number / self.positions, place, target);
+            let place = positions.place(first + number % count);
+            vectors.write(images.start + number / count, place, target);
         });
     }
 
@@ -180,11 +243,12 @@ impl Block {
                 sums.fold(vectors, weights, folded, workspace);
             },
         );
-        let room = room * self.positions * self.dimension;
-        self.samples.clear();
-        if self.samples.capacity() > room {
-            self.samples = Vec::with_capacity(room);
-        }
+        self.samples.clear(room * image_len);
+    }
+
+    /// Takes over the samples of another block.
+    pub fn append(&mut self, other: &mut Self) {
+        self.samples.append(std::mem::take(&mut other.samples));
     }
 
     /// Takes in the sums of another block that has no samples. `weight` and `other_weight` are those
