@@ -12,6 +12,7 @@ use nalgebra::DMatrix;
 use super::distance::LARGEST;
 use super::storage::{Precision, Storage};
 use super::sums::outer_products;
+use super::whitening::{self, Whitening};
 
 /// See [`Covariance::trapezoid`].
 struct Trapezoid {
@@ -24,6 +25,7 @@ struct Trapezoid {
 /// Matrices that a thread reuses from position to position: to allocate megabytes for each would
 /// take longer than to factorise them.
 pub(super) struct Scratch {
+    whitening: Whitening,
     lower: Mat<f64>,
     inverse: Mat<f64>,
     stack: MemBuffer,
@@ -36,6 +38,7 @@ pub(super) struct Scratch {
 impl Scratch {
     pub fn new() -> Self {
         Self {
+            whitening: Whitening::default(),
             lower: Mat::new(),
             inverse: Mat::new(),
             stack: MemBuffer::new(faer::dyn_stack::StackReq::EMPTY),
@@ -65,6 +68,16 @@ impl Form {
     pub fn dimension(&self) -> usize {
         match self {
             Self::Outer(matrix) | Self::Dense(matrix) => matrix.nrows(),
+        }
+    }
+
+    /// Writes the lower triangle; what is above it does not count.
+    fn lower_into(&self, lower: &mut Mat<f64>) {
+        let d = self.dimension();
+        lower.resize_with(d, d, |_, _| 0.0);
+        match self {
+            Self::Dense(dense) => lower.copy_from_triangular_lower(dense),
+            Self::Outer(columns) => outer_products(lower, Accum::Replace, columns.as_ref()),
         }
     }
 
@@ -130,16 +143,11 @@ fn gram(columns: &Mat<f64>) -> Mat<f64> {
 impl Covariance {
     /// Writes the lower triangle; what is above it does not count.
     fn lower_into(&self, lower: &mut Mat<f64>) {
-        let d = self.form.dimension();
-        lower.resize_with(d, d, |_, _| 0.0);
-        match &self.form {
-            Form::Dense(dense) => lower.copy_from_triangular_lower(dense),
-            Form::Outer(columns) => outer_products(lower, Accum::Replace, columns.as_ref()),
-        }
+        self.form.lower_into(lower);
         if self.keep != 1.0 {
             lower.col_iter_mut().for_each(|c| c.iter_mut().for_each(|v| *v *= self.keep));
         }
-        (0..d).for_each(|i| lower[(i, i)] += self.floor);
+        (0..lower.nrows()).for_each(|i| lower[(i, i)] += self.floor);
     }
 
     fn lower(&self) -> Mat<f64> {
@@ -172,6 +180,20 @@ impl Covariance {
                 target.iter_mut().zip(inverse.iter()).for_each(|(t, &v)| *t = v as f32);
                 finite(target, 1.0)
             }
+            Storage::Triangle(_) if d <= whitening::MOST => {
+                let whitening = &mut scratch.whitening;
+                match &self.form {
+                    Form::Dense(lower) => whitening.set(d, columns_of(lower)),
+                    Form::Outer(_) => {
+                        self.form.lower_into(&mut scratch.lower);
+                        whitening.set(d, columns_of(&scratch.lower));
+                    }
+                }
+                whitening.regularise(self.keep, self.floor);
+                let scale = scale_of(whitening.invert()?);
+                whitening.write(scale.recip(), target);
+                finite(target, scale as f32)
+            }
             Storage::Triangle(_) => {
                 let Scratch { lower, inverse, stack, .. } = scratch;
                 self.lower_into(lower);
@@ -185,8 +207,7 @@ impl Covariance {
                     .ok()?;
                 inverse.resize_with(d, d, |_, _| 0.0);
                 invert_lower_triangular(inverse.as_mut(), lower.as_ref(), Par::Seq);
-                let below = |j: usize| inverse.col(j).try_as_col_major();
-                let columns = (0..d).filter_map(|j| Some(&below(j)?.as_slice()[j..]));
+                let columns = columns_of(inverse).enumerate().map(|(j, column)| &column[j..]);
                 let largest = |largest: f64, v: &f64| largest.max(v.abs());
                 let largest = columns.clone().flatten().fold(0.0, largest);
                 write_scaled(target, largest, columns.flatten())
@@ -320,15 +341,24 @@ impl Covariance {
     }
 }
 
-/// Writes values divided by a power of two that brings the largest near [`LARGEST`], and gives that
-/// power.
+/// The columns of a matrix.
+fn columns_of(matrix: &Mat<f64>) -> impl Iterator<Item = &[f64]> + Clone {
+    (0..matrix.ncols()).filter_map(|j| Some(matrix.col(j).try_as_col_major()?.as_slice()))
+}
+
+/// The power of two by which the largest of some numbers is divided to bring it near [`LARGEST`].
+fn scale_of(largest: f64) -> f64 {
+    let largest = largest / f64::from(LARGEST);
+    if largest > 0.0 { largest.log2().ceil().exp2() } else { 1.0 }
+}
+
+/// Writes values divided by the power of two for their largest, and gives that.
 fn write_scaled<'a>(
     target: &mut [f32],
     largest: f64,
     values: impl Iterator<Item = &'a f64>,
 ) -> Option<f32> {
-    let largest = largest / f64::from(LARGEST);
-    let scale = if largest > 0.0 { largest.log2().ceil().exp2() } else { 1.0 };
+    let scale = scale_of(largest);
     target.iter_mut().zip(values).for_each(|(t, v)| *t = (v / scale) as f32);
     finite(target, scale as f32)
 }

@@ -83,7 +83,7 @@ impl Tally {
 
 /// So many vectors are gathered before they are added to the sums: products of many at once are
 /// faster.
-pub(crate) const PENDING: usize = 32;
+pub(crate) const PENDING: usize = 64;
 
 /// How many vectors a position keeps before they are summed up for the first time.
 pub(crate) const fn sample_limit(dimension: usize) -> usize {
@@ -428,7 +428,9 @@ impl GaussianEstimator {
             None => {
                 let mut sums = block.sums(position, &tally.weights, tally.folded);
                 let factor = divisor.recip();
-                sums.scatter.col_iter_mut().for_each(|c| c.iter_mut().for_each(|v| *v *= factor));
+                for column in sums.scatter.col_iter_mut().filter_map(|c| c.try_as_col_major_mut()) {
+                    column.as_slice_mut().iter_mut().for_each(|v| *v *= factor);
+                }
                 (sums.mean, Form::Dense(sums.scatter), sums.fourth)
             }
         };

@@ -5,6 +5,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
+use super::products::{COLUMNS, LANES, Lines, Tile, fill, stride};
 use super::storage::trapezoid_len;
 
 /// Buffers that a thread reuses from position to position.
@@ -17,9 +18,6 @@ pub(super) struct Workspace {
     /// `[stride]`: the old scatter times that.
     product: Vec<f64>,
 }
-
-/// More than the lanes of any instruction set.
-const PADDING: usize = 8;
 
 /// The vectors and the sums of a position, which are those of [`Sums`](super::sums::Sums).
 struct Fold<'a, I> {
@@ -78,7 +76,7 @@ impl<'v, I: Iterator<Item = &'v [f32]> + Clone> WithSimd for Fold<'_, I> {
         let Workspace { columns, shift, product } = workspace;
         let d = mean.len();
         debug_assert_eq!(scatter.len(), trapezoid_len(d, d));
-        let stride = d.next_multiple_of(PADDING) + PADDING;
+        let stride = stride(d);
         let fresh: f64 = weights.iter().sum();
         let total = folded + fresh;
 
@@ -174,72 +172,23 @@ fn multiply<S: Simd>(simd: S, column: &[f64], j: usize, vector: &[f64], product:
 /// Adds the lower triangle of `columns columns^T` to a packed one.
 #[inline(always)]
 fn add_outer<S: Simd>(simd: S, packed: &mut [f64], d: usize, columns: &[f64], stride: usize) {
-    // Sums that fit the registers beside a vector of rows and one number.
-    match (S::F64_LANES, S::REGISTER_COUNT) {
-        (8, _) => tiles::<S, 3, 8>(simd, packed, d, columns, stride),
-        (_, 32..) => tiles::<S, 3, 8>(simd, packed, d, columns, stride),
-        _ => tiles::<S, 2, 4>(simd, packed, d, columns, stride),
-    }
-}
-
-/// In tiles of `ROWS` vectors by `COLUMNS` numbers; what of them is above the diagonal is dropped.
-#[inline(always)]
-fn tiles<S: Simd, const ROWS: usize, const COLUMNS: usize>(
-    simd: S,
-    packed: &mut [f64],
-    d: usize,
-    columns: &[f64],
-    stride: usize,
-) {
+    let mut tile: Tile = Default::default();
     for left in (0..d).step_by(COLUMNS) {
         let mut top = left;
         while top < d {
-            let vectors = (d - top).div_ceil(S::F64_LANES).min(ROWS);
-            let place = [top, left];
-            let mut tile = [[0.0; MOST_ROWS]; COLUMNS];
-            match vectors {
-                1 => products::<S, 1, COLUMNS>(simd, &mut tile, place, columns, stride),
-                2 => products::<S, 2, COLUMNS>(simd, &mut tile, place, columns, stride),
-                _ => products::<S, ROWS, COLUMNS>(simd, &mut tile, place, columns, stride),
-            }
-            let below = d.min(top + vectors * S::F64_LANES);
+            let across = Lines { values: columns, place: left };
+            let down = Lines { values: columns, place: top };
+            let rows = fill(simd, &mut tile, across, down, d - top, stride);
+            let below = d.min(top + rows);
             for (j, sums) in (left..d).zip(&tile) {
+                // What is above the diagonal is dropped.
                 let first = top.max(j);
                 let start = trapezoid_len(d, j) + first - j;
                 let target = &mut packed[start..start + below.saturating_sub(first)];
                 target.iter_mut().zip(&sums[first - top..]).for_each(|(t, s)| *t += s);
             }
-            top += vectors * S::F64_LANES;
+            top += rows;
         }
-    }
-}
-
-/// Rows of the largest tile.
-const MOST_ROWS: usize = 3 * 8;
-
-/// `target[j][i] = sum over columns c of c[left + j] * c[top + i]`.
-#[inline(always)]
-fn products<S: Simd, const ROWS: usize, const COLUMNS: usize>(
-    simd: S,
-    target: &mut [[f64; MOST_ROWS]; COLUMNS],
-    [top, left]: [usize; 2],
-    columns: &[f64],
-    stride: usize,
-) {
-    let mut sums = [[simd.splat_f64s(0.0); ROWS]; COLUMNS];
-    for column in columns.chunks_exact(stride) {
-        let factors = &column[left..][..COLUMNS];
-        let values = S::as_simd_f64s(&column[top..][..ROWS * S::F64_LANES]).0;
-        for j in 0..COLUMNS {
-            let factor = simd.splat_f64s(factors[j]);
-            for i in 0..ROWS {
-                sums[j][i] = simd.mul_add_e_f64s(factor, values[i], sums[j][i]);
-            }
-        }
-    }
-    for (target, sums) in target.iter_mut().zip(&sums) {
-        let target = S::as_mut_simd_f64s(target).0;
-        target.iter_mut().zip(sums).for_each(|(t, &s)| *t = s);
     }
 }
 
@@ -255,8 +204,8 @@ fn squared_length<S: Simd>(simd: S, numbers: &[f64]) -> f64 {
 
 /// Less than a vector, with zeros behind it.
 #[inline(always)]
-fn padded(tail: &[f64]) -> [f64; PADDING] {
-    let mut last = [0.0; PADDING];
+fn padded(tail: &[f64]) -> [f64; LANES] {
+    let mut last = [0.0; LANES];
     last.iter_mut().zip(tail).for_each(|(l, &v)| *l = v);
     last
 }

@@ -6,10 +6,12 @@ mod estimator;
 mod fold;
 mod model;
 mod positions;
+mod products;
 mod shrinkage;
 mod statistics;
 mod storage;
 mod sums;
+mod whitening;
 
 pub use estimator::GaussianEstimator;
 pub use model::{GaussianModel, Spectrum};

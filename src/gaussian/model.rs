@@ -12,7 +12,7 @@ use super::distance::{LARGEST, NumbersRef, Position, Workspace, correct_low_rank
 use super::positions::Positions;
 use super::storage::{Precision, Storage, trapezoid_rows};
 use crate::embedding::{DenseVectors, PatchVectors};
-use crate::host::to_device;
+use crate::host::{all_finite, all_of, to_device};
 use crate::{Error, Result};
 
 /// The numbers of all positions, of either precision.
@@ -54,10 +54,8 @@ impl Numbers {
 
     fn all_finite(&self) -> bool {
         match self {
-            Self::F32(values) => values.par_iter().with_min_len(1 << 14).all(|v| v.is_finite()),
-            Self::F16(bits) => {
-                bits.par_iter().with_min_len(1 << 14).all(|&b| f16::from_bits(b).is_finite())
-            }
+            Self::F32(values) => all_finite(values),
+            Self::F16(bits) => all_of(bits, |&b| f16::from_bits(b).is_finite()),
         }
     }
 

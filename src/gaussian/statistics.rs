@@ -130,7 +130,9 @@ fn unpack(weight: f64, mean: Vec<f64>, third: Vec<f64>, fourth: f64, packed: &[f
     let mut rest = packed;
     for (j, column) in scatter.col_iter_mut().enumerate() {
         let (values, behind) = rest.split_at(d - j);
-        column.iter_mut().skip(j).zip(values).for_each(|(c, &v)| *c = v);
+        if let Some(column) = column.try_as_col_major_mut() {
+            column.as_slice_mut()[j..].copy_from_slice(values);
+        }
         rest = behind;
     }
     Sums { weight, mean, scatter, third, fourth }
