@@ -129,6 +129,7 @@ impl WithSimd for Rows<'_, '_> {
                 rows: shape.width,
                 target: window.run(place, shape.width),
                 finish: Finish::Bias { bias, shortcut, relu: epilogue.relu },
+                passing: false,
             };
             if *stride == 1 {
                 product.compute::<S, BLOCK, BLOCK>(simd);

@@ -150,17 +150,48 @@ enum Kind {
     Direct(Direct),
     Two(Winograd<tile::Two>),
     Four(Winograd<tile::Four>),
+    Strided(Winograd<tile::Strided>),
 }
 
-/// The side of the tiles by which Winograd's algorithm does a convolution; `None` if it is done
-/// directly.
-fn tile_side(kernel: usize, stride: usize, stage: usize) -> Option<usize> {
-    match (kernel, stride) {
-        // Deep maps are small, so that many tiles of four would stick out of them, and their weights, of
-        // which those tiles need more, take longer to read than to multiply.
-        (3, 1) if stage >= 2 => Some(2),
-        (3, 1) => Some(4),
-        _ => None,
+/// How a convolution is done.
+#[derive(Debug, Clone, Copy)]
+enum Method {
+    Direct,
+    Two,
+    Four,
+    Strided,
+}
+
+impl Method {
+    /// `stage`: in which the convolution stands, counted from 0.
+    fn of(kernel: usize, stride: usize, stage: usize) -> Self {
+        match (kernel, stride) {
+            // Deep maps are small, so that many tiles of four would stick out of them, and their weights,
+            // of which those tiles need more, take longer to read than to multiply.
+            (3, 1) if stage >= 2 => Self::Two,
+            (3, 1) => Self::Four,
+            (3, 2) => Self::Strided,
+            _ => Self::Direct,
+        }
+    }
+
+    fn prepare(self, filters: &Filters, stride: usize) -> Kind {
+        match self {
+            Self::Direct => Kind::Direct(Direct::new(filters, stride)),
+            Self::Two => Kind::Two(Winograd::new(filters)),
+            Self::Four => Kind::Four(Winograd::new(filters)),
+            Self::Strided => Kind::Strided(Winograd::new(filters)),
+        }
+    }
+
+    /// Weights for each channel of input and output.
+    fn points(self, kernel: usize) -> usize {
+        match self {
+            Self::Direct => kernel * kernel,
+            Self::Two => Winograd::<tile::Two>::POINTS,
+            Self::Four => Winograd::<tile::Four>::POINTS,
+            Self::Strided => Winograd::<tile::Strided>::POINTS,
+        }
     }
 }
 
@@ -169,11 +200,7 @@ impl Convolution {
     fn new(parameters: FoldedConvolution, stride: usize, stage: usize) -> Self {
         let filters = Filters { parameters };
         let [blocks_out, _] = filters.blocks();
-        let kind = match tile_side(filters.kernel(), stride, stage) {
-            Some(2) => Kind::Two(Winograd::new(&filters)),
-            Some(_) => Kind::Four(Winograd::new(&filters)),
-            None => Kind::Direct(Direct::new(&filters, stride)),
-        };
+        let kind = Method::of(filters.kernel(), stride, stage).prepare(&filters, stride);
         let bias = filters.bias();
         let weight_bytes = 4 * filters.parameters.weight.len();
         Self { blocks_out, stride, bias, weight_bytes, kind }
@@ -192,7 +219,7 @@ impl Convolution {
         }
         let rows = match self.kind {
             Kind::Direct(_) => height,
-            Kind::Two(_) => height.div_ceil(2),
+            Kind::Two(_) | Kind::Strided(_) => height.div_ceil(2),
             Kind::Four(_) => height.div_ceil(4),
         };
         let waste = |units: usize| units.div_ceil(threads) as f64 * threads as f64 / units as f64;
@@ -218,6 +245,7 @@ impl Convolution {
             Kind::Direct(direct) => direct.run(source, &mut target, epilogue, scratches),
             Kind::Two(winograd) => winograd.run(source, &mut target, epilogue, scratches),
             Kind::Four(winograd) => winograd.run(source, &mut target, epilogue, scratches),
+            Kind::Strided(winograd) => winograd.run(source, &mut target, epilogue, scratches),
         }
         target
     }
@@ -402,11 +430,7 @@ impl Engine {
     pub fn estimate(stages: &[Vec<BlockPlan>], map: usize) -> usize {
         let packed = |stage: usize, site: &Site| {
             let [out, input, kernel, _] = site.shape;
-            let points = match tile_side(kernel, site.stride, stage) {
-                Some(2) => Winograd::<tile::Two>::POINTS,
-                Some(_) => Winograd::<tile::Four>::POINTS,
-                None => kernel * kernel,
-            };
+            let points = Method::of(kernel, site.stride, stage).points(kernel);
             points * out.next_multiple_of(BLOCK) * input.next_multiple_of(BLOCK)
         };
         let weights: usize = (0..)

@@ -19,7 +19,12 @@ pub struct Product<'a> {
     pub rows: usize,
     pub target: &'a mut [f32],
     pub finish: Finish<'a>,
+    /// Whether the panel is used here only and the next one to be used lies behind it.
+    pub passing: bool,
 }
+
+/// How far ahead a panel is fetched from a cache nearby.
+const NEAR: usize = 512;
 
 /// What is done to sums before they are written.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +61,9 @@ impl Product<'_> {
             macro_rules! of_rows {
                 ($($n:literal)*) => {
                     match rows {
-                        $($n if $n <= ROWS => self.rows::<S, K, STEP, $n, N>(simd, first),)*
+                        $($n if $n <= ROWS => {
+                            self.rows::<S, K, STEP, $n, N>(simd, first, [piece, pieces]);
+                        })*
                         _ => {}
                     }
                 };
@@ -70,12 +77,19 @@ impl Product<'_> {
         &mut self,
         simd: S,
         first: usize,
+        [piece, pieces]: [usize; 2],
     ) {
         let vectors = BLOCK / S::F32_LANES;
         let target = &mut self.target[first * BLOCK..(first + ROWS) * BLOCK];
         let (target, _) = S::as_mut_simd_f32s(target);
         let zero = simd.splat_f32s(0.0);
-        for column in (0..vectors).step_by(N) {
+        // All passes over the panel together fetch the next one, each an even part: memory is slower than
+        // the first pass alone would need it.
+        let (pass, passes) = (piece * vectors / N, pieces * vectors / N);
+        let bytes = size_of_val(self.panel);
+        let near = if self.passing { NEAR } else { PAGE };
+        for (pass, column) in (pass..).zip((0..vectors).step_by(N)) {
+            let mut ahead = bytes + bytes * pass / passes;
             let mut sums = [[zero; N]; ROWS];
             let panels = self.panel.chunks_exact(K * BLOCK);
             for (&segment, panel) in self.segments.iter().zip(panels) {
@@ -83,7 +97,11 @@ impl Product<'_> {
                 let (panel, _) = S::as_simd_f32s(panel);
                 for k in 0..K {
                     for j in 0..N {
-                        prefetch(&panel[k * vectors + column + j], PAGE);
+                        prefetch(&panel[k * vectors + column + j], near);
+                    }
+                    if self.passing {
+                        prefetch(&self.panel[0], ahead);
+                        ahead += size_of::<f32>() * BLOCK / passes;
                     }
                     let mut weights = [zero; N];
                     for j in 0..N {

@@ -233,6 +233,7 @@ impl WithSimd for TileRow<'_> {
                         rows: tiles.len(),
                         target: &mut m[point * M_PLANE..(point + 1) * M_PLANE],
                         finish: Finish::None,
+                        passing: false,
                     };
                     product.compute::<S, PHASES, PIXEL>(simd);
                 }

@@ -100,14 +100,9 @@ fn workspace(arch: Arch, threads: usize) -> Workspace {
     Workspace { threads, scratches, ..Workspace::default() }
 }
 
-/// A 3x3 convolution as one kind of arrangement, whatever the engine would choose.
-fn as_kind(convolution: Convolution, kind: usize, parameters: FoldedConvolution) -> Convolution {
-    let filters = Filters { parameters };
-    let kind = match kind {
-        0 => Kind::Direct(Direct::new(&filters, convolution.stride)),
-        1 => Kind::Two(Winograd::new(&filters)),
-        _ => Kind::Four(Winograd::new(&filters)),
-    };
+/// A convolution by one method, whatever the engine would choose.
+fn by(method: Method, convolution: Convolution, parameters: FoldedConvolution) -> Convolution {
+    let kind = method.prepare(&Filters { parameters }, convolution.stride);
     Convolution { kind, ..convolution }
 }
 
@@ -117,7 +112,7 @@ struct Case {
     size: [usize; 2],
     kernel: usize,
     stride: usize,
-    kind: usize,
+    method: Method,
     shortcut: bool,
     relu: bool,
     threads: usize,
@@ -128,20 +123,21 @@ struct Case {
 fn cases() -> impl Strategy<Value = Case> {
     let sizes = (1_usize..80, 1_usize..80, 1_usize..20, 1_usize..40);
     let kinds = prop_oneof![
-        Just((1, 1, 0)),
-        Just((1, 2, 0)),
-        Just((3, 2, 0)),
-        Just((3, 1, 0)),
-        Just((3, 1, 1)),
-        Just((3, 1, 2)),
+        Just((1, 1, Method::Direct)),
+        Just((1, 2, Method::Direct)),
+        Just((3, 2, Method::Direct)),
+        Just((3, 2, Method::Strided)),
+        Just((3, 1, Method::Direct)),
+        Just((3, 1, Method::Two)),
+        Just((3, 1, Method::Four)),
     ];
     (sizes, kinds, any::<[bool; 3]>(), 1_usize..5, 0_usize..999).prop_map(
-        |((input, out, height, width), (kernel, stride, kind), flags, threads, seed)| Case {
+        |((input, out, height, width), (kernel, stride, method), flags, threads, seed)| Case {
             channels: [input, out],
             size: [height, width],
             kernel,
             stride,
-            kind,
+            method,
             shortcut: flags[0],
             relu: flags[1],
             threads,
@@ -152,14 +148,14 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(224))]
     #[test]
     fn convolutions_are_what_is_defined(case in cases()) {
         let Case { channels: [channels, out], size: [height, width], kernel, stride, .. } = case;
         let input = Plain::random(case.seed, [channels, height, width]);
         let parameters = convolution(case.seed, [out, channels, kernel]);
         let prepared = Convolution::new(parameters.clone(), stride, 0);
-        let prepared = as_kind(prepared, case.kind, parameters.clone());
+        let prepared = by(case.method, prepared, parameters.clone());
         let order = if case.by_channels { Order::Channels } else { Order::Rows };
         let source = input.blocked(order);
         let [rows, columns] = prepared.output(source.shape);

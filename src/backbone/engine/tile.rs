@@ -1,5 +1,5 @@
 //! Winograd's transforms (Winograd 1980; Lavin, Gray 2015): a convolution of `TAPS` taps gives `OUT`
-//! outputs from `IN = OUT + TAPS - 1` inputs with `IN` multiplications, along each axis.
+//! outputs from `IN` inputs with `IN` multiplications, along each axis.
 
 use pulp::Simd;
 
@@ -7,7 +7,8 @@ use pulp::Simd;
 pub trait Tile {
     const OUT: usize;
     const TAPS: usize;
-    const IN: usize = Self::OUT + Self::TAPS - 1;
+    const STRIDE: usize = 1;
+    const IN: usize = (Self::OUT - 1) * Self::STRIDE + Self::TAPS;
     /// What each of the `IN` products takes from the taps of a filter.
     const FILTER: [[f64; 4]; 6];
 
@@ -26,6 +27,11 @@ pub struct Four;
 /// Two outputs of three taps: points 0, 1, -1 and infinity; 2.25 times fewer multiplications.
 #[derive(Debug)]
 pub struct Two;
+
+/// Two outputs of three taps, two inputs apart: 1.44 times fewer multiplications. The even inputs meet
+/// the outer taps, by the points 0, 1 and infinity; the odd ones meet the middle tap as they are.
+#[derive(Debug)]
+pub struct Strided;
 
 /// Three outputs of four taps, from the same points as [`Four`].
 #[derive(Debug)]
@@ -145,6 +151,35 @@ impl Tile for Two {
             simd.add_f32s(simd.add_f32s(m[0], m[1]), m[2]),
             simd.sub_f32s(simd.sub_f32s(m[1], m[2]), m[3]),
             m[4],
+            m[5],
+        ]
+    }
+}
+
+impl Tile for Strided {
+    const OUT: usize = 2;
+    const TAPS: usize = 3;
+    const STRIDE: usize = 2;
+    const FILTER: [[f64; 4]; 6] = [
+        [1.0, 0.0, 0.0, 0.0],
+        [1.0, 0.0, 1.0, 0.0],
+        [0.0, 0.0, 1.0, 0.0],
+        [0.0, 1.0, 0.0, 0.0],
+        [0.0, 1.0, 0.0, 0.0],
+        [0.0; 4],
+    ];
+
+    #[inline(always)]
+    fn input<S: Simd>(simd: S, d: [S::f32s; 6]) -> [S::f32s; 6] {
+        [simd.sub_f32s(d[0], d[2]), d[2], simd.sub_f32s(d[4], d[2]), d[1], d[3], d[5]]
+    }
+
+    #[inline(always)]
+    fn output<S: Simd>(simd: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
+        [
+            simd.add_f32s(simd.add_f32s(m[0], m[1]), m[3]),
+            simd.add_f32s(simd.add_f32s(m[1], m[2]), m[4]),
+            m[5],
             m[5],
         ]
     }

@@ -1,4 +1,4 @@
-//! 3x3 convolutions of stride 1 by Winograd's algorithm: tiles of the input are transformed, each of
+//! 3x3 convolutions by Winograd's algorithm: tiles of the input are transformed, each of
 //! the `IN x IN` points becomes a matrix product over the channels, and the products are transformed
 //! back, with bias, shortcut and ReLU on the way out.
 
@@ -224,7 +224,7 @@ impl<T: Tile> WithSimd for Input<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { values, strides, tiles, range, block, v, plane, .. } = self;
         for (number, tile) in range.enumerate() {
-            let [y, x] = tiles.place(tile);
+            let [y, x] = tiles.place(tile).map(|place| place * T::STRIDE);
             let first = strides.at(block, y, x);
             transform_input::<S, T, BLOCK>(
                 simd,
@@ -302,7 +302,8 @@ impl WithSimd for Multiply<'_> {
             for (place, block) in blocks.clone().enumerate() {
                 let panel = &weights[(point * blocks_out + block) * size..][..size];
                 let target = &mut m[(place * points + point) * plane..][..plane];
-                let product = Product { a, segments, panel, rows, target, finish: Finish::None };
+                let finish = Finish::None;
+                let product = Product { a, segments, panel, rows, target, finish, passing: true };
                 product.compute::<S, BLOCK, BLOCK>(simd);
             }
         }
