@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 use super::activation::{Activation, BLOCK, Buffer, Order, Shape, Window};
 use super::product::{Finish, Product};
 use super::winograd::Epilogue;
-use super::{Filters, Scratch, fork};
+use super::{Filters, Team, fork};
 
 /// A convolution, its weights packed.
 #[derive(Debug)]
@@ -39,13 +39,13 @@ impl Direct {
         Self { weights, blocks_in, kernel, stride }
     }
 
-    /// The convolution of `source` into `target`, by as many threads as there are scratches.
+    /// The convolution of `source` into `target`.
     pub fn run(
         &self,
         source: &Activation,
         target: &mut Activation,
         epilogue: Epilogue<'_>,
-        scratches: &mut [Scratch],
+        team: &Team,
     ) {
         let (shape, strides) = (target.shape, target.strides);
         let by_channels = shape.order == Order::Channels;
@@ -54,29 +54,32 @@ impl Direct {
         } else {
             (shape.height, &|row| strides.at(0, 1 + row, 0))
         };
-        fork(0..count, scratches, target.window(), cut, &|range, mut window, scratch| {
+        let parts = team.parts(count, if by_channels { 2 } else { 4 });
+        fork(0..count, parts, target.window(), cut, &|range, mut window| {
             let (blocks, rows) =
                 if by_channels { (range, 0..shape.height) } else { (0..shape.blocks, range) };
-            self.reach(source, &mut scratch.segments);
-            let (window, segments) = (&mut window, &scratch.segments[..]);
             let row_bytes = self.stride * self.blocks_in * shape.width * BLOCK * 4;
             let together = (ROWS_BYTES / row_bytes.max(1)).max(1);
-            for first in rows.clone().step_by(together) {
-                let rows = first..rows.end.min(first + together);
-                for block in blocks.clone() {
-                    let (convolution, rows) = (self, rows.clone());
-                    scratch.arch.dispatch(Rows {
-                        convolution,
-                        source,
-                        shape,
-                        segments,
-                        block,
-                        rows,
-                        epilogue,
-                        window: &mut *window,
-                    });
+            team.lend(|scratch| {
+                self.reach(source, &mut scratch.segments);
+                let (window, segments) = (&mut window, &scratch.segments[..]);
+                for first in rows.clone().step_by(together) {
+                    let rows = first..rows.end.min(first + together);
+                    for block in blocks.clone() {
+                        let (convolution, rows) = (self, rows.clone());
+                        scratch.arch.dispatch(Rows {
+                            convolution,
+                            source,
+                            shape,
+                            segments,
+                            block,
+                            rows,
+                            epilogue,
+                            window: &mut *window,
+                        });
+                    }
                 }
-            }
+            });
         });
     }
 

@@ -236,16 +236,16 @@ impl Convolution {
         workspace: &mut Workspace,
     ) -> Activation {
         let [height, width] = self.output(source.shape);
-        let order = self.order([height, width], workspace.threads);
+        let order = self.order([height, width], workspace.team.threads);
         let shape = Shape { blocks: self.blocks_out, height, width, order };
         let mut target = workspace.take(shape);
         let epilogue = Epilogue { bias: &self.bias, shortcut, relu };
-        let scratches = workspace.scratches();
+        let team = &workspace.team;
         match &self.kind {
-            Kind::Direct(direct) => direct.run(source, &mut target, epilogue, scratches),
-            Kind::Two(winograd) => winograd.run(source, &mut target, epilogue, scratches),
-            Kind::Four(winograd) => winograd.run(source, &mut target, epilogue, scratches),
-            Kind::Strided(winograd) => winograd.run(source, &mut target, epilogue, scratches),
+            Kind::Direct(direct) => direct.run(source, &mut target, epilogue, team),
+            Kind::Two(winograd) => winograd.run(source, &mut target, epilogue, team),
+            Kind::Four(winograd) => winograd.run(source, &mut target, epilogue, team),
+            Kind::Strided(winograd) => winograd.run(source, &mut target, epilogue, team),
         }
         target
     }
@@ -302,6 +302,8 @@ fn select(input: &Activation, channels: &[usize], workspace: &mut Workspace) -> 
 #[derive(Debug)]
 pub(super) struct Scratch {
     arch: Arch,
+    /// Its number in its pool.
+    thread: Option<usize>,
     /// Transformed input.
     v: Buffer,
     /// Products that are not transformed back yet.
@@ -310,24 +312,65 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
+    fn new(arch: Arch, thread: Option<usize>) -> Self {
+        let (v, m) = (Buffer::default(), Buffer::default());
+        Self { arch, thread, v, m, segments: Vec::new() }
+    }
+}
+
+/// The threads that work on an image together, and what they work with.
+#[derive(Debug)]
+pub(super) struct Team {
+    threads: usize,
+    arch: Arch,
+    /// One for each thread that has worked here.
+    idle: Mutex<Vec<Scratch>>,
+}
+
+impl Team {
     fn new(arch: Arch) -> Self {
-        Self { arch, v: Buffer::default(), m: Buffer::default(), segments: Vec::new() }
+        Self { threads: 1, arch, idle: Mutex::default() }
+    }
+
+    /// Works with the scratch of this thread, whose cache may still hold it.
+    fn lend(&self, work: impl FnOnce(&mut Scratch)) {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let thread = rayon::current_thread_index();
+        let taken = {
+            let mut idle = idle();
+            let place = idle.iter().position(|scratch| scratch.thread == thread);
+            place.map(|place| idle.swap_remove(place))
+        };
+        let mut scratch = taken.unwrap_or_else(|| Scratch::new(self.arch, thread));
+        work(&mut scratch);
+        idle().push(scratch);
+    }
+
+    /// Into how many parts so many units of work are cut: up to `most` for each thread, as one may be
+    /// slower than another, and whoever is done takes over from those who are not.
+    fn parts(&self, units: usize, most: usize) -> usize {
+        let mut parts = self.threads;
+        while parts > 1 && 2 * parts <= units.min(most * self.threads) {
+            parts *= 2;
+        }
+        parts
     }
 }
 
 /// What a call needs beside the weights.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Workspace {
     /// Of the images for which the maps are.
     size: [usize; 2],
-    /// Threads that work on an image together.
-    threads: usize,
-    /// One a thread, or more.
-    scratches: Vec<Scratch>,
+    team: Team,
     free: Vec<Activation>,
 }
 
 impl Workspace {
+    fn new(size: [usize; 2], arch: Arch) -> Self {
+        Self { size, team: Team::new(arch), free: Vec::new() }
+    }
+
     /// Maps of a shape, whose border is zero.
     fn take(&mut self, shape: Shape) -> Activation {
         match self.free.iter().position(|activation| activation.shape == shape) {
@@ -339,34 +382,26 @@ impl Workspace {
     fn give_back(&mut self, activation: Option<Activation>) {
         self.free.extend(activation);
     }
-
-    fn scratches(&mut self) -> &mut [Scratch] {
-        &mut self.scratches[..self.threads]
-    }
 }
 
-/// Shares the units of a range, and what of the window belongs to them, among as many threads as there
-/// are scratches. `cut` is the place where a unit begins in the window.
+/// Cuts the units of a range, and what of the window belongs to them, into parts that threads share.
+/// `cut` is the place where a unit begins in the window.
 fn fork<'a>(
     units: Range<usize>,
-    scratches: &mut [Scratch],
+    parts: usize,
     window: Window<'a>,
     cut: &(impl Fn(usize) -> usize + Sync + ?Sized),
-    work: &(impl Fn(Range<usize>, Window<'_>, &mut Scratch) + Sync),
+    work: &(impl Fn(Range<usize>, Window<'_>) + Sync),
 ) {
-    let threads = scratches.len();
-    if threads <= 1 || units.len() <= 1 {
-        if let Some(scratch) = scratches.first_mut() {
-            work(units, window, scratch);
-        }
+    if parts <= 1 || units.len() <= 1 {
+        work(units, window);
         return;
     }
-    let middle = units.start + (units.len() * (threads / 2)).div_ceil(threads);
+    let middle = units.start + (units.len() * (parts / 2)).div_ceil(parts);
     let (left, right) = window.split_at(cut(middle));
-    let (for_left, for_right) = scratches.split_at_mut(threads / 2);
     rayon::join(
-        || fork(units.start..middle, for_left, left, cut, work),
-        || fork(middle..units.end, for_right, right, cut, work),
+        || fork(units.start..middle, parts / 2, left, cut, work),
+        || fork(middle..units.end, parts - parts / 2, right, cut, work),
     );
 }
 
@@ -514,14 +549,9 @@ impl Engine {
         threads: usize,
     ) {
         let size = [height, width];
-        let mut workspace = self.workspaces().pop().unwrap_or_default();
-        if workspace.size != size {
-            workspace = Workspace { size, ..Workspace::default() };
-        }
-        workspace.threads = threads;
-        while workspace.scratches.len() < threads {
-            workspace.scratches.push(Scratch::new(self.instructions));
-        }
+        let kept = self.workspaces().pop().filter(|workspace| workspace.size == size);
+        let mut workspace = kept.unwrap_or_else(|| Workspace::new(size, self.instructions));
+        workspace.team.threads = threads;
         let [rows, columns] = Stem::output(size);
         let mut features = workspace.take(Shape {
             blocks: self.stem_blocks,
@@ -529,7 +559,7 @@ impl Engine {
             width: columns,
             order: Order::Rows,
         });
-        self.stem.run(image, size, &mut features, workspace.scratches());
+        self.stem.run(image, size, &mut features, &workspace.team);
         for (stage, blocks) in self.stages.iter().enumerate() {
             for block in blocks {
                 features = block.run(features, &mut workspace);

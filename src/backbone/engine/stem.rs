@@ -12,7 +12,7 @@ use super::activation::{Activation, BLOCK, Buffer, Window};
 use super::product::{Finish, Product};
 use super::tile::{self, Tile, transform_filter};
 use super::winograd::{transform_input, transform_output};
-use super::{Filters, Scratch, fork};
+use super::{Filters, Scratch, Team, fork};
 
 /// Channels after the phases are taken apart: two rows of two pixels of three colours.
 const PHASES: usize = 12;
@@ -96,21 +96,17 @@ impl Stem {
         Sizes::of(image).pooled
     }
 
-    /// An image `[3, height, width]` into `target`, by as many threads as there are scratches.
-    pub fn run(
-        &self,
-        values: &[f32],
-        size: [usize; 2],
-        target: &mut Activation,
-        scratches: &mut [Scratch],
-    ) {
+    /// An image `[3, height, width]` into `target`.
+    pub fn run(&self, values: &[f32], size: [usize; 2], target: &mut Activation, team: &Team) {
         let sizes = Sizes::of(size);
         let strides = target.strides;
         let rows = sizes.pooled[0];
         let blocks = target.shape.blocks;
         let cut = |row: usize| strides.at(0, 1 + row, 0);
-        fork(0..rows, scratches, target.window(), &cut, &|rows, mut window, scratch| {
-            Pass { values, sizes, stem: self, rows, blocks }.run(&mut window, scratch);
+        // Neighbouring parts both compute the rows between them, so there are few.
+        fork(0..rows, team.threads, target.window(), &cut, &|rows, mut window| {
+            let pass = Pass { values, sizes, stem: self, rows, blocks };
+            team.lend(|scratch| pass.run(&mut window, scratch));
         });
     }
 }

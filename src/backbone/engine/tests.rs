@@ -96,8 +96,9 @@ fn naively(
 }
 
 fn workspace(arch: Arch, threads: usize) -> Workspace {
-    let scratches = (0..threads).map(|_| Scratch::new(arch)).collect();
-    Workspace { threads, scratches, ..Workspace::default() }
+    let mut workspace = Workspace::new([0, 0], arch);
+    workspace.team.threads = threads;
+    workspace
 }
 
 /// A convolution by one method, whatever the engine would choose.
@@ -203,8 +204,8 @@ proptest! {
             let shape =
                 Shape { blocks: filters.blocks()[0], height: rows, width: columns, order: Order::Rows };
             let mut result = Activation::zeros(shape);
-            let mut workspace = workspace(arch, threads);
-            stem.run(&image.values, [height, width], &mut result, workspace.scratches());
+            let workspace = workspace(arch, threads);
+            stem.run(&image.values, [height, width], &mut result, &workspace.team);
             for c in 0..out {
                 for y in 0..rows {
                     for x in 0..columns {

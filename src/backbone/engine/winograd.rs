@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::activation::{Activation, BLOCK, Buffer, Order, Shape, Strides, Window};
 use super::product::{Finish, Product};
 use super::tile::{Tile, transform_filter};
-use super::{Filters, Scratch, fork};
+use super::{Filters, Scratch, Team, fork};
 
 /// Numbers between planes, so that equal places of neighbouring planes do not share a cache set.
 const GAP: usize = 16;
@@ -20,6 +20,8 @@ const GAP: usize = 16;
 const V_BYTES: usize = 600 << 10;
 const M_BYTES: usize = 512 << 10;
 const MOST_TILES: usize = 64;
+/// With fewer, weights are read for too little.
+const FEWEST_TILES: usize = 14;
 /// About as much as a thread needs for both.
 pub const SCRATCH_BYTES: usize = 2 * (V_BYTES + M_BYTES);
 
@@ -53,6 +55,10 @@ impl Tiles {
     fn of(shape: Shape, side: usize) -> Self {
         let [rows, columns] = [shape.height, shape.width].map(|n| n.div_ceil(side));
         Self { rows, columns, side }
+    }
+
+    fn count(self) -> usize {
+        self.rows * self.columns
     }
 
     /// The row and the column of a tile's first output.
@@ -98,7 +104,7 @@ impl<T: Tile + Send + Sync> Winograd<T> {
         V_BYTES.max(4 * self.weights.len() / 6)
     }
 
-    /// The convolution of `source` into `target`, by as many threads as there are scratches.
+    /// The convolution of `source` into `target`.
     ///
     /// Threads that share the channels transform all tiles, each for itself: that is a small part of the
     /// work, and less than to wait for each other and to read from another core's cache.
@@ -107,24 +113,35 @@ impl<T: Tile + Send + Sync> Winograd<T> {
         source: &Activation,
         target: &mut Activation,
         epilogue: Epilogue<'_>,
-        scratches: &mut [Scratch],
+        team: &Team,
     ) {
         let (shape, strides) = (target.shape, target.strides);
         let tiles = Tiles::of(shape, T::OUT);
-        let rows = 0..tiles.rows;
         let pass = Pass { convolution: self, tiles, source, shape, epilogue };
+        let points = T::IN * T::IN;
+        let most = self.room() / (4 * points * self.blocks_in * BLOCK);
+        let most = most.clamp(FEWEST_TILES, MOST_TILES);
+        let run = |range: Range<usize>, blocks: Range<usize>, mut window: Window<'_>| {
+            team.lend(|scratch| {
+                for range in pieces(range, most) {
+                    pass.run(range, blocks.clone(), &mut window, scratch);
+                }
+            });
+        };
         match shape.order {
             Order::Rows => {
                 let cut = |row: usize| strides.at(0, 1 + row * T::OUT, 0);
-                fork(rows, scratches, target.window(), &cut, &|rows, window, scratch| {
-                    pass.run(rows, 0..shape.blocks, window, scratch);
+                let parts = team.parts(tiles.rows.min(tiles.count() / FEWEST_TILES), 4);
+                fork(0..tiles.rows, parts, target.window(), &cut, &|rows, window| {
+                    let range = rows.start * tiles.columns..rows.end * tiles.columns;
+                    run(range, 0..shape.blocks, window);
                 });
             }
             Order::Channels => {
                 let cut = |block: usize| strides.at(block, 0, 0);
                 let blocks = 0..shape.blocks;
-                fork(blocks, scratches, target.window(), &cut, &|blocks, window, scratch| {
-                    pass.run(rows.clone(), blocks, window, scratch);
+                fork(blocks, team.threads, target.window(), &cut, &|blocks, window| {
+                    run(0..tiles.count(), blocks, window);
                 });
             }
         }
@@ -141,58 +158,55 @@ struct Pass<'a, T> {
 }
 
 impl<T: Tile + Send + Sync> Pass<'_, T> {
-    /// Some rows of tiles, some blocks of channels.
+    /// Some tiles, some blocks of channels.
     fn run(
         &self,
-        rows: Range<usize>,
+        range: Range<usize>,
         blocks: Range<usize>,
-        mut window: Window<'_>,
+        window: &mut Window<'_>,
         scratch: &mut Scratch,
     ) {
         let Self { convolution, tiles, source, shape, epilogue } = *self;
         let Winograd { weights, blocks_in, .. } = convolution;
         let blocks_in = *blocks_in;
-        let Scratch { arch, v, m, segments } = scratch;
+        let Scratch { arch, v, m, segments, .. } = scratch;
         let points = T::IN * T::IN;
-        let most = (convolution.room() / (4 * points * blocks_in * BLOCK)).clamp(14, MOST_TILES);
-        for range in pieces(rows.start * tiles.columns..rows.end * tiles.columns, most) {
-            let plane = range.len() * BLOCK + GAP;
-            let v = v.at_least(blocks_in * points * plane);
-            let (values, strides, tile) = (source.values(), source.strides, PhantomData::<T>);
-            for (block, v) in v.chunks_exact_mut(points * plane).enumerate() {
-                let range = range.clone();
-                arch.dispatch(Input { values, strides, tiles, range, block, v, plane, tile });
-            }
-            segments.clear();
-            segments.extend((0..blocks_in).map(|block| block * points * plane));
-            let together = M_BYTES / (4 * points * plane);
-            for blocks in pieces(blocks.clone(), together.max(1)) {
-                let m = m.at_least(blocks.len() * points * plane);
-                arch.dispatch(Multiply {
-                    v,
-                    segments,
-                    weights,
-                    points,
-                    blocks_out: shape.blocks,
-                    blocks: blocks.clone(),
-                    rows: range.len(),
+        let plane = range.len() * BLOCK + GAP;
+        let v = v.at_least(blocks_in * points * plane);
+        let (values, strides, tile) = (source.values(), source.strides, PhantomData::<T>);
+        for (block, v) in v.chunks_exact_mut(points * plane).enumerate() {
+            let range = range.clone();
+            arch.dispatch(Input { values, strides, tiles, range, block, v, plane, tile });
+        }
+        segments.clear();
+        segments.extend((0..blocks_in).map(|block| block * points * plane));
+        let together = M_BYTES / (4 * points * plane);
+        for blocks in pieces(blocks, together.max(1)) {
+            let m = m.at_least(blocks.len() * points * plane);
+            arch.dispatch(Multiply {
+                v,
+                segments,
+                weights,
+                points,
+                blocks_out: shape.blocks,
+                blocks: blocks.clone(),
+                rows: range.len(),
+                m,
+                plane,
+            });
+            for (m, block) in m.chunks_exact(points * plane).zip(blocks) {
+                let (range, window) = (range.clone(), &mut *window);
+                arch.dispatch(Output {
                     m,
                     plane,
+                    tiles,
+                    range,
+                    block,
+                    shape,
+                    epilogue,
+                    window,
+                    tile,
                 });
-                for (m, block) in m.chunks_exact(points * plane).zip(blocks) {
-                    let (range, window) = (range.clone(), &mut window);
-                    arch.dispatch(Output {
-                        m,
-                        plane,
-                        tiles,
-                        range,
-                        block,
-                        shape,
-                        epilogue,
-                        window,
-                        tile,
-                    });
-                }
             }
         }
     }
