@@ -12,7 +12,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use clap::Parser;
 use common::{Evaluation, Network, Outcome};
-use padim::dataset::{MvtecCategory, mvtec_categories};
+use padim::dataset::{Category, Dataset, Mvtec};
 use padim::visualize::{ScoreRange, contact_sheet, save_png};
 use padim::{
     Backbone, Blur, ChannelSelection, Filter, GaussianConfig, InputRegion, Padim, PadimConfig,
@@ -206,14 +206,15 @@ fn run(options: &Options) -> Outcome {
         padim = padim.with_region(&RegionOfInterest::from_mask(&decode_file(region)?))?;
     }
 
-    let categories = mvtec_categories(&options.data)?;
+    let dataset = Mvtec::new(&options.data);
+    let categories = dataset.categories()?;
     let mut failures = 0;
     let mut results = serde_json::Map::new();
     let mut scores = String::from("path,image_score\n");
     let mut table = format!("{:20}{HEADINGS}\n", "category");
-    for folder in &categories {
-        let run = || -> Outcome<(MvtecCategory, CategoryResult)> {
-            let category = MvtecCategory::open(folder)?;
+    for name in &categories {
+        let run = || -> Outcome<(Category, CategoryResult)> {
+            let category = dataset.category(name)?;
             let result = run_category(&padim, &category, options, categories.len() > 1)?;
             Ok((category, result))
         };
@@ -221,7 +222,7 @@ fn run(options: &Options) -> Outcome {
             Ok(done) => done,
             Err(error) => {
                 // The other categories are worth their hours all the same.
-                eprintln!("{}: {error}", folder.display());
+                eprintln!("{name}: {error}");
                 failures += 1;
                 continue;
             }
@@ -279,7 +280,7 @@ struct CategoryResult {
 
 fn run_category(
     padim: &Padim,
-    category: &MvtecCategory,
+    category: &Category,
     options: &Options,
     several: bool,
 ) -> Outcome<CategoryResult> {
@@ -316,21 +317,19 @@ fn run_category(
 
     let start = Instant::now();
     let bar = common::progress_bar("test images", category.test.len() as u64);
-    let paths = category.test.iter().map(|image| &image.path);
-    let predictions: Vec<Prediction> =
-        detector.predict_iter(paths).inspect(|_| bar.inc(1)).collect::<padim::Result<_>>()?;
+    let predictions: Vec<Prediction> = detector
+        .predict_iter(&category.test)
+        .inspect(|_| bar.inc(1))
+        .collect::<padim::Result<_>>()?;
     bar.finish_and_clear();
     let predict_seconds = start.elapsed().as_secs_f64();
 
     let defective: Vec<bool> = category.test.iter().map(|image| image.is_defective()).collect();
     let masks = if category.has_masks() {
         let preprocessor = detector.preprocessor();
-        let mask = |path: &Option<PathBuf>, prediction: &Prediction| match path {
-            Some(path) => preprocessor.process_mask(&decode_file(path)?),
-            None => Ok(vec![false; prediction.anomaly_map.values().len()]),
-        };
         let images = category.test.iter().zip(&predictions);
-        Some(images.map(|(image, p)| mask(&image.mask, p)).collect::<padim::Result<Vec<_>>>()?)
+        let truth = images.map(|(image, p)| image.truth(preprocessor, p.anomaly_map.size()));
+        Some(truth.collect::<padim::Result<Vec<_>>>()?)
     } else {
         None
     };
@@ -355,7 +354,7 @@ fn run_category(
 
 fn write_panels(
     detector: &padim::Detector,
-    category: &MvtecCategory,
+    category: &Category,
     predictions: &[Prediction],
     masks: Option<&[Vec<bool>]>,
     evaluation: &Evaluation,
@@ -367,7 +366,7 @@ fn write_panels(
     let mut first_of_each = Vec::new();
     let mut last_defect = None;
     for (i, (image, prediction)) in category.test.iter().zip(predictions).enumerate() {
-        let picture = detector.preprocessor().crop_picture(&decode_file(&image.path)?)?;
+        let picture = image.picture(detector.preprocessor())?;
         let truth = masks.map(|masks| masks[i].as_slice());
         let map = &prediction.anomaly_map;
         let panel = common::result_panel(&picture, truth, map, range, evaluation.f1.threshold)?;

@@ -13,11 +13,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use clap::Parser;
 use common::{Network, Outcome};
 use nalgebra::{DMatrix, DVector};
-use padim::dataset::MvtecCategory;
+use padim::dataset::Mvtec;
 use padim::metrics::{self, PixelScores};
 use padim::{
     AnomalyScorer, Backbone, ChannelSelection, GaussianConfig, GaussianModel, Normalization, Padim,
-    PadimConfig, PatchEmbedder, Precision, Preprocessor, Shrinkage, Storage, decode_file,
+    PadimConfig, PatchEmbedder, Precision, Preprocessor, Shrinkage, Storage,
 };
 
 /// Compares the storages of the Gaussians on a category laid out as MVTec AD.
@@ -86,7 +86,7 @@ fn run(options: &Options) -> Outcome {
         channels: options.channels.clone().unwrap_or(default),
         ..PadimConfig::default()
     };
-    let category = MvtecCategory::open(&options.data)?;
+    let category = Mvtec::open(&options.data)?;
     let count = options.limit_train.unwrap_or(usize::MAX).min(category.train.len());
     let train = &category.train[..count];
     let padim = Padim::with_shared_backbone(config.clone(), Arc::clone(&backbone))?;
@@ -143,7 +143,7 @@ fn run(options: &Options) -> Outcome {
     let mut size = [0, 0];
     let bar = common::progress_bar("test images", category.test.len() as u64);
     for image in &category.test {
-        let input = preprocessor.process(&decode_file(&image.path)?)?;
+        let input = preprocessor.process(&image.open()?)?;
         size = input.geometry.input_size();
         let shape = [1, 3, size[0], size[1]];
         let tensor = Tensor::<4>::from_data(TensorData::new(input.values, shape), &device);
@@ -165,10 +165,7 @@ fn run(options: &Options) -> Outcome {
             column.scores.push(scored.image_score);
             column.maps.push(scored.map.values().to_vec());
         }
-        masks.push(match &image.mask {
-            Some(path) => preprocessor.process_mask(&decode_file(path)?)?,
-            None => vec![false; size[0] * size[1]],
-        });
+        masks.push(image.truth(&preprocessor, size)?);
         bar.inc(1);
     }
     bar.finish_and_clear();

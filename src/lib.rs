@@ -70,6 +70,7 @@ mod files;
 mod fingerprint;
 mod host;
 mod prefetch;
+mod random;
 mod resample;
 
 mod preprocess;

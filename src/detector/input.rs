@@ -1,6 +1,7 @@
 //! Images on their way to the network: whatever they come as, decoded while the network works.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use image::{DynamicImage, RgbImage};
@@ -10,8 +11,8 @@ use crate::host::to_device;
 use crate::preprocess::{ImageGeometry, PreprocessedImage, Preprocessor, decode_file};
 use crate::{Error, Result};
 
-/// An image to fit or to predict: a file, a decoded image, or a tensor.
-#[derive(Debug, Clone)]
+/// An image to fit or to predict: a file, a decoded image, one that is yet to be made, or a tensor.
+#[derive(Clone)]
 // A tensor's handle is a few hundred bytes; beside the pixels of an image that is nothing.
 #[allow(clippy::large_enum_variant)]
 pub enum ImageInput {
@@ -19,8 +20,26 @@ pub enum ImageInput {
     Path(PathBuf),
     /// A decoded image of any kind and size.
     Image(DynamicImage),
+    /// An image that is made when its turn comes, by several threads at once while the network works.
+    Deferred {
+        /// What errors call it.
+        name: String,
+        /// Makes it.
+        open: Arc<dyn Fn() -> Result<DynamicImage> + Send + Sync>,
+    },
     /// Network input that is ready: normalised RGB `[3, height, width]`. Preprocessing is left out.
     Tensor(Tensor<3>),
+}
+
+impl std::fmt::Debug for ImageInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(path) => f.debug_tuple("Path").field(path).finish(),
+            Self::Image(image) => f.debug_tuple("Image").field(&image.color()).finish(),
+            Self::Deferred { name, .. } => f.debug_tuple("Deferred").field(name).finish(),
+            Self::Tensor(tensor) => f.debug_tuple("Tensor").field(&tensor.dims()).finish(),
+        }
+    }
 }
 
 impl From<PathBuf> for ImageInput {
@@ -83,6 +102,7 @@ impl Prepared {
         let image = match input {
             ImageInput::Path(path) => decode_file(path)?,
             ImageInput::Image(image) => image,
+            ImageInput::Deferred { open, .. } => open()?,
             ImageInput::Tensor(tensor) => {
                 let [channels, height, width] = tensor.dims();
                 if channels != 3 || height == 0 || width == 0 {
@@ -195,6 +215,7 @@ where
             .zip(first..)
             .map(|(input, number)| match &input {
                 ImageInput::Path(path) => (path.display().to_string(), input),
+                ImageInput::Deferred { name, .. } => (name.clone(), input),
                 _ => (format!("number {number}"), input),
             })
             .collect();

@@ -1,18 +1,24 @@
-//! How well scores separate defective from good: AUROC, AUPRO and the best F1.
+//! How well scores separate defective from good: AUROC, AUPRO, average precision and the best F1, the
+//! curves behind them, and how sure they are.
 //!
 //! All values are exact, with no binning of scores. What memory they need beside the maps and masks is
 //! nevertheless bounded by the number of defective pixels: a curve can only rise at the score of a
 //! defective pixel, so only those are sorted, and the many normal pixels are counted between them.
 
+mod bootstrap;
+mod curve;
 mod f1;
+mod precision;
 mod pro;
 mod regions;
 mod roc;
 
+pub use bootstrap::{Bootstrap, Interval};
 pub use f1::{F1Max, image_f1_max, pixel_f1_max};
-pub use pro::{DEFAULT_FPR_LIMIT, aupro};
+pub use precision::{image_average_precision, pixel_average_precision};
+pub use pro::{DEFAULT_FPR_LIMIT, aupro, pro_curve};
 pub use regions::{Regions, connected_regions};
-pub use roc::{image_auroc, pixel_auroc};
+pub use roc::{image_auroc, image_roc_curve, pixel_auroc, pixel_roc_curve};
 
 use rayon::prelude::*;
 

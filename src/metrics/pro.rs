@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::curve::corners;
 use super::regions::connected_regions;
 use super::roc::{NormalCounts, key};
 use super::{PixelScores, undefined};
@@ -27,33 +28,74 @@ pub fn aupro(images: &[PixelScores], fpr_limit: f64) -> Result<f64> {
         let reason = format!("must be above 0 and at most 1, is {fpr_limit}");
         return Err(Error::config("fpr_limit", reason));
     }
-    let of_images: Vec<_> = images.par_iter().map(|i| region_pixels(*i)).collect::<Result<_>>()?;
-    let regions: usize = of_images.iter().map(|i| i.0).sum();
-    if regions == 0 {
-        return Err(undefined("AUPRO", "there is no defective region"));
-    }
-    let mut pixels: Vec<_> = of_images.into_iter().flat_map(|i| i.1).collect();
-    pixels.par_sort_unstable();
-
-    let groups = || pixels.chunk_by(|a, b| a.0 == b.0);
-    let keys: Vec<u32> = groups().map(|g| g[0].0).collect();
-    let counts = NormalCounts::new(images, &keys);
-    let normal: u64 = counts.below(keys.len())
-        + (0..keys.len()).map(|i| counts.below(i) + counts.tied(i)).sum::<u64>();
-    if normal == 0 {
-        return Err(undefined("AUPRO", "there is no normal pixel"));
-    }
-
-    // From the highest score down. Between scores of defective pixels only the false positive rate
-    // grows; on one of them, all its pixels come at once, which is a slanted line.
-    let mut curve = Curve { limit: fpr_limit * normal as f64, x: 0, y: 0.0, area: 0.0 };
-    curve.line(counts.below(keys.len()), 0.0);
-    for (i, group) in (0..keys.len()).rev().zip(groups().rev()) {
-        curve.line(counts.tied(i), group.iter().map(|(_, area)| 1.0 / *area as f64).sum());
-        curve.line(counts.below(i), 0.0);
+    let overlap = Overlap::new(images)?;
+    let limit = fpr_limit * overlap.normal as f64;
+    let (mut x, mut y, mut area) = (0.0, 0.0, 0.0);
+    for [dx, dy] in overlap.lines() {
+        let width = f64::clamp(limit - x, 0.0, dx);
+        if width > 0.0 {
+            area += width * (y + 0.5 * dy * width / dx);
+        }
+        (x, y) = (x + dx, y + dy);
     }
     // Rounding in the sum of overlaps could lift a perfect score above one.
-    Ok((curve.area / (curve.limit * regions as f64)).min(1.0))
+    Ok((area / (limit * overlap.regions as f64)).min(1.0))
+}
+
+/// The per-region overlap curve, for drawing: the corners `[share of normal pixels marked, mean share of
+/// defective regions marked]` from (0, 0) to (1, 1), about `count` of them where there are more.
+///
+/// # Errors
+///
+/// [`Error::UndefinedMetric`] unless there are both defective and normal pixels.
+pub fn pro_curve(images: &[PixelScores], count: usize) -> Result<Vec<[f64; 2]>> {
+    let overlap = Overlap::new(images)?;
+    let end = [overlap.normal as f64, overlap.regions as f64];
+    Ok(corners(overlap.lines(), end, count))
+}
+
+/// The curve of found regions over false positives.
+struct Overlap {
+    /// Of each defective pixel the key of its score and the area of its region, sorted.
+    pixels: Vec<(u32, usize)>,
+    counts: NormalCounts,
+    keys: usize,
+    normal: u64,
+    regions: usize,
+}
+
+impl Overlap {
+    fn new(images: &[PixelScores]) -> Result<Self> {
+        let of_images: Vec<_> =
+            images.par_iter().map(|i| region_pixels(*i)).collect::<Result<_>>()?;
+        let regions: usize = of_images.iter().map(|i| i.0).sum();
+        if regions == 0 {
+            return Err(undefined("AUPRO", "there is no defective region"));
+        }
+        let mut pixels: Vec<_> = of_images.into_iter().flat_map(|i| i.1).collect();
+        pixels.par_sort_unstable();
+        let keys: Vec<u32> = pixels.chunk_by(|a, b| a.0 == b.0).map(|g| g[0].0).collect();
+        let counts = NormalCounts::new(images, &keys);
+        let keys = keys.len();
+        let normal: u64 =
+            counts.below(keys) + (0..keys).map(|i| counts.below(i) + counts.tied(i)).sum::<u64>();
+        if normal == 0 {
+            return Err(undefined("AUPRO", "there is no normal pixel"));
+        }
+        Ok(Self { pixels, counts, keys, normal, regions })
+    }
+
+    /// The curve's lines `[false positives, found regions]` from the highest score down. Between scores
+    /// of defective pixels only the false positives grow; on one of them, all its pixels come at once,
+    /// which is a slanted line.
+    fn lines(&self) -> impl Iterator<Item = [f64; 2]> {
+        let groups = self.pixels.chunk_by(|a, b| a.0 == b.0).rev();
+        let of_keys = (0..self.keys).rev().zip(groups).flat_map(|(i, group)| {
+            let found = group.iter().map(|(_, area)| 1.0 / *area as f64).sum();
+            [[self.counts.tied(i) as f64, found], [self.counts.below(i) as f64, 0.0]]
+        });
+        std::iter::once([self.counts.below(self.keys) as f64, 0.0]).chain(of_keys)
+    }
 }
 
 /// How many regions an image has, and for each of its defective pixels the score's key and the area
@@ -73,25 +115,6 @@ fn region_pixels(image: PixelScores) -> Result<(usize, Vec<(u32, usize)>)> {
     let pixels = image.scores.iter().zip(regions.labels());
     let pixels = pixels.filter_map(|(s, label)| regions.area(*label).map(|a| (key(*s), a)));
     Ok((regions.areas().len(), pixels.collect()))
-}
-
-/// A rising curve of found regions over false positives, and the area below it up to a limit.
-struct Curve {
-    limit: f64,
-    x: u64,
-    y: f64,
-    area: f64,
-}
-
-impl Curve {
-    fn line(&mut self, dx: u64, dy: f64) {
-        let width = (self.limit - self.x as f64).clamp(0.0, dx as f64);
-        if width > 0.0 {
-            self.area += width * (self.y + 0.5 * dy * width / dx as f64);
-        }
-        self.x += dx;
-        self.y += dy;
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
+use super::curve::corners;
 use super::{PixelScores, undefined};
 use crate::Result;
 
@@ -48,6 +49,39 @@ fn area(images: &[PixelScores], metric: &'static str, missing: [&str; 2]) -> Res
         (_, 0) => Err(undefined(metric, missing[1])),
         _ => Ok(twice as f64 / (2 * defective * normal) as f64),
     }
+}
+
+/// The ROC curve of image scores, for drawing: the corners `[rate of false alarms, rate of defects
+/// found]` from (0, 0) to (1, 1), about `count` of them where there are more.
+///
+/// # Errors
+///
+/// As [`image_auroc`].
+pub fn image_roc_curve(scores: &[f32], defective: &[bool], count: usize) -> Result<Vec<[f64; 2]>> {
+    image_auroc(scores, defective)?;
+    Ok(curve(&[PixelScores::of_images(scores, defective)?], count))
+}
+
+/// The ROC curve of pixel scores, as [`image_roc_curve`].
+///
+/// # Errors
+///
+/// As [`pixel_auroc`].
+pub fn pixel_roc_curve(images: &[PixelScores], count: usize) -> Result<Vec<[f64; 2]>> {
+    pixel_auroc(images)?;
+    Ok(curve(images, count))
+}
+
+fn curve(images: &[PixelScores], count: usize) -> Vec<[f64; 2]> {
+    let steps = steps(images);
+    let lines = || {
+        let descending = steps.ascending.iter().rev();
+        let of_steps =
+            descending.flat_map(|s| [[s.tied as f64, s.count as f64], [s.gap as f64, 0.0]]);
+        std::iter::once([steps.above as f64, 0.0]).chain(of_steps)
+    };
+    let end = lines().fold([0.0; 2], |end, line| [end[0] + line[0], end[1] + line[1]]);
+    corners(lines(), end, count)
 }
 
 /// What happens at a distinct score of defective pixels.

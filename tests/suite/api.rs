@@ -33,8 +33,9 @@ fn public_types_cross_threads() {
     shared::<ResNetConfig>();
     shared::<ScoredMap>();
     shared::<ScoringConfig>();
-    shared::<dataset::MvtecCategory>();
-    shared::<dataset::TestImage>();
+    shared::<dataset::Category>();
+    shared::<dataset::Sample>();
+    shared::<Box<dyn dataset::Dataset>>();
     shared::<metrics::PixelScores<'static>>();
     shared::<metrics::Regions>();
     shared::<visualize::ScoreRange>();

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use padim::dataset::MvtecCategory;
+use padim::dataset::{Category, Mvtec, Sample};
 use padim::metrics::{self, PixelScores};
 use padim::*;
 
@@ -28,20 +28,11 @@ fn padim(data: &std::path::Path) -> Padim {
 }
 
 /// Image AUROC, pixel AUROC and AUPRO of a category.
-fn evaluate(padim: &Padim, category: &MvtecCategory) -> [f64; 3] {
+fn evaluate(padim: &Padim, category: &Category) -> [f64; 3] {
     let detector = padim.fit(&category.train, |_| ()).unwrap();
-    let paths = category.test.iter().map(|image| &image.path);
-    let predictions = detector.predict_batch(paths).unwrap();
-    let masks: Vec<Vec<bool>> = category
-        .test
-        .iter()
-        .map(|image| match &image.mask {
-            Some(mask) => {
-                detector.preprocessor().process_mask(&decode_file(mask).unwrap()).unwrap()
-            }
-            None => vec![false; 224 * 224],
-        })
-        .collect();
+    let predictions = detector.predict_batch(&category.test).unwrap();
+    let truth = |image: &Sample| image.truth(detector.preprocessor(), [224, 224]).unwrap();
+    let masks: Vec<Vec<bool>> = category.test.iter().map(truth).collect();
     let scores: Vec<f32> = predictions.iter().map(|p| p.image_score).collect();
     let defective: Vec<bool> = category.test.iter().map(|image| image.is_defective()).collect();
     let pixels: Vec<PixelScores<'_>> = predictions
@@ -58,7 +49,7 @@ fn evaluate(padim: &Padim, category: &MvtecCategory) -> [f64; 3] {
 
 fn agrees_with_reference(name: &str, expected: [f64; 3]) {
     let Some(data) = data_folder() else { return };
-    let category = MvtecCategory::open(data.join(name)).unwrap();
+    let category = Mvtec::open(data.join(name)).unwrap();
     let actual = evaluate(&padim(&data), &category);
     println!(
         "{name}: image AUROC, pixel AUROC, AUPRO {actual:.4?}; the reference has {expected:?}"

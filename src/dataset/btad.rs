@@ -1,0 +1,84 @@
+//! The layout of BTAD (beanTech Anomaly Detection).
+
+use std::path::{Path, PathBuf};
+
+use super::listing::{Masks, category_names, folders, images, name, some_images};
+use super::{Category, Dataset, MaskFile, Sample, failed, unknown};
+use crate::Result;
+
+/// A folder that is laid out as BTAD: `01/train/ok`, `01/test/ok`, `01/test/ko` and the masks in
+/// `01/ground_truth/ko`, by the names of their images.
+#[derive(Debug, Clone)]
+pub struct Btad {
+    root: PathBuf,
+}
+
+impl Btad {
+    /// The data set in the folder `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+}
+
+impl Dataset for Btad {
+    fn categories(&self) -> Result<Vec<String>> {
+        let is_category = |folder: &Path| folder.join("train/ok").is_dir();
+        category_names(&self.root, is_category, "folders that have train/ok, as in BTAD")
+    }
+
+    fn category(&self, category: &str) -> Result<Category> {
+        let found = folders(&self.root)?.into_iter().find(|f| name(f).is_ok_and(|n| n == category));
+        let Some(folder) = found else {
+            return Err(unknown(&self.root, category, &self.categories()?));
+        };
+        let train = some_images(&folder.join("train/ok"), "images of good parts to fit with")?;
+        let masks = Masks::list(&folder.join("ground_truth/ko"))?;
+        let mut test = Vec::new();
+        for kind in ["ok", "ko"] {
+            let images_of = folder.join("test").join(kind);
+            if !images_of.is_dir() {
+                return Err(failed(&images_of, "expected a folder with test images"));
+            }
+            for path in images(&images_of)? {
+                test.push(if kind == "ok" {
+                    Sample::good(path)
+                } else {
+                    let mask = Some(MaskFile::Picture(masks.of(&path)?));
+                    Sample { path, defect: kind.into(), mask, pose: None }
+                });
+            }
+        }
+        let train = train.into_iter().map(Sample::good).collect();
+        Ok(Category { name: category.into(), train, test })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{dataset_error, touch};
+    use super::*;
+
+    #[test]
+    fn lists_good_and_defective_images() {
+        let root = tempfile::tempdir().unwrap();
+        let files = [
+            "01/train/ok/0000.bmp",
+            "01/test/ok/0001.bmp",
+            "01/test/ko/0002.bmp",
+            "01/ground_truth/ko/0002.png",
+            "02/train/ok/0000.png",
+        ];
+        touch(root.path(), &files);
+        let btad = Btad::new(root.path());
+        assert_eq!(btad.categories().unwrap(), ["01", "02"]);
+        let category = btad.category("01").unwrap();
+        assert_eq!(category.train, [Sample::good(root.path().join("01/train/ok/0000.bmp"))]);
+        assert_eq!(category.test.len(), 2);
+        assert!(!category.test[0].is_defective() && category.test[1].is_defective());
+        assert!(category.has_masks());
+        assert!(dataset_error(btad.category("02")).contains("test"));
+        assert!(dataset_error(btad.category("03")).contains("01, 02"));
+        touch(root.path(), &["01/test/ko/0003.bmp"]);
+        assert!(dataset_error(btad.category("01")).contains("0003.bmp"));
+    }
+}

@@ -1,0 +1,117 @@
+//! What is in folders.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use super::failed;
+use crate::{Error, Result};
+
+const IMAGE_EXTENSIONS: &[&str] = &["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"];
+/// Masks must be exact, so the formats that may be lossy are not among them.
+const MASK_EXTENSIONS: &[&str] = &["png", "bmp", "tif", "tiff"];
+
+/// The masks of a folder by their stems.
+pub(super) struct Masks {
+    folder: PathBuf,
+    by_stem: BTreeMap<OsString, PathBuf>,
+}
+
+impl Masks {
+    pub fn list(folder: &Path) -> Result<Self> {
+        let mut by_stem = BTreeMap::new();
+        if folder.is_dir() {
+            for path in files(folder, MASK_EXTENSIONS)? {
+                let stem = path.file_stem().unwrap_or_default().to_owned();
+                by_stem.entry(stem).or_insert(path);
+            }
+        }
+        Ok(Self { folder: folder.to_owned(), by_stem })
+    }
+
+    /// `<stem>_mask.png` or `<stem>.png`.
+    pub fn of(&self, image: &Path) -> Result<PathBuf> {
+        let stem = image.file_stem().unwrap_or_default();
+        let mut with_suffix = stem.to_owned();
+        with_suffix.push("_mask");
+        let mask = self.by_stem.get(&with_suffix).or_else(|| self.by_stem.get(stem));
+        mask.cloned().ok_or_else(|| {
+            let reason = format!(
+                "this defective image has no mask; expected <name>_mask.png or <name>.png in {} \
+                 (without any folder of masks, none are needed)",
+                self.folder.display()
+            );
+            failed(image, reason)
+        })
+    }
+}
+
+/// The folder's name as the user wrote it, so that a link keeps its own; asks the file system only
+/// where the path does not end in a name ("." or "..").
+pub(super) fn name(root: &Path) -> Result<String> {
+    if let Some(name) = root.file_name() {
+        return Ok(name.to_string_lossy().into_owned());
+    }
+    let full = root.canonicalize().map_err(Error::io("resolve", root))?;
+    Ok(full.file_name().unwrap_or(full.as_os_str()).to_string_lossy().into_owned())
+}
+
+/// What is in a folder, sorted, without hidden entries (editors and file managers leave those).
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let entry = entry.map_err(Error::io("list", folder))?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+pub(super) fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    Ok(entries(folder)?.into_iter().filter(|path| path.is_dir()).collect())
+}
+
+fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+    let wanted = |path: &PathBuf| has_extension(path.extension(), extensions) && path.is_file();
+    Ok(entries(folder)?.into_iter().filter(wanted).collect())
+}
+
+pub(super) fn images(folder: &Path) -> Result<Vec<PathBuf>> {
+    files(folder, IMAGE_EXTENSIONS)
+}
+
+/// The images of a folder where there must be some.
+pub(super) fn some_images(folder: &Path, what: &str) -> Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Err(failed(folder, format!("expected a folder with {what}")));
+    }
+    let found = images(folder)?;
+    if found.is_empty() {
+        let reason = format!("expected {what} ({})", IMAGE_EXTENSIONS.join(", "));
+        return Err(failed(folder, reason));
+    }
+    Ok(found)
+}
+
+fn has_extension(extension: Option<&OsStr>, wanted: &[&str]) -> bool {
+    extension.is_some_and(|e| wanted.iter().any(|w| e.eq_ignore_ascii_case(w)))
+}
+
+/// The names of a root's sub-folders that are categories, or else an error that says what makes one.
+pub(super) fn category_names(
+    root: &Path,
+    is_category: impl Fn(&Path) -> bool,
+    expected: &str,
+) -> Result<Vec<String>> {
+    let names: Vec<String> = folders(root)?
+        .iter()
+        .filter(|folder| is_category(folder))
+        .map(|folder| name(folder))
+        .collect::<Result<_>>()?;
+    if names.is_empty() {
+        return Err(failed(root, format!("expected {expected}")));
+    }
+    Ok(names)
+}

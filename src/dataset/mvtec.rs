@@ -1,0 +1,230 @@
+//! The layout of MVTec AD.
+
+use std::path::{Path, PathBuf};
+
+use super::listing::{Masks, category_names, folders, images, name, some_images};
+use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, unknown};
+use crate::Result;
+
+/// Folders that are laid out as MVTec AD: a category, or a folder of categories.
+///
+/// ```text
+/// screw/train/good/000.png                      good parts, to fit with
+/// screw/test/good/000.png                       good parts, to evaluate with
+/// screw/test/scratch/000.png                    defective parts, a folder for each kind of defect
+/// screw/ground_truth/scratch/000_mask.png       where the defect is (may be left out altogether)
+/// ```
+///
+/// The mask of `test/<defect>/<stem>.*` is `ground_truth/<defect>/<stem>_mask.png` or `<stem>.png`; BMP
+/// and TIFF will do as well. If there is a folder `ground_truth`, each defective image needs a mask.
+#[derive(Debug, Clone)]
+pub struct Mvtec {
+    root: PathBuf,
+}
+
+impl Mvtec {
+    /// The data set in the folder `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The images of the category whose folder is given.
+    ///
+    /// # Errors
+    ///
+    /// As [`Dataset::category`].
+    pub fn open(folder: impl AsRef<Path>) -> Result<Category> {
+        let root = folder.as_ref();
+        let train = some_images(&good(root), "images of good parts to fit with")?;
+        let test_folder = root.join("test");
+        if !test_folder.is_dir() {
+            let reason = "expected a folder with the test images, in sub-folders named \"good\" \
+                          and after the defects";
+            return Err(failed(&test_folder, reason));
+        }
+        let truth = root.join("ground_truth");
+        let truth = truth.is_dir().then_some(truth);
+        let mut test = Vec::new();
+        for folder in folders(&test_folder)? {
+            let defect_name = folder.file_name().unwrap_or_default();
+            let defect = defect_name.to_string_lossy().into_owned();
+            let masks = match truth.as_ref().filter(|_| defect != GOOD) {
+                Some(truth) => Some(Masks::list(&truth.join(defect_name))?),
+                None => None,
+            };
+            for path in images(&folder)? {
+                let mask = masks.as_ref().map(|masks| masks.of(&path)).transpose()?;
+                let mask = mask.map(MaskFile::Picture);
+                test.push(Sample { path, defect: defect.clone(), mask, pose: None });
+            }
+        }
+        let train = train.into_iter().map(Sample::good).collect();
+        Ok(Category { name: name(root)?, train, test })
+    }
+}
+
+impl Dataset for Mvtec {
+    fn categories(&self) -> Result<Vec<String>> {
+        if good(&self.root).is_dir() {
+            return Ok(vec![name(&self.root)?]);
+        }
+        let expected = "a category in the MVTec layout (a folder that has train/good), or a folder of \
+                        categories";
+        category_names(&self.root, |folder| good(folder).is_dir(), expected)
+    }
+
+    fn category(&self, category: &str) -> Result<Category> {
+        if good(&self.root).is_dir() && name(&self.root)? == category {
+            return Self::open(&self.root);
+        }
+        for folder in folders(&self.root)? {
+            if name(&folder)? == category {
+                return Self::open(folder);
+            }
+        }
+        Err(unknown(&self.root, category, &self.categories()?))
+    }
+}
+
+fn good(root: &Path) -> PathBuf {
+    root.join("train").join(GOOD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{dataset_error, touch};
+    use super::*;
+    use crate::Error;
+
+    fn screw() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        touch(
+            &root.path().join("screw"),
+            &[
+                "train/good/001.PNG",
+                "train/good/000.jpg",
+                "train/good/.hidden.png",
+                "train/good/notes.txt",
+                "test/good/000.png",
+                "test/scratch/000.png",
+                "test/scratch/001.v2.png",
+                "test/dent/000.png",
+                "test/.cache/000.png",
+                "test/readme.png",
+                "ground_truth/scratch/000_mask.png",
+                "ground_truth/scratch/000.png",
+                "ground_truth/scratch/001.v2.BMP",
+                "ground_truth/dent/000_mask.tif",
+            ],
+        );
+        root
+    }
+
+    #[test]
+    fn lists_images_with_their_masks() {
+        let root = screw();
+        let root = root.path().join("screw");
+        let category = Mvtec::open(&root).unwrap();
+        assert_eq!(category.name, "screw");
+        let train = ["000.jpg", "001.PNG"].map(|f| Sample::good(root.join("train/good").join(f)));
+        assert_eq!(category.train, train);
+        let image = |defect: &str, file: &str, mask: Option<&str>| Sample {
+            path: root.join("test").join(defect).join(file),
+            defect: defect.into(),
+            mask: mask.map(|m| MaskFile::Picture(root.join("ground_truth").join(defect).join(m))),
+            pose: None,
+        };
+        let test = [
+            image("dent", "000.png", Some("000_mask.tif")),
+            image("good", "000.png", None),
+            image("scratch", "000.png", Some("000_mask.png")),
+            image("scratch", "001.v2.png", Some("001.v2.BMP")),
+        ];
+        assert_eq!(category.test, test);
+        let defective = category.test.iter().map(Sample::is_defective);
+        assert!(defective.eq([true, false, true, true]));
+        assert!(category.has_masks());
+    }
+
+    #[test]
+    fn the_name_survives_odd_paths() {
+        let root = screw();
+        for path in ["screw", "screw/", "screw/.", "screw/test/..", "screw/../screw/"] {
+            let category = Mvtec::open(root.path().join(path)).unwrap();
+            assert_eq!(category.name, "screw", "{path}");
+        }
+    }
+
+    #[test]
+    fn a_missing_mask_is_an_error_only_if_there_are_masks() {
+        let root = screw();
+        let root = root.path().join("screw");
+        touch(&root, &["test/scratch/007.png"]);
+        let message = dataset_error(Mvtec::open(&root));
+        assert!(message.contains("007.png") && message.contains("mask"), "{message}");
+
+        std::fs::remove_dir_all(root.join("ground_truth")).unwrap();
+        let category = Mvtec::open(&root).unwrap();
+        assert_eq!(category.test.len(), 5);
+        assert!(!category.has_masks());
+        assert!(category.test.iter().all(|image| image.mask.is_none()));
+
+        // A ground_truth folder that lacks the defect's folder is incomplete too.
+        std::fs::create_dir(root.join("ground_truth")).unwrap();
+        dataset_error(Mvtec::open(&root));
+    }
+
+    #[test]
+    fn says_what_is_missing() {
+        let root = tempfile::tempdir().unwrap();
+        let open = || dataset_error(Mvtec::open(root.path()));
+        assert!(open().contains("good"));
+        std::fs::create_dir_all(root.path().join("train/good")).unwrap();
+        assert!(open().contains("images of good parts"));
+        touch(root.path(), &["train/good/a.txt"]);
+        assert!(open().contains("images of good parts"));
+        touch(root.path(), &["train/good/a.webp"]);
+        assert!(open().contains("test"));
+        std::fs::create_dir(root.path().join("test")).unwrap();
+        let category = Mvtec::open(root.path()).unwrap();
+        assert!(category.test.is_empty() && !category.has_masks());
+    }
+
+    #[test]
+    fn finds_categories() {
+        let root = screw();
+        touch(root.path(), &["bottle/train/good/0.png", "docs/0.png", ".old/train/good/0.png"]);
+        let both = Mvtec::new(root.path());
+        assert_eq!(both.categories().unwrap(), ["bottle", "screw"]);
+        assert_eq!(both.category("screw").unwrap().name, "screw");
+        let single = Mvtec::new(root.path().join("screw"));
+        assert_eq!(single.categories().unwrap(), ["screw"]);
+        assert_eq!(single.category("screw").unwrap(), both.category("screw").unwrap());
+        let message = dataset_error(both.category("nut"));
+        assert!(message.contains("\"nut\"") && message.contains("bottle, screw"), "{message}");
+        dataset_error(Mvtec::new(root.path().join("docs")).categories());
+        let missing = Mvtec::new(root.path().join("nowhere")).categories();
+        assert!(matches!(missing, Err(Error::Io { .. })));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn paths_need_not_be_unicode() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().join(OsStr::from_bytes(b"p\xffrt"));
+        touch(&root, &["train/good/0.png"]);
+        for (folder, file) in
+            [("test", &b"\xfe.png"[..]), ("ground_truth", b"\xfe_mask.png"), ("test", b"\xfe.\xff")]
+        {
+            let folder = root.join(folder).join(OsStr::from_bytes(b"d\xfd"));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(OsStr::from_bytes(file)), b"").unwrap();
+        }
+        let category = Mvtec::open(&root).unwrap();
+        assert_eq!(category.name, "p\u{fffd}rt");
+        assert_eq!(category.test.len(), 1);
+        assert!(category.has_masks());
+    }
+}

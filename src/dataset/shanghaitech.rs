@@ -1,0 +1,162 @@
+//! The layout of ShanghaiTech Campus.
+
+use std::path::{Path, PathBuf};
+
+use super::listing::{folders, images, name};
+use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, npy, unknown};
+use crate::Result;
+
+/// ShanghaiTech Campus (STC): films of 13 scenes, each a category. The training films must have been
+/// taken apart into frames.
+///
+/// ```text
+/// training/frames/01_001/000.jpg          frames of scene 01's training films
+/// testing/frames/01_0014/000.jpg          frames of its test films
+/// testing/test_frame_mask/01_0014.npy     which of them are not normal
+/// testing/test_pixel_mask/01_0014.npy     and where: [frames, height, width]
+/// ```
+///
+/// The films are long and their frames alike; by default each fifth is taken for training. The paper
+/// takes them at 256x256, without a crop.
+#[derive(Debug, Clone)]
+pub struct ShanghaiTech {
+    root: PathBuf,
+    train_step: usize,
+    test_step: usize,
+}
+
+impl ShanghaiTech {
+    /// The data set in the folder `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), train_step: 5, test_step: 1 }
+    }
+
+    /// Takes each `train`th frame of the training films and each `test`th of the test films only. 0 is
+    /// taken as 1.
+    pub fn every(self, train: usize, test: usize) -> Self {
+        Self { train_step: train.max(1), test_step: test.max(1), ..self }
+    }
+
+    /// The films in a folder with their scenes.
+    fn films(&self, part: &str) -> Result<Vec<(String, PathBuf)>> {
+        let folder = self.root.join(part).join("frames");
+        if !folder.is_dir() {
+            let reason =
+                "expected a folder of films, each a folder of frames such as 01_001/000.jpg";
+            return Err(failed(&folder, reason));
+        }
+        let scene = |film: PathBuf| {
+            let name = name(&film)?;
+            Ok((name.split('_').next().unwrap_or_default().to_owned(), film))
+        };
+        folders(&folder)?.into_iter().map(scene).collect()
+    }
+
+    fn test_frames(&self, film: &Path) -> Result<Vec<Sample>> {
+        let file = format!("{}.npy", name(film)?);
+        let masks = self.root.join("testing/test_pixel_mask").join(&file);
+        let flags = self.root.join("testing/test_frame_mask").join(&file);
+        let flags = npy::flags(&flags)?;
+        let frames = images(film)?;
+        let masked = npy::frame_count(&masks)?;
+        if frames.len() != flags.len() || frames.len() != masked {
+            let reason = format!(
+                "has {} frames, but {} in test_frame_mask and {masked} in test_pixel_mask",
+                frames.len(),
+                flags.len()
+            );
+            return Err(failed(film, reason));
+        }
+        let sample = |(number, (path, strange)): (usize, (PathBuf, bool))| {
+            let mask = strange.then(|| MaskFile::Frame { path: masks.clone(), number });
+            let defect = if strange { "anomaly" } else { GOOD };
+            Sample { path, defect: defect.into(), mask, pose: None }
+        };
+        let frames = frames.into_iter().zip(flags).enumerate();
+        Ok(frames.step_by(self.test_step).map(sample).collect())
+    }
+}
+
+impl Dataset for ShanghaiTech {
+    fn categories(&self) -> Result<Vec<String>> {
+        let mut scenes: Vec<String> =
+            self.films("training")?.into_iter().map(|(scene, _)| scene).collect();
+        scenes.sort();
+        scenes.dedup();
+        if scenes.is_empty() {
+            return Err(failed(&self.root, "there is no film in training/frames"));
+        }
+        Ok(scenes)
+    }
+
+    fn category(&self, scene: &str) -> Result<Category> {
+        let of_scene = |part| {
+            let films = self.films(part)?.into_iter();
+            Ok(films.filter(|(s, _)| s == scene).map(|(_, film)| film).collect::<Vec<_>>())
+        };
+        let mut train = Vec::new();
+        for film in of_scene("training")? {
+            train.extend(images(&film)?.into_iter().step_by(self.train_step).map(Sample::good));
+        }
+        if train.is_empty() {
+            return Err(unknown(&self.root, scene, &self.categories()?));
+        }
+        let mut test = Vec::new();
+        for film in of_scene("testing")? {
+            test.extend(self.test_frames(&film)?);
+        }
+        Ok(Category { name: scene.into(), train, test })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::npy::tests::npy;
+    use super::super::testing::{dataset_error, touch, write};
+    use super::*;
+
+    #[test]
+    fn films_are_put_together_by_scene() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        for film in ["training/frames/01_001", "training/frames/01_002", "testing/frames/01_0014"] {
+            let frames: Vec<String> = (0..4).map(|i| format!("{film}/{i:03}.jpg")).collect();
+            touch(root, &frames.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        touch(root, &["training/frames/02_001/000.jpg"]);
+        let flags = npy("|b1", "(4,)", &[0, 0, 1, 0]);
+        write(root, "testing/test_frame_mask/01_0014.npy", &flags);
+        write(
+            root,
+            "testing/test_pixel_mask/01_0014.npy",
+            &npy("|u1", "(4, 1, 2)", &[0, 0, 0, 0, 0, 1, 0, 0]),
+        );
+
+        let stc = ShanghaiTech::new(root);
+        assert_eq!(stc.categories().unwrap(), ["01", "02"]);
+        let scene = stc.category("01").unwrap();
+        let names = |samples: &[Sample]| -> Vec<String> {
+            let relative = samples.iter().map(|s| s.path.strip_prefix(root).unwrap());
+            relative.map(|p| p.display().to_string()).collect()
+        };
+        assert_eq!(
+            names(&scene.train),
+            ["training/frames/01_001/000.jpg", "training/frames/01_002/000.jpg"]
+        );
+        assert_eq!(scene.test.len(), 4);
+        let defective: Vec<bool> = scene.test.iter().map(Sample::is_defective).collect();
+        assert_eq!(defective, [false, false, true, false]);
+        let mask = scene.test[2].mask.as_ref().unwrap().open().unwrap().into_luma8();
+        assert_eq!(mask.as_raw(), &[0, 255]);
+        let sparse = stc.clone().every(1, 2).category("01").unwrap();
+        assert_eq!((sparse.train.len(), sparse.test.len()), (8, 2));
+        // The mask stays with its frame.
+        assert_eq!(sparse.test[1], scene.test[2]);
+        assert!(stc.category("02").unwrap().test.is_empty());
+        assert!(dataset_error(stc.category("03")).contains("01, 02"));
+
+        touch(root, &["testing/frames/01_0014/004.jpg"]);
+        let message = dataset_error(stc.category("01"));
+        assert!(message.contains("5 frames") && message.contains("4 in"), "{message}");
+    }
+}

@@ -1,0 +1,179 @@
+//! Lists of images in CSV files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, unknown};
+use crate::Result;
+
+/// A CSV file with a line for each image. The first line names the columns, in any order:
+///
+/// | column | meaning |
+/// |---|---|
+/// | `path` | the image, from the folder of the file on |
+/// | `split` | `train` or `test` |
+/// | `label` | `good` (also `normal`, `ok`, `0` or nothing), or the kind of defect (`1` for any) |
+/// | `mask` | where the defect is: a picture that is bright there; may be empty or missing |
+/// | `category` | the kind of part; may be missing |
+///
+/// Training images must be good.
+#[derive(Debug, Clone)]
+pub struct Table {
+    path: PathBuf,
+}
+
+impl Table {
+    /// The list in the file `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    fn read(&self) -> Result<BTreeMap<String, Category>> {
+        let path = &self.path;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let own = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut categories: BTreeMap<String, Category> = BTreeMap::new();
+        for row in rows(path, &["path", "split"])? {
+            let field = |name: &str| row.field(name).filter(|field| !field.is_empty());
+            let missing = |name: &str| row.failed(&format!("has no {name}"));
+            let file = folder.join(field("path").ok_or_else(|| missing("path"))?);
+            let defect = match field("label").unwrap_or(GOOD) {
+                "good" | "normal" | "ok" | "0" => GOOD,
+                "1" => "defect",
+                other => other,
+            };
+            let mask = field("mask").map(|mask| MaskFile::Picture(folder.join(mask)));
+            let mask = mask.filter(|_| defect != GOOD);
+            let sample = Sample { path: file, defect: defect.into(), mask, pose: None };
+            let name = field("category").unwrap_or(&own).to_owned();
+            let category = categories.entry(name.clone()).or_insert_with(|| Category {
+                name,
+                train: Vec::new(),
+                test: Vec::new(),
+            });
+            match field("split") {
+                Some("train") if sample.is_defective() => {
+                    return Err(row.failed("is a training image with a defect"));
+                }
+                Some("train") => category.train.push(sample),
+                Some("test") => category.test.push(sample),
+                other => {
+                    let other = other.unwrap_or_default();
+                    return Err(row.failed(&format!("has split {other:?}; expected train or test")));
+                }
+            }
+        }
+        Ok(categories)
+    }
+}
+
+impl Dataset for Table {
+    fn categories(&self) -> Result<Vec<String>> {
+        let names: Vec<String> = self.read()?.into_keys().collect();
+        if names.is_empty() {
+            return Err(failed(&self.path, "lists no image"));
+        }
+        Ok(names)
+    }
+
+    fn category(&self, name: &str) -> Result<Category> {
+        let mut categories = self.read()?;
+        let Some(category) = categories.remove(name) else {
+            let known: Vec<String> = categories.into_keys().collect();
+            return Err(unknown(&self.path, name, &known));
+        };
+        if category.train.is_empty() {
+            return Err(failed(&self.path, format!("lists no training image of {name:?}")));
+        }
+        Ok(category)
+    }
+}
+
+/// A line of a CSV file.
+pub(super) struct Row<'a> {
+    path: &'a Path,
+    line: u64,
+    fields: BTreeMap<String, String>,
+}
+
+impl Row<'_> {
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+
+    pub fn failed(&self, reason: &str) -> crate::Error {
+        failed(self.path, format!("line {} {reason}", self.line))
+    }
+}
+
+/// The lines of a CSV file that has, among others, the `required` columns.
+pub(super) fn rows<'a>(path: &'a Path, required: &[&str]) -> Result<Vec<Row<'a>>> {
+    let broken = |error: csv::Error| failed(path, format!("is no usable CSV file: {error}"));
+    let mut reader =
+        csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(broken)?;
+    let headers = reader.headers().map_err(broken)?.clone();
+    if let Some(missing) = required.iter().find(|name| !headers.iter().any(|h| h == **name)) {
+        let names: Vec<&str> = headers.iter().collect();
+        let reason = format!("has no column {missing:?}; it has {}", names.join(", "));
+        return Err(failed(path, reason));
+    }
+    let row = |record: csv::Result<csv::StringRecord>| {
+        let record = record.map_err(broken)?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let fields = headers.iter().zip(&record).map(|(h, f)| (h.to_owned(), f.to_owned()));
+        Ok(Row { path, line, fields: fields.collect() })
+    };
+    reader.records().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{dataset_error, write};
+    use super::*;
+
+    fn table(text: &str) -> (tempfile::TempDir, Table) {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "nuts.csv", text.as_bytes());
+        let table = Table::new(root.path().join("nuts.csv"));
+        (root, table)
+    }
+
+    #[test]
+    fn columns_may_stand_in_any_order() {
+        let (root, table) = table(
+            "label,path,mask,split\n,a.png,,train\nok,\"b, 2.png\",,test\nbent,c.png,c_m.png,test\n\
+             1,d.png,,test\n",
+        );
+        assert_eq!(table.categories().unwrap(), ["nuts"]);
+        let category = table.category("nuts").unwrap();
+        let at = |name: &str| root.path().join(name);
+        assert_eq!(category.train, [Sample::good(at("a.png"))]);
+        assert_eq!(category.test[0], Sample::good(at("b, 2.png")));
+        assert_eq!(category.test[1].defect, "bent");
+        assert_eq!(category.test[1].mask, Some(MaskFile::Picture(at("c_m.png"))));
+        assert_eq!((category.test[2].defect.as_str(), &category.test[2].mask), ("defect", &None));
+        assert!(!category.has_masks());
+    }
+
+    #[test]
+    fn categories_have_a_column() {
+        let (_root, table) =
+            table("path,split,category\na.png,train,x\nb.png,train,y\nc.png,test,z\n");
+        assert_eq!(table.categories().unwrap(), ["x", "y", "z"]);
+        assert_eq!(table.category("y").unwrap().train.len(), 1);
+        assert!(dataset_error(table.category("z")).contains("no training image"));
+        assert!(dataset_error(table.category("w")).contains("x, y, z"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        let reason = |text: &str| dataset_error(table(text).1.categories());
+        assert!(reason("path,label\na.png,good\n").contains("no column \"split\""));
+        assert!(reason("path,split\na.png,train\n,test\n").contains("line 3 has no path"));
+        assert!(reason("path,split\na.png,val\n").contains("line 2 has split \"val\""));
+        assert!(reason("path,split,label\na.png,train,bent\n").contains("line 2 is a training"));
+        assert!(reason("path,split\na.png\n").contains("CSV"));
+        assert!(reason("path,split\n").contains("no image"));
+        assert!(dataset_error(Table::new("/nowhere.csv").categories()).contains("nowhere"));
+    }
+}
