@@ -4,6 +4,7 @@
 mod golden;
 
 mod api;
+mod datasets;
 mod detector;
 mod golden_end_to_end;
 mod golden_metrics;
