@@ -1,7 +1,7 @@
 //! The inverse of a Cholesky factor, for matrices that fit the cache.
 //!
 //! Libraries are made for large matrices. For one of a hundred rows, of which a model has thousands,
-//! they take three times as long.
+//! they take twice as long.
 
 use pulp::{Arch, Simd, WithSimd};
 

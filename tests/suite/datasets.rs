@@ -59,12 +59,10 @@ fn evaluate(category: &Category, preprocess: PreprocessConfig) -> [f64; 2] {
         .map(|(image, p)| image.truth(detector.preprocessor(), p.anomaly_map.size()).unwrap())
         .collect();
     let maps = predictions.iter().map(|p| &p.anomaly_map).zip(&truths);
-    let pixels: Vec<PixelScores<'_>> =
-        maps.map(|(map, truth)| PixelScores::new(map.values(), truth, map.size()).unwrap()).collect();
-    [
-        metrics::image_auroc(&scores, &defective).unwrap(),
-        metrics::pixel_auroc(&pixels).unwrap(),
-    ]
+    let pixels: Vec<PixelScores<'_>> = maps
+        .map(|(map, truth)| PixelScores::new(map.values(), truth, map.size()).unwrap())
+        .collect();
+    [metrics::image_auroc(&scores, &defective).unwrap(), metrics::pixel_auroc(&pixels).unwrap()]
 }
 
 fn finds_the_defect(dataset: &dyn Dataset) {
@@ -102,7 +100,8 @@ fn mvtec_btad_and_visa() {
     save(root.path(), "pcb/Normal/6.png", good(6));
     save(root.path(), "pcb/Anomaly/0.png", defective());
     save(root.path(), "pcb/Masks/0.png", mask(3));
-    split += "pcb,test,normal,pcb/Normal/6.png,\npcb,test,anomaly,pcb/Anomaly/0.png,pcb/Masks/0.png\n";
+    split +=
+        "pcb,test,normal,pcb/Normal/6.png,\npcb,test,anomaly,pcb/Anomaly/0.png,pcb/Masks/0.png\n";
     write(root.path(), "split_csv/1cls.csv", split);
     finds_the_defect(&Visa::new(root.path()));
 }

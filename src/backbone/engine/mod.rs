@@ -8,7 +8,7 @@
 //! chooses when the program runs.
 //!
 //! Many images are shared among the threads of the caller's rayon pool, image by image, without any
-//! waiting in between. What is left over is done by all threads together: they share the rows of large
+//! waiting in between. The last ones are done by several threads together: they share the rows of large
 //! maps and the channels of small ones.
 
 // Kernels walk several arrays in step, by indices that the compiler knows.
@@ -22,7 +22,8 @@ mod tile;
 mod winograd;
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pulp::Arch;
 use rayon::prelude::*;
@@ -235,6 +236,7 @@ impl Convolution {
         relu: bool,
         workspace: &mut Workspace,
     ) -> Activation {
+        workspace.team.gather();
         let [height, width] = self.output(source.shape);
         let order = self.order([height, width], workspace.team.threads);
         let shape = Shape { blocks: self.blocks_out, height, width, order };
@@ -318,9 +320,29 @@ impl Scratch {
     }
 }
 
+/// The images of a call that are not done yet.
+#[derive(Debug)]
+struct Load {
+    threads: usize,
+    images: AtomicUsize,
+}
+
+impl Load {
+    fn new(threads: usize, images: usize) -> Arc<Self> {
+        Arc::new(Self { threads, images: AtomicUsize::new(images) })
+    }
+
+    /// How many threads there are for each image: only those that have none left help with others.
+    fn threads_each(&self) -> usize {
+        (self.threads / self.images.load(Ordering::Relaxed).max(1)).max(1)
+    }
+}
+
 /// The threads that work on an image together, and what they work with.
 #[derive(Debug)]
 pub(super) struct Team {
+    load: Arc<Load>,
+    /// As many as there were for it when its present convolution began.
     threads: usize,
     arch: Arch,
     /// One for each thread that has worked here.
@@ -329,7 +351,12 @@ pub(super) struct Team {
 
 impl Team {
     fn new(arch: Arch) -> Self {
-        Self { threads: 1, arch, idle: Mutex::default() }
+        Self { load: Load::new(1, 1), threads: 1, arch, idle: Mutex::default() }
+    }
+
+    /// Takes in whoever has become free.
+    fn gather(&mut self) {
+        self.threads = self.load.threads_each();
     }
 
     /// Works with the scratch of this thread, whose cache may still hold it.
@@ -510,7 +537,7 @@ impl Engine {
         self.taps.iter().map(map).collect()
     }
 
-    /// Gives each thread as many images as the others, and does the rest with all threads at once.
+    /// Threads take an image each; those that find none left help with the last ones.
     fn share(
         &self,
         images: &[f32],
@@ -519,7 +546,6 @@ impl Engine {
         lens: &[usize],
     ) {
         let image_len = 3 * height * width;
-        let threads = rayon::current_num_threads();
         let mut targets = targets;
         let mut tasks: Vec<(&[f32], Vec<&mut [f32]>)> = Vec::with_capacity(count);
         for image in images.chunks_exact(image_len) {
@@ -531,27 +557,26 @@ impl Engine {
             }
             tasks.push((image, own));
         }
-        let rest = tasks.split_off(count / threads * threads);
+        let load = Load::new(rayon::current_num_threads(), count);
         tasks.into_par_iter().with_max_len(1).for_each(|(image, targets)| {
-            self.run(image, [height, width], targets, 1);
+            self.run(image, [height, width], targets, &load);
+            load.images.fetch_sub(1, Ordering::Relaxed);
         });
-        for (image, targets) in rest {
-            self.run(image, [height, width], targets, threads);
-        }
     }
 
-    /// Runs an image, by `threads` threads together.
+    /// Runs an image.
     fn run(
         &self,
         image: &[f32],
         [height, width]: [usize; 2],
         mut targets: Vec<&mut [f32]>,
-        threads: usize,
+        load: &Arc<Load>,
     ) {
         let size = [height, width];
         let kept = self.workspaces().pop().filter(|workspace| workspace.size == size);
         let mut workspace = kept.unwrap_or_else(|| Workspace::new(size, self.instructions));
-        workspace.team.threads = threads;
+        workspace.team.load = Arc::clone(load);
+        workspace.team.gather();
         let [rows, columns] = Stem::output(size);
         let mut features = workspace.take(Shape {
             blocks: self.stem_blocks,
@@ -566,7 +591,7 @@ impl Engine {
             }
             for (tap, target) in self.taps.iter().zip(&mut targets) {
                 if tap.stage == stage {
-                    give_out(&features, &tap.channels, target, threads > 1);
+                    give_out(&features, &tap.channels, target, workspace.team.threads > 1);
                 }
             }
         }

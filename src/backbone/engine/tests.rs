@@ -97,7 +97,8 @@ fn naively(
 
 fn workspace(arch: Arch, threads: usize) -> Workspace {
     let mut workspace = Workspace::new([0, 0], arch);
-    workspace.team.threads = threads;
+    workspace.team.load = Load::new(threads, 1);
+    workspace.team.gather();
     workspace
 }
 
