@@ -48,6 +48,7 @@ pub(crate) struct Engine {
     instructions: Arch,
     /// Memory that no call uses at the moment.
     workspaces: Mutex<Vec<Workspace>>,
+    idle: Idle,
 }
 
 /// A layer that is given out.
@@ -345,13 +346,15 @@ pub(super) struct Team {
     /// As many as there were for it when its present convolution began.
     threads: usize,
     arch: Arch,
-    /// One for each thread that has worked here.
-    idle: Mutex<Vec<Scratch>>,
+    idle: Idle,
 }
 
+/// What threads work with while they do not: the engine's, one for each thread, whatever it works on.
+type Idle = Arc<Mutex<Vec<Scratch>>>;
+
 impl Team {
-    fn new(arch: Arch) -> Self {
-        Self { load: Load::new(1, 1), threads: 1, arch, idle: Mutex::default() }
+    fn new(arch: Arch, idle: Idle) -> Self {
+        Self { load: Load::new(1, 1), threads: 1, arch, idle }
     }
 
     /// Takes in whoever has become free.
@@ -394,8 +397,8 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn new(size: [usize; 2], arch: Arch) -> Self {
-        Self { size, team: Team::new(arch), free: Vec::new() }
+    fn new(size: [usize; 2], team: Team) -> Self {
+        Self { size, team, free: Vec::new() }
     }
 
     /// Maps of a shape, whose border is zero.
@@ -484,6 +487,7 @@ impl Engine {
             stages,
             instructions,
             workspaces: Mutex::default(),
+            idle: Idle::default(),
         }
     }
 
@@ -574,7 +578,8 @@ impl Engine {
     ) {
         let size = [height, width];
         let kept = self.workspaces().pop().filter(|workspace| workspace.size == size);
-        let mut workspace = kept.unwrap_or_else(|| Workspace::new(size, self.instructions));
+        let team = || Team::new(self.instructions, Arc::clone(&self.idle));
+        let mut workspace = kept.unwrap_or_else(|| Workspace::new(size, team()));
         workspace.team.load = Arc::clone(load);
         workspace.team.gather();
         let [rows, columns] = Stem::output(size);

@@ -96,7 +96,7 @@ fn naively(
 }
 
 fn workspace(arch: Arch, threads: usize) -> Workspace {
-    let mut workspace = Workspace::new([0, 0], arch);
+    let mut workspace = Workspace::new([0, 0], Team::new(arch, Idle::default()));
     workspace.team.load = Load::new(threads, 1);
     workspace.team.gather();
     workspace
