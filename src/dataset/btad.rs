@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::listing::{Masks, category_names, folders, images, name, some_images};
+use super::listing::{Masks, category_folder, category_names, images, some_images};
 use super::{Category, Dataset, MaskFile, Sample, failed, unknown};
 use crate::Result;
 
@@ -27,8 +27,7 @@ impl Dataset for Btad {
     }
 
     fn category(&self, category: &str) -> Result<Category> {
-        let found = folders(&self.root)?.into_iter().find(|f| name(f).is_ok_and(|n| n == category));
-        let Some(folder) = found else {
+        let Some(folder) = category_folder(&self.root, category)? else {
             return Err(unknown(&self.root, category, &self.categories()?));
         };
         let train = some_images(&folder.join("train/ok"), "images of good parts to fit with")?;
@@ -44,7 +43,7 @@ impl Dataset for Btad {
                     Sample::good(path)
                 } else {
                     let mask = Some(MaskFile::Picture(masks.of(&path)?));
-                    Sample { path, defect: kind.into(), mask, pose: None }
+                    Sample::new(path, kind, mask)
                 });
             }
         }

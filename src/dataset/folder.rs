@@ -113,8 +113,7 @@ impl Dataset for Folder {
             let masks = masks.transpose()?;
             for path in some_images(folder, "images of defective parts")? {
                 let mask = masks.as_ref().map(|masks| masks.of(&path)).transpose()?;
-                let mask = mask.map(MaskFile::Picture);
-                test.push(Sample { path, defect: defect.clone(), mask, pose: None });
+                test.push(Sample::new(path, &defect, mask.map(MaskFile::Picture)));
             }
         }
         let train = train.into_iter().map(Sample::good).collect();

@@ -99,6 +99,16 @@ fn has_extension(extension: Option<&OsStr>, wanted: &[&str]) -> bool {
     extension.is_some_and(|e| wanted.iter().any(|w| e.eq_ignore_ascii_case(w)))
 }
 
+/// The sub-folder that has the name of a category.
+pub(super) fn category_folder(root: &Path, category: &str) -> Result<Option<PathBuf>> {
+    for folder in folders(root)? {
+        if name(&folder)? == category {
+            return Ok(Some(folder));
+        }
+    }
+    Ok(None)
+}
+
 /// The names of a root's sub-folders that are categories, or else an error that says what makes one.
 pub(super) fn category_names(
     root: &Path,

@@ -135,7 +135,12 @@ impl MaskFile {
 impl Sample {
     /// A good image.
     pub fn good(path: PathBuf) -> Self {
-        Self { path, defect: GOOD.into(), mask: None, pose: None }
+        Self::new(path, GOOD, None)
+    }
+
+    /// An image with a kind of defect and, where it is known, its place.
+    pub fn new(path: PathBuf, defect: impl Into<String>, mask: Option<MaskFile>) -> Self {
+        Self { path, defect: defect.into(), mask, pose: None }
     }
 
     /// Whether the image shows a defect.

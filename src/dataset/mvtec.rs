@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::listing::{Masks, category_names, folders, images, name, some_images};
+use super::listing::{Masks, category_folder, category_names, folders, images, name, some_images};
 use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, unknown};
 use crate::Result;
 
@@ -54,8 +54,7 @@ impl Mvtec {
             };
             for path in images(&folder)? {
                 let mask = masks.as_ref().map(|masks| masks.of(&path)).transpose()?;
-                let mask = mask.map(MaskFile::Picture);
-                test.push(Sample { path, defect: defect.clone(), mask, pose: None });
+                test.push(Sample::new(path, &defect, mask.map(MaskFile::Picture)));
             }
         }
         let train = train.into_iter().map(Sample::good).collect();
@@ -77,12 +76,10 @@ impl Dataset for Mvtec {
         if good(&self.root).is_dir() && name(&self.root)? == category {
             return Self::open(&self.root);
         }
-        for folder in folders(&self.root)? {
-            if name(&folder)? == category {
-                return Self::open(folder);
-            }
+        match category_folder(&self.root, category)? {
+            Some(folder) => Self::open(folder),
+            None => Err(unknown(&self.root, category, &self.categories()?)),
         }
-        Err(unknown(&self.root, category, &self.categories()?))
     }
 }
 

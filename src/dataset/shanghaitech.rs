@@ -70,7 +70,7 @@ impl ShanghaiTech {
         let sample = |(number, (path, strange)): (usize, (PathBuf, bool))| {
             let mask = strange.then(|| MaskFile::Frame { path: masks.clone(), number });
             let defect = if strange { "anomaly" } else { GOOD };
-            Sample { path, defect: defect.into(), mask, pose: None }
+            Sample::new(path, defect, mask)
         };
         let frames = frames.into_iter().zip(flags).enumerate();
         Ok(frames.step_by(self.test_step).map(sample).collect())

@@ -44,7 +44,7 @@ impl Table {
             };
             let mask = field("mask").map(|mask| MaskFile::Picture(folder.join(mask)));
             let mask = mask.filter(|_| defect != GOOD);
-            let sample = Sample { path: file, defect: defect.into(), mask, pose: None };
+            let sample = Sample::new(file, defect, mask);
             let name = field("category").unwrap_or(&own).to_owned();
             let category = categories.entry(name.clone()).or_insert_with(|| Category {
                 name,

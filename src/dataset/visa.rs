@@ -52,7 +52,7 @@ impl Dataset for Visa {
             let good = field("label") == "normal";
             let mask = (!good).then(|| MaskFile::Labels(self.root.join(field("mask"))));
             let defect = if good { GOOD } else { "anomaly" };
-            let sample = Sample { path, defect: defect.into(), mask, pose: None };
+            let sample = Sample::new(path, defect, mask);
             match field("split") {
                 "train" if good => category.train.push(sample),
                 "test" => category.test.push(sample),

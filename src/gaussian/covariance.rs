@@ -71,16 +71,6 @@ impl Form {
         }
     }
 
-    /// Writes the lower triangle; what is above it does not count.
-    fn lower_into(&self, lower: &mut Mat<f64>) {
-        let d = self.dimension();
-        lower.resize_with(d, d, |_, _| 0.0);
-        match self {
-            Self::Dense(dense) => lower.copy_from_triangular_lower(dense),
-            Self::Outer(columns) => outer_products(lower, Accum::Replace, columns.as_ref()),
-        }
-    }
-
     pub fn variances(&self) -> Vec<f64> {
         match self {
             Self::Outer(columns) => columns.row_iter().map(|row| row.squared_norm_l2()).collect(),
@@ -143,11 +133,16 @@ fn gram(columns: &Mat<f64>) -> Mat<f64> {
 impl Covariance {
     /// Writes the lower triangle; what is above it does not count.
     fn lower_into(&self, lower: &mut Mat<f64>) {
-        self.form.lower_into(lower);
+        let d = self.form.dimension();
+        lower.resize_with(d, d, |_, _| 0.0);
+        match &self.form {
+            Form::Dense(dense) => lower.copy_from_triangular_lower(dense),
+            Form::Outer(columns) => outer_products(lower, Accum::Replace, columns.as_ref()),
+        }
         if self.keep != 1.0 {
             lower.col_iter_mut().for_each(|c| c.iter_mut().for_each(|v| *v *= self.keep));
         }
-        (0..lower.nrows()).for_each(|i| lower[(i, i)] += self.floor);
+        (0..d).for_each(|i| lower[(i, i)] += self.floor);
     }
 
     fn lower(&self) -> Mat<f64> {
@@ -181,15 +176,9 @@ impl Covariance {
                 finite(target, 1.0)
             }
             Storage::Triangle(_) if d <= whitening::MOST => {
-                let whitening = &mut scratch.whitening;
-                match &self.form {
-                    Form::Dense(lower) => whitening.set(d, columns_of(lower)),
-                    Form::Outer(_) => {
-                        self.form.lower_into(&mut scratch.lower);
-                        whitening.set(d, columns_of(&scratch.lower));
-                    }
-                }
-                whitening.regularise(self.keep, self.floor);
+                let Scratch { whitening, lower, .. } = scratch;
+                self.lower_into(lower);
+                whitening.set(d, columns_of(lower));
                 let scale = scale_of(whitening.invert()?);
                 whitening.write(scale.recip(), target);
                 finite(target, scale as f32)

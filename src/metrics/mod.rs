@@ -22,6 +22,7 @@ pub use roc::{image_auroc, image_roc_curve, pixel_auroc, pixel_roc_curve};
 
 use rayon::prelude::*;
 
+use crate::host::all_finite;
 use crate::{Error, Result};
 
 /// The scores of an image's pixels and which of them are truly defective.
@@ -100,7 +101,7 @@ fn check_size(what: &'static str, len: usize, size: [usize; 2]) -> Result<()> {
 }
 
 fn check_finite(what: &str, scores: &[f32]) -> Result<()> {
-    if scores.iter().all(|s| s.is_finite()) {
+    if all_finite(scores) {
         return Ok(());
     }
     Err(Error::NotFinite { what: what.into() })

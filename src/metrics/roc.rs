@@ -19,7 +19,7 @@ use crate::Result;
 /// good images.
 pub fn image_auroc(scores: &[f32], defective: &[bool]) -> Result<f64> {
     let images = [PixelScores::of_images(scores, defective)?];
-    area(&images, "image AUROC", ["there is no defective image", "there is no good image"])
+    area(&images, OF_IMAGES)
 }
 
 /// How well pixel scores separate defective from normal pixels, over the pixels of all images.
@@ -29,10 +29,17 @@ pub fn image_auroc(scores: &[f32], defective: &[bool]) -> Result<f64> {
 /// [`Error::UndefinedMetric`](crate::Error::UndefinedMetric) unless there are both defective and
 /// normal pixels.
 pub fn pixel_auroc(images: &[PixelScores]) -> Result<f64> {
-    area(images, "pixel AUROC", ["there is no defective pixel", "there is no normal pixel"])
+    area(images, OF_PIXELS)
 }
 
-fn area(images: &[PixelScores], metric: &'static str, missing: [&str; 2]) -> Result<f64> {
+/// The metric, and what it is undefined without.
+type Names = (&'static str, [&'static str; 2]);
+
+const OF_IMAGES: Names = ("image AUROC", ["there is no defective image", "there is no good image"]);
+const OF_PIXELS: Names =
+    ("pixel AUROC", ["there is no defective pixel", "there is no normal pixel"]);
+
+fn area(images: &[PixelScores], (metric, missing): Names) -> Result<f64> {
     let steps = steps(images);
     // Twice the number of pairs in the right order, as a tie is half a pair.
     let (mut twice, mut defective, mut below) = (0u128, 0u128, 0u128);
@@ -58,8 +65,7 @@ fn area(images: &[PixelScores], metric: &'static str, missing: [&str; 2]) -> Res
 ///
 /// As [`image_auroc`].
 pub fn image_roc_curve(scores: &[f32], defective: &[bool], count: usize) -> Result<Vec<[f64; 2]>> {
-    image_auroc(scores, defective)?;
-    Ok(curve(&[PixelScores::of_images(scores, defective)?], count))
+    curve(&[PixelScores::of_images(scores, defective)?], OF_IMAGES, count)
 }
 
 /// The ROC curve of pixel scores, as [`image_roc_curve`].
@@ -68,11 +74,10 @@ pub fn image_roc_curve(scores: &[f32], defective: &[bool], count: usize) -> Resu
 ///
 /// As [`pixel_auroc`].
 pub fn pixel_roc_curve(images: &[PixelScores], count: usize) -> Result<Vec<[f64; 2]>> {
-    pixel_auroc(images)?;
-    Ok(curve(images, count))
+    curve(images, OF_PIXELS, count)
 }
 
-fn curve(images: &[PixelScores], count: usize) -> Vec<[f64; 2]> {
+fn curve(images: &[PixelScores], (metric, missing): Names, count: usize) -> Result<Vec<[f64; 2]>> {
     let steps = steps(images);
     let lines = || {
         let descending = steps.ascending.iter().rev();
@@ -81,7 +86,11 @@ fn curve(images: &[PixelScores], count: usize) -> Vec<[f64; 2]> {
         std::iter::once([steps.above as f64, 0.0]).chain(of_steps)
     };
     let end = lines().fold([0.0; 2], |end, line| [end[0] + line[0], end[1] + line[1]]);
-    corners(lines(), end, count)
+    match end {
+        [_, 0.0] => Err(undefined(metric, missing[0])),
+        [0.0, _] => Err(undefined(metric, missing[1])),
+        _ => Ok(corners(lines(), end, count)),
+    }
 }
 
 /// What happens at a distinct score of defective pixels.
