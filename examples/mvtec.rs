@@ -6,7 +6,6 @@ mod common;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -15,9 +14,9 @@ use common::{Evaluation, Network, Outcome};
 use padim::dataset::{Category, Dataset, Mvtec};
 use padim::visualize::{ScoreRange, contact_sheet, save_png};
 use padim::{
-    Backbone, Blur, ChannelSelection, Filter, GaussianConfig, InputRegion, Padim, PadimConfig,
-    Prediction, PreprocessConfig, RegionOfInterest, Resize, ScoringConfig, Shrinkage, Storage,
-    Upsampling, decode_file,
+    Blur, ChannelSelection, Filter, GaussianConfig, InputRegion, Padim, PadimConfig, Prediction,
+    PreprocessConfig, RegionOfInterest, Resize, ScoringConfig, Shrinkage, Storage, Upsampling,
+    decode_file,
 };
 use serde_json::json;
 
@@ -165,14 +164,10 @@ fn main() {
 
 fn run(options: &Options) -> Outcome {
     let device = Device::default();
-    let network = options.backbone.config().with_layers(options.layers.clone());
-    let backbone: Arc<dyn Backbone> = Arc::new(match &options.weights {
-        Some(weights) => network.load(weights, &device)?,
-        None => {
-            println!("No --weights: the network is untrained (seed 0). Expect poor scores.");
-            network.untrained(0, &device)?
-        }
-    });
+    if options.weights.is_none() {
+        println!("No --weights: the network is untrained (seed 0). Expect poor scores.");
+    }
+    let backbone = options.backbone.build(&options.layers, options.weights.as_deref(), &device)?;
     let config = PadimConfig {
         preprocess: PreprocessConfig {
             resize: options.resize,
@@ -180,10 +175,7 @@ fn run(options: &Options) -> Outcome {
             filter: options.filter,
             ..PreprocessConfig::default()
         },
-        channels: options
-            .channels
-            .clone()
-            .unwrap_or(ChannelSelection::random(options.backbone.channel_count(), 1024)),
+        channels: options.channels.clone().unwrap_or(options.backbone.channels()),
         gaussian: GaussianConfig {
             epsilon: options.epsilon,
             shrinkage: options.shrinkage,

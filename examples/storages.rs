@@ -81,7 +81,7 @@ fn run(options: &Options) -> Outcome {
         Some(weights) => network.load(weights, &device)?,
         None => network.untrained(0, &device)?,
     });
-    let default = ChannelSelection::random(options.backbone.channel_count(), 1024);
+    let default = options.backbone.channels();
     let config = PadimConfig {
         channels: options.channels.clone().unwrap_or(default),
         ..PadimConfig::default()

@@ -4,14 +4,17 @@
 pub mod parts;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use burn::tensor::Device;
+use clap::ValueEnum;
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 use padim::metrics::{self, PixelScores};
 use padim::visualize::{ScoreRange, heat_map, mask_picture, overlay, panel};
 use padim::{
-    AnomalyMap, ChannelSelection, Detector, FitProgress, FitStage, Prediction, ResNet18,
+    AnomalyMap, Backbone, ChannelSelection, Detector, FitProgress, FitStage, Prediction, ResNet18,
     ResNetConfig, WideResNet50,
 };
 
@@ -65,12 +68,40 @@ impl Network {
         }
     }
 
-    /// The paper's number of channels.
-    pub fn channel_count(self) -> usize {
+    /// The number of channels that the paper draws, if it does not take all.
+    pub fn channel_count(self) -> Option<usize> {
         match self {
-            Self::ResNet18 => 100,
-            Self::WideResNet50 => 550,
+            Self::ResNet18 => Some(100),
+            Self::WideResNet50 => Some(550),
         }
+    }
+
+    /// These, drawn as the best-known implementation does.
+    pub fn channels(self) -> ChannelSelection {
+        match self.channel_count() {
+            Some(count) => ChannelSelection::random(count, 1024),
+            None => ChannelSelection::All,
+        }
+    }
+
+    /// Its name as an option.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
+    }
+
+    /// The network with some of its layers, counted from 1; with seeded untrained weights if there are
+    /// none.
+    pub fn build(
+        self,
+        layers: &[usize],
+        weights: Option<&Path>,
+        device: &Device,
+    ) -> padim::Result<Arc<dyn Backbone>> {
+        let network = self.config().with_layers(layers);
+        Ok(Arc::new(match weights {
+            Some(weights) => network.load(weights, device)?,
+            None => network.untrained(0, device)?,
+        }))
     }
 }
 

@@ -57,6 +57,16 @@ pub trait Dataset: Send + Sync {
     fn category(&self, name: &str) -> Result<Category>;
 }
 
+impl<D: Dataset + ?Sized> Dataset for Arc<D> {
+    fn categories(&self) -> Result<Vec<String>> {
+        (**self).categories()
+    }
+
+    fn category(&self, name: &str) -> Result<Category> {
+        (**self).category(name)
+    }
+}
+
 /// One kind of part.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Category {

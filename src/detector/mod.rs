@@ -181,6 +181,11 @@ impl Padim {
         &self.config
     }
 
+    /// The network.
+    pub fn backbone(&self) -> &dyn Backbone {
+        &*self.backbone
+    }
+
     /// The channels that make up an embedding, and their projection.
     pub fn embedder(&self) -> &PatchEmbedder {
         &self.embedder

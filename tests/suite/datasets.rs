@@ -73,7 +73,7 @@ fn finds_the_defect(dataset: &dyn Dataset) {
     assert!(image == 1.0 && pixel > 0.9, "{}: {image} {pixel}", category.name);
 }
 
-fn mvtec(root: &Path) -> Mvtec {
+pub fn mvtec(root: &Path) -> Mvtec {
     train(root, |i| format!("plate/train/good/{i}.png"));
     save(root, "plate/test/good/6.png", good(6));
     save(root, "plate/test/spot/0.png", defective());
@@ -81,52 +81,45 @@ fn mvtec(root: &Path) -> Mvtec {
     Mvtec::new(root)
 }
 
-#[test]
-fn mvtec_btad_and_visa() {
-    let root = tempfile::tempdir().unwrap();
-    finds_the_defect(&mvtec(root.path()));
+pub fn btad(root: &Path) -> Btad {
+    train(root, |i| format!("01/train/ok/{i}.bmp"));
+    save(root, "01/test/ok/6.bmp", good(6));
+    save(root, "01/test/ko/7.bmp", defective());
+    save(root, "01/ground_truth/ko/7.png", mask(255));
+    Btad::new(root)
+}
 
-    let root = tempfile::tempdir().unwrap();
-    train(root.path(), |i| format!("01/train/ok/{i}.bmp"));
-    save(root.path(), "01/test/ok/6.bmp", good(6));
-    save(root.path(), "01/test/ko/7.bmp", defective());
-    save(root.path(), "01/ground_truth/ko/7.png", mask(255));
-    finds_the_defect(&Btad::new(root.path()));
-
-    let root = tempfile::tempdir().unwrap();
+pub fn visa(root: &Path) -> Visa {
     let mut split = "object,split,label,image,mask\n".to_owned();
-    train(root.path(), |i| format!("pcb/Normal/{i}.png"));
+    train(root, |i| format!("pcb/Normal/{i}.png"));
     (0..6).for_each(|i| split += &format!("pcb,train,normal,pcb/Normal/{i}.png,\n"));
-    save(root.path(), "pcb/Normal/6.png", good(6));
-    save(root.path(), "pcb/Anomaly/0.png", defective());
-    save(root.path(), "pcb/Masks/0.png", mask(3));
+    save(root, "pcb/Normal/6.png", good(6));
+    save(root, "pcb/Anomaly/0.png", defective());
+    save(root, "pcb/Masks/0.png", mask(3));
     split +=
         "pcb,test,normal,pcb/Normal/6.png,\npcb,test,anomaly,pcb/Anomaly/0.png,pcb/Masks/0.png\n";
-    write(root.path(), "split_csv/1cls.csv", split);
-    finds_the_defect(&Visa::new(root.path()));
+    write(root, "split_csv/1cls.csv", split);
+    Visa::new(root)
 }
 
-#[test]
-fn folders_and_tables() {
-    let root = tempfile::tempdir().unwrap();
-    let root = root.path();
-    (0..8).for_each(|i| drop(save(root, &format!("fine/{i}.png"), good(i))));
+pub fn folder(root: &Path) -> Folder {
+    (0..8).for_each(|i| drop(save(root, &format!("good/{i}.png"), good(i))));
     save(root, "spot/0.png", defective());
     save(root, "masks/0.png", mask(255));
-    let folder = Folder::new("plates", root.join("fine")).with_defects(root.join("spot"));
-    finds_the_defect(&folder.with_masks(root.join("masks")));
-
-    let mut table = "path,split,label,mask\n".to_owned();
-    (0..6).for_each(|i| table += &format!("fine/{i}.png,train,,\n"));
-    table += "fine/6.png,test,good,\nspot/0.png,test,spot,masks/0.png\n";
-    write(root, "plates.csv", table);
-    finds_the_defect(&Table::new(root.join("plates.csv")));
+    let folder = Folder::new("plates", root.join("good")).with_defects(root.join("spot"));
+    folder.with_masks(root.join("masks"))
 }
 
-#[test]
-fn shanghaitech_films() {
-    let root = tempfile::tempdir().unwrap();
-    let root = root.path();
+/// Of the images of [`folder`].
+pub fn table(root: &Path) -> Table {
+    let mut table = "path,split,label,mask\n".to_owned();
+    (0..6).for_each(|i| table += &format!("good/{i}.png,train,,\n"));
+    table += "good/6.png,test,good,\nspot/0.png,test,spot,masks/0.png\n";
+    write(root, "plates.csv", table);
+    Table::new(root.join("plates.csv"))
+}
+
+pub fn shanghaitech(root: &Path) -> ShanghaiTech {
     train(root, |i| format!("training/frames/01_001/{i:03}.png"));
     save(root, "testing/frames/01_0014/000.png", good(6));
     save(root, "testing/frames/01_0014/001.png", defective());
@@ -134,7 +127,20 @@ fn shanghaitech_films() {
     let bright = |i: u32| u8::from(i >= 56 * 70 && truth(i % 70, i / 70 - 56));
     let masks: Vec<u8> = (0..2 * 56 * 70).map(bright).collect();
     write(root, "testing/test_pixel_mask/01_0014.npy", npy("(2, 56, 70)", &masks));
-    finds_the_defect(&ShanghaiTech::new(root).every(1, 1));
+    ShanghaiTech::new(root).every(1, 1)
+}
+
+#[test]
+fn every_layout() {
+    let folders: [_; 5] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let [mvtec_root, btad_root, visa_root, folder_root, films] =
+        folders.each_ref().map(|f| f.path());
+    finds_the_defect(&mvtec(mvtec_root));
+    finds_the_defect(&btad(btad_root));
+    finds_the_defect(&visa(visa_root));
+    finds_the_defect(&folder(folder_root));
+    finds_the_defect(&table(folder_root));
+    finds_the_defect(&shanghaitech(films));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod golden;
 mod api;
 mod datasets;
 mod detector;
+mod evaluate;
 mod golden_end_to_end;
 mod golden_metrics;
 mod golden_preprocess;

@@ -1,0 +1,426 @@
+//! One cell of a table: a variant fitted and evaluated on a category.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::path::Path;
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use image::RgbImage;
+use image::codecs::jpeg::JpegEncoder;
+use padim::dataset::{Category, GOOD};
+use padim::metrics::{self, Bootstrap, Interval, PixelScores};
+use padim::visualize::ScoreRange;
+use padim::{AnomalyMap, Detector, Error, Fingerprint, FitStage, Padim};
+use serde::{Deserialize, Serialize};
+
+use crate::common::{self, Outcome};
+use crate::variant::Reduction;
+
+/// The metrics by their names in files, with the headings of their columns.
+pub const METRICS: [(&str, &str); 7] = [
+    ("image_auroc", "image AUROC"),
+    ("pixel_auroc", "pixel AUROC"),
+    ("aupro", "AUPRO"),
+    ("image_average_precision", "image AP"),
+    ("pixel_average_precision", "pixel AP"),
+    ("image_f1_max", "image F1"),
+    ("pixel_f1_max", "pixel F1"),
+];
+
+/// Metrics by name, as shares of 1; `None` where one is not defined.
+pub type Metrics = BTreeMap<String, Option<f64>>;
+
+/// What a cell is of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Name {
+    pub dataset: String,
+    pub preset: String,
+    pub backbone: String,
+    pub variant: String,
+    pub category: String,
+    pub seed: u64,
+}
+
+/// A finished cell, as it is kept and shown.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Cell {
+    #[serde(flatten)]
+    pub name: Name,
+    pub train_images: usize,
+    pub test_images: usize,
+    pub metrics: Metrics,
+    pub intervals: BTreeMap<String, [f64; 2]>,
+    pub defects: Vec<DefectType>,
+    pub images: Vec<Image>,
+    /// Where F1 is largest.
+    pub image_threshold: Option<f32>,
+    pub curves: Curves,
+    pub aupro_limit: f64,
+    pub fit_seconds: f64,
+    pub predict_seconds: f64,
+    pub model_bytes: usize,
+    pub storage: String,
+    pub panels: Vec<Panel>,
+}
+
+/// The metrics of one kind of defect against the good images.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DefectType {
+    pub name: String,
+    pub images: usize,
+    pub metrics: Metrics,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Image {
+    pub path: String,
+    pub defect: String,
+    pub score: f32,
+}
+
+/// Corners from (0, 0) to (1, 1).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Curves {
+    pub image_roc: Option<Vec<[f64; 2]>>,
+    pub pixel_roc: Option<Vec<[f64; 2]>>,
+    pub pro: Option<Vec<[f64; 2]>>,
+}
+
+/// An image, its truth, its map and both together.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Panel {
+    /// Which of the images.
+    pub image: usize,
+    pub kind: String,
+    /// A `data:` address.
+    pub picture: String,
+}
+
+/// What is measured, besides the metrics themselves.
+#[derive(Debug, Clone)]
+pub struct Wishes {
+    pub aupro_limit: f64,
+    /// How many draws an interval takes; 0 for none.
+    pub interval_draws: usize,
+    /// How many images of each kind are shown; 0 for none.
+    pub sheet: usize,
+}
+
+/// Everything that a cell needs.
+pub struct Job {
+    pub name: Name,
+    /// One for each detector; with several, maps are added.
+    pub padims: Vec<Padim>,
+    pub reduction: Reduction,
+    pub category: Category,
+    pub wishes: Wishes,
+}
+
+impl Job {
+    /// Identifies all that the result depends on.
+    pub fn key(&self) -> Fingerprint {
+        let mut pieces = vec![format!("padim {}", env!("CARGO_PKG_VERSION"))];
+        pieces.push(format!("{:?} {:?} {:?}", self.name, self.reduction, self.wishes));
+        for padim in &self.padims {
+            let (config, embedder) = (padim.config(), padim.embedder());
+            pieces.push(format!("{config:?} {embedder:?} {}", padim.backbone().fingerprint()));
+        }
+        pieces.push(format!("{:?}", self.category));
+        Fingerprint::of(pieces)
+    }
+
+    /// How many times an image is looked at.
+    pub fn steps(&self) -> u64 {
+        let Category { train, test, .. } = &self.category;
+        let passes = match self.reduction {
+            Reduction::Components(_) => 2,
+            _ => 1,
+        };
+        (self.padims.len() * (passes * train.len() + test.len())) as u64
+    }
+
+    /// The bytes that it will take at its peak, if that can be told.
+    pub fn memory(&self) -> Option<usize> {
+        let of_fit = |padim: &Padim| {
+            let plan = padim.memory_plan(self.category.train.len()).ok()?;
+            Some(plan.fit.max(plan.predict))
+        };
+        let detector = self.padims.iter().map(of_fit).collect::<Option<Vec<_>>>()?;
+        let size = self.padims.first()?.config().preprocess.input_size()?;
+        // Maps as f32 and their truth.
+        let maps = 5 * size[0] * size[1] * self.category.test.len();
+        Some(detector.into_iter().max()? + maps)
+    }
+
+    /// Fits and evaluates; `step` is called as images are looked at.
+    pub fn run(&self, step: &dyn Fn(u64)) -> Outcome<Cell> {
+        let (train, test) = (&self.category.train, &self.category.test);
+        let mut results = Results::default();
+        let (mut fit_seconds, mut predict_seconds, mut model_bytes) = (0.0, 0.0, 0);
+        let mut last: Option<Detector> = None;
+        for padim in &self.padims {
+            let start = Instant::now();
+            let detector = self.fit(padim, step)?;
+            fit_seconds += start.elapsed().as_secs_f64();
+            model_bytes += detector.model().size_in_bytes();
+            let start = Instant::now();
+            for (place, prediction) in detector.predict_iter(test).enumerate() {
+                results.add(place, prediction?)?;
+                step(1);
+            }
+            predict_seconds += start.elapsed().as_secs_f64();
+            last = Some(detector);
+        }
+        let detector = last.ok_or("there is nothing to fit")?;
+        let Results { scores, maps } = results;
+
+        let defective: Vec<bool> = test.iter().map(|image| image.is_defective()).collect();
+        let truth = if self.category.has_masks() {
+            let images = test.iter().zip(&maps);
+            let truth = images.map(|(i, map)| i.truth(detector.preprocessor(), map.size()));
+            Some(truth.collect::<padim::Result<Vec<_>>>()?)
+        } else {
+            None
+        };
+        let pixels = match &truth {
+            Some(truth) => {
+                let images = maps.iter().zip(truth);
+                let scores = images.map(|(m, t)| PixelScores::new(m.values(), t, m.size()));
+                Some(scores.collect::<padim::Result<Vec<_>>>()?)
+            }
+            None => None,
+        };
+        let all = Measured { scores: &scores, defective: &defective, pixels: pixels.as_deref() };
+        let limit = self.wishes.aupro_limit;
+        let defect_type = |name: &str| -> Outcome<DefectType> {
+            let chosen: Vec<usize> =
+                (0..test.len()).filter(|&i| [name, GOOD].contains(&&*test[i].defect)).collect();
+            let images = chosen.iter().filter(|&&i| defective[i]).count();
+            let metrics = all.of(&chosen, |part| part.metrics(limit))?;
+            Ok(DefectType { name: name.to_owned(), images, metrics })
+        };
+        let mut kinds: Vec<&str> = test.iter().map(|i| &*i.defect).filter(|d| *d != GOOD).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+
+        let threshold = defined(metrics::image_f1_max(&scores, &defective))?.map(|f1| f1.threshold);
+        let image = |(sample, &score): (&padim::dataset::Sample, &f32)| Image {
+            path: sample.path.display().to_string(),
+            defect: sample.defect.clone(),
+            score,
+        };
+        Ok(Cell {
+            name: self.name.clone(),
+            train_images: train.len(),
+            test_images: test.len(),
+            metrics: all.metrics(limit)?,
+            intervals: all.intervals(&self.wishes)?,
+            defects: kinds.into_iter().map(defect_type).collect::<Outcome<_>>()?,
+            images: test.iter().zip(&scores).map(image).collect(),
+            image_threshold: threshold,
+            curves: all.curves()?,
+            aupro_limit: limit,
+            fit_seconds,
+            predict_seconds,
+            model_bytes,
+            storage: detector.model().storage().to_string(),
+            panels: self.panels(&detector, &scores, &maps, truth.as_deref(), threshold)?,
+        })
+    }
+
+    fn fit(&self, padim: &Padim, step: &dyn Fn(u64)) -> Outcome<Detector> {
+        let train = &self.category.train;
+        let mut progress = {
+            let mut last = (FitStage::Embedding, 0);
+            move |progress: padim::FitProgress| {
+                if progress.stage == FitStage::Factorising {
+                    return;
+                }
+                let before = if last.0 == progress.stage { last.1 } else { 0 };
+                last = (progress.stage, progress.done);
+                step((progress.done - before) as u64);
+            }
+        };
+        Ok(match self.reduction {
+            Reduction::Components(count) => padim
+                .clone()
+                .with_principal_components(count, train, &mut progress)?
+                .fit(train, &mut progress)?,
+            _ => padim.fit(train, progress)?,
+        })
+    }
+
+    /// The images whose scores are furthest from what they should be, and the clearest ones.
+    fn panels(
+        &self,
+        detector: &Detector,
+        scores: &[f32],
+        maps: &[AnomalyMap],
+        truth: Option<&[Vec<bool>]>,
+        threshold: Option<f32>,
+    ) -> Outcome<Vec<Panel>> {
+        let Some(range) = ScoreRange::of(maps).filter(|_| self.wishes.sheet > 0) else {
+            return Ok(Vec::new());
+        };
+        let test = &self.category.test;
+        let mut rising: Vec<usize> = (0..test.len()).collect();
+        rising.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+        let (defective, good): (Vec<usize>, Vec<usize>) =
+            rising.into_iter().partition(|&i| test[i].is_defective());
+        let kinds = [
+            ("defective, lowest score", &defective, false),
+            ("good, highest score", &good, true),
+            ("defective, highest score", &defective, true),
+            ("good, lowest score", &good, false),
+        ];
+        let mut panels: Vec<Panel> = Vec::new();
+        for (kind, images, from_the_top) in kinds {
+            let ends: Vec<usize> = if from_the_top {
+                images.iter().rev().copied().take(self.wishes.sheet).collect()
+            } else {
+                images.iter().copied().take(self.wishes.sheet).collect()
+            };
+            for image in ends {
+                // Where there are few, one image can be at both ends.
+                if panels.iter().any(|panel| panel.image == image) {
+                    continue;
+                }
+                let picture = test[image].picture(detector.preprocessor())?;
+                let truth = truth.map(|truth| truth[image].as_slice());
+                let threshold = threshold.unwrap_or(f32::INFINITY);
+                let panel = common::result_panel(&picture, truth, &maps[image], range, threshold)?;
+                panels.push(Panel { image, kind: kind.to_owned(), picture: data_address(&panel)? });
+            }
+        }
+        Ok(panels)
+    }
+}
+
+/// Scores and maps of the test images, added up over detectors.
+#[derive(Default)]
+struct Results {
+    scores: Vec<f32>,
+    maps: Vec<AnomalyMap>,
+}
+
+impl Results {
+    fn add(&mut self, place: usize, prediction: padim::Prediction) -> Outcome {
+        match self.maps.get_mut(place) {
+            None => {
+                self.scores.push(prediction.image_score);
+                self.maps.push(prediction.anomaly_map);
+            }
+            Some(map) => {
+                let sum = map.values().iter().zip(prediction.anomaly_map.values());
+                *map = AnomalyMap::new(map.size(), sum.map(|(a, b)| a + b).collect())?;
+                self.scores[place] = map.max();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is known of test images.
+#[derive(Clone, Copy)]
+struct Measured<'a> {
+    scores: &'a [f32],
+    defective: &'a [bool],
+    pixels: Option<&'a [PixelScores<'a>]>,
+}
+
+impl Measured<'_> {
+    /// What `work` makes of some of the images.
+    fn of<T>(&self, chosen: &[usize], work: impl FnOnce(Measured) -> T) -> T {
+        let scores: Vec<f32> = chosen.iter().map(|&i| self.scores[i]).collect();
+        let defective: Vec<bool> = chosen.iter().map(|&i| self.defective[i]).collect();
+        let pixels: Option<Vec<PixelScores>> =
+            self.pixels.map(|pixels| chosen.iter().map(|&i| pixels[i]).collect());
+        work(Measured { scores: &scores, defective: &defective, pixels: pixels.as_deref() })
+    }
+
+    fn metric(&self, name: &str, limit: f64) -> padim::Result<f64> {
+        let pixels = self.pixels.unwrap_or(&[]);
+        match name {
+            "image_auroc" => metrics::image_auroc(self.scores, self.defective),
+            "image_average_precision" => {
+                metrics::image_average_precision(self.scores, self.defective)
+            }
+            "image_f1_max" => Ok(metrics::image_f1_max(self.scores, self.defective)?.f1),
+            "pixel_auroc" => metrics::pixel_auroc(pixels),
+            "pixel_average_precision" => metrics::pixel_average_precision(pixels),
+            "pixel_f1_max" => Ok(metrics::pixel_f1_max(pixels)?.f1),
+            _ => metrics::aupro(pixels, limit),
+        }
+    }
+
+    fn metrics(&self, limit: f64) -> Outcome<Metrics> {
+        let metric = |(name, _)| -> Outcome<_> {
+            Ok((String::from(name), defined(self.metric(name, limit))?))
+        };
+        METRICS.into_iter().map(metric).collect()
+    }
+
+    fn intervals(&self, wishes: &Wishes) -> Outcome<BTreeMap<String, [f64; 2]>> {
+        let mut intervals = BTreeMap::new();
+        let bootstrap = Bootstrap { draws: wishes.interval_draws, ..Bootstrap::default() };
+        for (name, _) in METRICS.into_iter().filter(|_| wishes.interval_draws > 0) {
+            let interval = bootstrap.interval(self.scores.len(), |drawn| {
+                self.of(drawn, |part| part.metric(name, wishes.aupro_limit))
+            });
+            if let Some(Interval { low, high }) = defined(interval)? {
+                intervals.insert(name.to_owned(), [low, high]);
+            }
+        }
+        Ok(intervals)
+    }
+
+    fn curves(&self) -> Outcome<Curves> {
+        const CORNERS: usize = 200;
+        let pixels = self.pixels.unwrap_or(&[]);
+        Ok(Curves {
+            image_roc: defined(metrics::image_roc_curve(self.scores, self.defective, CORNERS))?,
+            pixel_roc: defined(metrics::pixel_roc_curve(pixels, CORNERS))?,
+            pro: defined(metrics::pro_curve(pixels, CORNERS))?,
+        })
+    }
+}
+
+/// Without a value where a metric is not defined, as without masks or without defective images.
+fn defined<T>(result: padim::Result<T>) -> padim::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::UndefinedMetric { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn data_address(picture: &RgbImage) -> Outcome<String> {
+    let mut jpeg = Cursor::new(Vec::new());
+    JpegEncoder::new_with_quality(&mut jpeg, 85).encode_image(picture)?;
+    Ok(format!("data:image/jpeg;base64,{}", BASE64_STANDARD.encode(jpeg.into_inner())))
+}
+
+impl Cell {
+    /// A cell that was finished before, if this is one.
+    pub fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+
+    /// Keeps the cell: whole or not at all.
+    pub fn write(&self, path: &Path) -> Outcome {
+        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+        common::write_text(&temporary, &serde_json::to_string(self)?)?;
+        std::fs::rename(&temporary, path)
+            .map_err(|e| format!("cannot write {}: {e}", path.display()).into())
+    }
+}
+
+/// For a person who waits.
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { preset, variant, category, seed, .. } = self;
+        write!(f, "{category}, {preset}, {variant}, seed {seed}")
+    }
+}

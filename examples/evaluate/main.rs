@@ -1,0 +1,419 @@
+//! Evaluates PaDiM: data sets x settings x variants x seeds in one run, as the paper's tables, with
+//! the published values beside.
+//!
+//!     cargo run --release --example evaluate -- --dataset mvtec:DIR --weights resnet18-f37072fd.pth \
+//!         --preset paper --variants table1,table2 --seeds 0..10 --html report.html
+//!
+//! What is finished is kept in the folder `--out`, and a run that was broken off goes on from there.
+
+mod cell;
+#[path = "../common/mod.rs"]
+mod common;
+mod published;
+mod report;
+mod schedule;
+mod source;
+mod summary;
+mod tables;
+mod variant;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use burn::tensor::Device;
+use clap::{Parser, ValueEnum};
+use common::{Network, Outcome};
+use padim::dataset::Sample;
+use padim::metrics::DEFAULT_FPR_LIMIT;
+use padim::{Backbone, Padim, PadimConfig};
+
+use cell::{Cell, Job, Name, Wishes};
+use report::{Failure, Report};
+use schedule::Budget;
+use source::Source;
+use tables::Table;
+use variant::{Reduction, Variant};
+
+/// Evaluates PaDiM on data sets, in the settings and variants of the paper and of others.
+#[derive(Parser)]
+struct Options {
+    /// A data set; may be given several times.
+    #[arg(long, required = true, help = format!("A data set: {}", source::SYNTAX))]
+    dataset: Vec<Source>,
+    /// Only these categories.
+    #[arg(long, value_delimiter = ',')]
+    categories: Vec<String>,
+    /// Whose settings; several separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "paper")]
+    preset: Vec<Preset>,
+    /// The network.
+    #[arg(long, value_enum, default_value = "resnet18")]
+    backbone: Network,
+    /// Its weights, .pth or .safetensors in torchvision's layout. Without: seeded untrained ones.
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Variants of the embedding, separated by commas [default: table3, the network's own of the paper]
+    #[arg(long, value_delimiter = ',', default_value = "table3",
+        help = format!("Variants, separated by commas: {}", variant::SYNTAX))]
+    variants: Vec<String>,
+    /// Seeds of the draws of channels, or with rd: of the versions of the data: 1,2,3 or 0..10
+    /// [default: the preset's, 1024 or 0; with rd: 0..5]
+    #[arg(long, value_parser = parse_seeds)]
+    seeds: Option<Seeds>,
+    /// Up to which false positive rate AUPRO is integrated.
+    #[arg(long, default_value_t = DEFAULT_FPR_LIMIT)]
+    fpr_limit: f64,
+    /// Adds intervals of 95 % confidence, from so many bootstrap draws.
+    #[arg(long, default_value_t = 0)]
+    intervals: usize,
+    /// Shows so many images of each kind (best and worst) in the HTML report, for the first variant and
+    /// seed of each category.
+    #[arg(long, default_value_t = 4)]
+    sheet: usize,
+    /// Fits with the first N training images only.
+    #[arg(long)]
+    limit_train: Option<usize>,
+    /// Evaluates N test images only, taken evenly.
+    #[arg(long)]
+    limit_test: Option<usize>,
+    /// Gigabytes that cells which run at once may take together.
+    #[arg(long, default_value_t = 4.0)]
+    memory: f64,
+    /// Cells at once, as far as memory allows.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Where finished cells are kept.
+    #[arg(long, default_value = "padim-evaluation")]
+    out: PathBuf,
+    /// Prints the kinds of defects by themselves, too.
+    #[arg(long)]
+    defects: bool,
+    /// Writes everything but pictures to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Writes a line for each cell to this file.
+    #[arg(long)]
+    csv: Option<PathBuf>,
+    /// Writes the tables to this file.
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+    /// Writes a report to look at to this file: one page that needs nothing else.
+    #[arg(long)]
+    html: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Preset {
+    /// Defard et al. 2020.
+    Paper,
+    /// xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master.
+    Xiahaifeng,
+    /// anomalib 2.7.
+    Anomalib,
+}
+
+impl Preset {
+    fn name(self) -> &'static str {
+        ["paper", "xiahaifeng", "anomalib"][self as usize]
+    }
+
+    fn config(self) -> PadimConfig {
+        match self {
+            Self::Paper => PadimConfig::paper(),
+            Self::Xiahaifeng => PadimConfig::xiahaifeng(),
+            Self::Anomalib => PadimConfig::anomalib(),
+        }
+    }
+
+    /// Of the draw of channels.
+    fn seed(self) -> u64 {
+        match self {
+            Self::Anomalib => 0,
+            _ => 1024,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Seeds(Vec<u64>);
+
+fn parse_seeds(text: &str) -> Result<Seeds, String> {
+    let wrong = || "expected seeds such as 1024, 1,2,3 or 0..10".to_owned();
+    let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
+    let seeds = match text.split_once("..") {
+        Some((first, end)) => (number(first)?..number(end)?).take(10_000).collect(),
+        None => text.split(',').map(number).collect::<Result<Vec<_>, _>>()?,
+    };
+    if seeds.is_empty() { Err(wrong()) } else { Ok(Seeds(seeds)) }
+}
+
+fn main() {
+    common::report(run(&Options::parse()));
+}
+
+fn run(options: &Options) -> Outcome {
+    if !(options.memory.is_finite() && options.memory > 0.0) {
+        return Err("--memory must be a number of gigabytes above 0".into());
+    }
+    let kept = options.out.join("cells");
+    common::create_folder(&kept)?;
+    let (jobs, mut failures) = plan(options)?;
+    let cells = run_all(&jobs, options, &kept, &mut failures);
+
+    let rows = summary::rows(&cells, &options.dataset);
+    let table = Table::of(&rows);
+    if !table.common.is_empty() {
+        println!("{}", table.common.join(", "));
+    }
+    println!("In percent; in brackets what was published, and the difference to it.\n");
+    print!("{}", table.for_terminal());
+    if options.defects {
+        print!("\n{}", Table::of_defects(&cells).for_terminal());
+    }
+    if let Some(path) = &options.csv {
+        common::write_text(path, &tables::csv(&cells))?;
+    }
+    let names: Vec<&str> = options.dataset.iter().map(|source| &*source.text).collect();
+    let report = Report::new(names.join(", "), rows, cells, failures);
+    if let Some(path) = &options.json {
+        common::write_text(path, &report.json()?)?;
+    }
+    if let Some(path) = &options.markdown {
+        common::write_text(path, &report.markdown())?;
+    }
+    if let Some(path) = &options.html {
+        common::write_text(path, &report.html()?)?;
+    }
+    match report.failures.len() {
+        0 => Ok(()),
+        failed => Err(format!("{failed} of {} cells failed", failed + report.cells.len()).into()),
+    }
+}
+
+/// Networks that were loaded, by the layers that they give.
+struct Networks<'a> {
+    options: &'a Options,
+    device: Device,
+    loaded: BTreeMap<Vec<usize>, Arc<dyn Backbone>>,
+}
+
+impl Networks<'_> {
+    fn with_layers(&mut self, layers: &[usize]) -> Outcome<Arc<dyn Backbone>> {
+        if let Some(network) = self.loaded.get(layers) {
+            return Ok(network.clone());
+        }
+        let Options { backbone, weights, .. } = self.options;
+        let network = backbone.build(layers, weights.as_deref(), &self.device)?;
+        self.loaded.insert(layers.to_vec(), network.clone());
+        Ok(network)
+    }
+}
+
+/// All cells that are wanted, and those that cannot be.
+fn plan(options: &Options) -> Outcome<(Vec<Job>, Vec<Failure>)> {
+    if options.weights.is_none() {
+        eprintln!("No --weights: the network is untrained (seed 0). Expect poor scores.");
+    }
+    let main = options.backbone.variant();
+    let variants: Vec<Variant> = options
+        .variants
+        .iter()
+        .map(|text| Variant::parse(text, &main))
+        .collect::<Result<Vec<_>, _>>()?
+        .concat();
+    let variants = without_repetition(variants);
+    let mut networks = Networks { options, device: Device::default(), loaded: BTreeMap::new() };
+    let (mut jobs, mut failures) = (Vec::new(), Vec::new());
+    for source in &options.dataset {
+        for (own, category) in chosen_categories(source, &options.categories)? {
+            // The first variant and seed of each setting gets a contact sheet.
+            for &preset in &options.preset {
+                let mut sheet = options.sheet;
+                for variant in &variants {
+                    for seed in seeds(options, source, preset, variant) {
+                        let name = Name {
+                            dataset: source.text.clone(),
+                            preset: preset.name().to_owned(),
+                            backbone: options.backbone.name(),
+                            variant: variant.to_string(),
+                            category: category.clone(),
+                            seed,
+                        };
+                        let wishes = Wishes {
+                            aupro_limit: options.fpr_limit,
+                            interval_draws: options.intervals,
+                            sheet: std::mem::take(&mut sheet),
+                        };
+                        let place = (source, own.as_str());
+                        let made = job(&mut networks, place, preset, variant, name.clone(), wishes);
+                        match made {
+                            Ok(job) => jobs.push(job),
+                            Err(error) => {
+                                eprintln!("{name}: {error}");
+                                failures.push(Failure { name, error: error.to_string() });
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok((jobs, failures))
+}
+
+fn without_repetition(variants: Vec<Variant>) -> Vec<Variant> {
+    let mut kept: Vec<Variant> = Vec::new();
+    for variant in variants {
+        if !kept.contains(&variant) {
+            kept.push(variant);
+        }
+    }
+    kept
+}
+
+/// By their names in the data set and in the tables.
+fn chosen_categories(source: &Source, wanted: &[String]) -> Outcome<Vec<(String, String)>> {
+    let there = source.categories()?;
+    if wanted.is_empty() {
+        return Ok(there);
+    }
+    let chosen: Vec<_> = there.iter().filter(|(_, name)| wanted.contains(name)).cloned().collect();
+    if chosen.is_empty() {
+        let there = there.into_iter().map(|names| names.1).collect::<Vec<_>>().join(", ");
+        return Err(format!("{} has none of the categories; it has {there}", source.text).into());
+    }
+    Ok(chosen)
+}
+
+fn seeds(options: &Options, source: &Source, preset: Preset, variant: &Variant) -> Vec<u64> {
+    match (&options.seeds, source.rotated) {
+        // The seed chooses the version of the data set, of which the paper has five.
+        (None, true) => (0..5).collect(),
+        (Some(Seeds(seeds)), true) => seeds.clone(),
+        (Some(Seeds(seeds)), false) if variant.is_random() => seeds.clone(),
+        _ => vec![preset.seed()],
+    }
+}
+
+fn job(
+    networks: &mut Networks,
+    (source, category): (&Source, &str),
+    preset: Preset,
+    variant: &Variant,
+    name: Name,
+    wishes: Wishes,
+) -> Outcome<Job> {
+    let options = networks.options;
+    let config = preset.config();
+    let mut category = source.category(category, name.seed, &config)?;
+    category.train.truncate(options.limit_train.unwrap_or(usize::MAX));
+    if let Some(limit) = options.limit_test {
+        category.test = evenly(category.test, limit);
+    }
+    let draw = if source.rotated { preset.seed() } else { name.seed };
+    let config = PadimConfig {
+        preprocess: source.preprocess(&config),
+        channels: variant.channels(&config, draw),
+        ..config
+    };
+    let padim = |layers: Vec<usize>| -> Outcome<Padim> {
+        let network = networks.with_layers(&layers)?;
+        Ok(Padim::with_shared_backbone(config.clone(), network)?)
+    };
+    let padims = variant.layer_sets().into_iter().map(padim).collect::<Outcome<_>>()?;
+    Ok(Job { name, padims, reduction: variant.reduction, category, wishes })
+}
+
+fn evenly(samples: Vec<Sample>, limit: usize) -> Vec<Sample> {
+    let count = samples.len();
+    let kept = |i: usize| i * limit / count.max(1) != (i + 1) * limit / count.max(1);
+    samples
+        .into_iter()
+        .enumerate()
+        .filter(|(i, _)| limit >= count || kept(*i))
+        .map(|s| s.1)
+        .collect()
+}
+
+/// Takes the cells that are there, and makes the others.
+fn run_all(jobs: &[Job], options: &Options, kept: &Path, failures: &mut Vec<Failure>) -> Vec<Cell> {
+    let path = |job: &Job| {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "+-".contains(c) { c } else { '-' };
+        let Name { preset, backbone, variant, category, seed, .. } = &job.name;
+        let name = format!("{category} {preset} {backbone} {variant} {seed}");
+        let name: String = name.chars().map(plain).take(100).collect();
+        kept.join(format!("{name}-{:.16}.json", job.key().to_string()))
+    };
+    let mut cells = Vec::new();
+    let mut missing = Vec::new();
+    for job in jobs {
+        let path = path(job);
+        match Cell::read(&path) {
+            Some(cell) => cells.push(cell),
+            None => missing.push((job, path)),
+        }
+    }
+    if !cells.is_empty() {
+        eprintln!("{} of {} cells are there already.", cells.len(), jobs.len());
+    }
+    let bar = common::progress_bar("evaluating", missing.iter().map(|(job, _)| job.steps()).sum());
+    let budget = Budget::new((options.memory * 1e9) as usize);
+    let (results, done) = (Mutex::new((cells, Vec::new())), Mutex::new(0));
+    schedule::for_each(&missing, options.jobs, |(job, path)| {
+        let (result, seconds) = budget.with(job.memory(), || {
+            let start = Instant::now();
+            let result = job.run(&|images| bar.inc(images)).and_then(|cell| {
+                cell.write(path)?;
+                Ok(cell)
+            });
+            (result.map_err(|error| error.to_string()), start.elapsed().as_secs_f64())
+        });
+        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        *done += 1;
+        let outcome = match &result {
+            Ok(cell) => short(cell),
+            Err(error) => error.clone(),
+        };
+        let left = bar.eta().as_secs() / 60;
+        bar.suspend(|| {
+            let (done, all) = (*done, missing.len());
+            eprintln!("[{done}/{all}] {}: {outcome} ({seconds:.1} s; {left} min left)", job.name);
+        });
+        let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(cell) => results.0.push(cell),
+            // The other cells are worth their hours all the same.
+            Err(error) => results.1.push(Failure { name: job.name.clone(), error }),
+        }
+    });
+    bar.finish_and_clear();
+    let (cells, failed) = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failures.extend(failed);
+    // In the order in which they were wanted.
+    let place = |cell: &Cell| jobs.iter().position(|job| job.name == cell.name);
+    let mut cells = cells;
+    cells.sort_by_key(place);
+    cells
+}
+
+/// The main metrics of a cell, in percent.
+fn short(cell: &Cell) -> String {
+    let metrics = cell::METRICS.iter().take(3).filter_map(|(name, heading)| {
+        let value = cell.metrics.get(*name).copied().flatten()?;
+        Some(format!("{heading} {:.1}", 100.0 * value))
+    });
+    metrics.collect::<Vec<_>>().join(", ")
+}
+
+impl Network {
+    /// The paper's variant of it.
+    fn variant(self) -> Variant {
+        let reduction = match self.channel_count() {
+            Some(count) => Reduction::Random(count),
+            None => Reduction::All,
+        };
+        Variant::together(vec![1, 2, 3], reduction)
+    }
+}

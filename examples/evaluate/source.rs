@@ -1,0 +1,195 @@
+//! Which images: the data sets that can be named on the command line.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use padim::dataset::{
+    Btad, Category, Dataset, Folder, Mvtec, RotatedCrops, ShanghaiTech, Table, Visa,
+};
+use padim::{PadimConfig, PreprocessConfig};
+
+use crate::common::Outcome;
+
+/// How `--dataset` is written.
+pub const SYNTAX: &str = "mvtec:DIR[,name=NAME], visa:DIR, btad:DIR, stc:DIR[,train=5][,test=1], csv:FILE or \
+    folder:DIR[,defects=DIR]..[,masks=DIR][,test=DIR][,share=0.2][,seed=0][,name=NAME]; \
+    rd: before any of them turns and crops its images";
+
+/// The layout of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    Mvtec,
+    ShanghaiTech,
+    Other,
+}
+
+/// A data set as it was named.
+#[derive(Clone)]
+pub struct Source {
+    pub text: String,
+    pub layout: Layout,
+    /// Whether images are turned by a random angle and cut at a random place (Rd-MVTec AD).
+    pub rotated: bool,
+    dataset: Arc<dyn Dataset>,
+    /// What its only category is to be called.
+    name: Option<String>,
+}
+
+impl Source {
+    /// The categories by their names in the data set and in the tables.
+    pub fn categories(&self) -> Outcome<Vec<(String, String)>> {
+        let names = self.dataset.categories()?;
+        match (&self.name, names.as_slice()) {
+            (Some(name), [own]) => Ok(vec![(own.clone(), name.clone())]),
+            (Some(_), _) => {
+                let reason = "a name is for one category; this has";
+                Err(format!("{}: {reason} {}", self.text, names.join(", ")).into())
+            }
+            (None, _) => Ok(names.into_iter().map(|name| (name.clone(), name)).collect()),
+        }
+    }
+
+    /// A category, turned and cut by a seed if it is to be.
+    pub fn category(&self, name: &str, seed: u64, config: &PadimConfig) -> Outcome<Category> {
+        if !self.rotated {
+            return Ok(self.dataset.category(name)?);
+        }
+        Ok(self.version(seed, config).category(name)?)
+    }
+
+    fn version(&self, seed: u64, config: &PadimConfig) -> RotatedCrops<Arc<dyn Dataset>> {
+        RotatedCrops::new(self.dataset.clone(), seed).with_filter(config.preprocess.filter)
+    }
+
+    /// What is done to its images before the network.
+    pub fn preprocess(&self, config: &PadimConfig) -> PreprocessConfig {
+        let own = config.preprocess.clone();
+        if self.rotated {
+            let PreprocessConfig { resize, crop, .. } = self.version(0, config).preprocess();
+            return PreprocessConfig { resize, crop, ..own };
+        }
+        match self.layout {
+            // The paper's frames of ShanghaiTech Campus are resized, not cropped.
+            Layout::ShanghaiTech => {
+                PreprocessConfig { resize: padim::Resize::square(256), crop: None, ..own }
+            }
+            _ => own,
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (rotated, rest) = match text.strip_prefix("rd:") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let wrong = || format!("expected {SYNTAX}");
+        let (kind, rest) = rest.split_once(':').ok_or_else(wrong)?;
+        let mut parts = rest.split(',');
+        let path = parts.next().filter(|path| !path.is_empty()).ok_or_else(wrong)?;
+        let options = parts
+            .map(|part| part.split_once('=').ok_or_else(|| format!("{part:?} has no value")))
+            .collect::<Result<Vec<_>, _>>()?;
+        let known = |names: &[&str]| match options.iter().find(|(name, _)| !names.contains(name)) {
+            Some((name, _)) => Err(format!("{kind}: knows no option {name:?}; {}", wrong())),
+            None => Ok(()),
+        };
+        let last = |name: &str| options.iter().rev().find(|o| o.0 == name).map(|o| o.1);
+        let number = |name: &str, default: f64| match last(name) {
+            Some(value) => value.parse().map_err(|_| format!("{name}={value} is no number")),
+            None => Ok(default),
+        };
+        let (layout, dataset): (_, Arc<dyn Dataset>) = match kind {
+            "folder" => {
+                known(&["defects", "masks", "test", "share", "seed", "name"])?;
+                let defects = options.iter().filter(|o| o.0 == "defects").map(|o| o.1.into());
+                let mut folder = FolderParts::guess(Path::new(path));
+                let given: Vec<PathBuf> = defects.collect();
+                if !given.is_empty() {
+                    (folder.good, folder.defects) = (path.into(), given);
+                }
+                folder.masks = last("masks").map(PathBuf::from).or(folder.masks);
+                let split = (number("share", 0.2)?, number("seed", 0.0)? as u64);
+                (Layout::Other, Arc::new(folder.dataset(last("test"), split)))
+            }
+            "stc" => {
+                known(&["train", "test"])?;
+                let (train, test) = (number("train", 5.0)?, number("test", 1.0)?);
+                let frames = ShanghaiTech::new(path).every(train as usize, test as usize);
+                (Layout::ShanghaiTech, Arc::new(frames))
+            }
+            "mvtec" => {
+                known(&["name"])?;
+                (Layout::Mvtec, Arc::new(Mvtec::new(path)))
+            }
+            _ => {
+                known(&[])?;
+                match kind {
+                    "visa" => (Layout::Other, Arc::new(Visa::new(path))),
+                    "btad" => (Layout::Other, Arc::new(Btad::new(path))),
+                    "csv" => (Layout::Other, Arc::new(Table::new(path))),
+                    _ => return Err(wrong()),
+                }
+            }
+        };
+        let name = last("name").map(str::to_owned);
+        Ok(Self { text: text.to_owned(), layout, rotated, dataset, name })
+    }
+}
+
+/// The folders of a `folder:`.
+struct FolderParts {
+    name: String,
+    good: PathBuf,
+    defects: Vec<PathBuf>,
+    masks: Option<PathBuf>,
+}
+
+/// What folders beside those of images may be called.
+const GOOD_NAMES: [&str; 4] = ["good", "normal", "ok", "train"];
+const MASK_NAMES: [&str; 3] = ["masks", "ground_truth", "mask"];
+
+impl FolderParts {
+    /// From the names of what is inside: one folder of good images, perhaps one of masks, and any others
+    /// each of a kind of defect. If none is called as good images are, the folder itself holds them.
+    fn guess(root: &Path) -> Self {
+        let inside = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.ok().map(|entry| entry.path()).filter(|path| path.is_dir())
+        };
+        let mut defects: Vec<PathBuf> =
+            std::fs::read_dir(root).into_iter().flatten().filter_map(inside).collect();
+        defects.sort();
+        let mut take = |names: &[&str]| {
+            let found = names.iter().find_map(|name| {
+                defects.iter().position(|path| path.file_name().is_some_and(|n| n == *name))
+            });
+            found.map(|place| defects.remove(place))
+        };
+        let (good, masks) = (take(&GOOD_NAMES), take(&MASK_NAMES));
+        let own = root.file_name().map(|name| name.to_string_lossy().into_owned());
+        Self {
+            name: own.unwrap_or_else(|| "images".into()),
+            defects: if good.is_some() { defects } else { Vec::new() },
+            good: good.unwrap_or_else(|| root.into()),
+            masks,
+        }
+    }
+
+    fn dataset(self, test: Option<&str>, (share, seed): (f64, u64)) -> Folder {
+        let mut folder = Folder::new(self.name, self.good).with_split(share, seed);
+        for defects in self.defects {
+            folder = folder.with_defects(defects);
+        }
+        if let Some(masks) = self.masks {
+            folder = folder.with_masks(masks);
+        }
+        match test {
+            Some(test) => folder.with_good_test(test),
+            None => folder,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Which embedding: layers, and how their channels are reduced.
+
+use std::fmt;
+use std::str::FromStr;
+
+use padim::{ChannelSelection, PadimConfig};
+
+/// How `--variants` is written.
+pub const SYNTAX: &str = "LAYERS/REDUCTION, either of which may be left out: layer1, layer2, layer3, \
+    layer1+2, .. or sum (of the maps of each layer by itself); all, rd100 (100 channels at random) or \
+    pca100 (100 principal components); or table1, table2, table3 for the paper's";
+
+/// Which layers describe a patch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layers {
+    /// These, concatenated; numbers from 1.
+    Together(Vec<usize>),
+    /// Each by itself; their anomaly maps are added.
+    Sum,
+}
+
+/// Which of their channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reduction {
+    All,
+    Random(usize),
+    Components(usize),
+}
+
+/// One row of the paper's tables I and II.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variant {
+    pub layers: Layers,
+    pub reduction: Reduction,
+}
+
+impl Variant {
+    pub const fn together(layers: Vec<usize>, reduction: Reduction) -> Self {
+        Self { layers: Layers::Together(layers), reduction }
+    }
+
+    /// The lists of layers that get Gaussians of their own.
+    pub fn layer_sets(&self) -> Vec<Vec<usize>> {
+        match &self.layers {
+            Layers::Together(layers) => vec![layers.clone()],
+            Layers::Sum => (1..=3).map(|layer| vec![layer]).collect(),
+        }
+    }
+
+    /// Whether a seed makes a difference to it.
+    pub fn is_random(&self) -> bool {
+        matches!(self.reduction, Reduction::Random(_))
+    }
+
+    /// The channels, drawn in the way of a preset.
+    pub fn channels(&self, preset: &PadimConfig, seed: u64) -> ChannelSelection {
+        match (self.reduction, &preset.channels) {
+            (Reduction::Random(count), ChannelSelection::RandomTorch { .. }) => {
+                ChannelSelection::RandomTorch { count, seed }
+            }
+            (Reduction::Random(count), _) => ChannelSelection::Random { count, seed },
+            _ => ChannelSelection::All,
+        }
+    }
+
+    /// Variants by one name; `main` is the network's own.
+    pub fn parse(text: &str, main: &Self) -> Result<Vec<Self>, String> {
+        let names: &[&str] = match text {
+            "table1" => &["layer1", "layer2", "layer3", "sum", "all"],
+            "table2" => &["rd100", "pca100", "rd200", "pca200", "all"],
+            "table3" => return Ok(vec![main.clone()]),
+            _ => &[text],
+        };
+        names.iter().map(|name| name.parse()).collect()
+    }
+}
+
+impl FromStr for Variant {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no variant: expected {SYNTAX}");
+        let count = |digits: &str| digits.parse().ok().filter(|&n: &usize| n > 0).ok_or_else(wrong);
+        let (mut layers, mut reduction) = (None, None);
+        for part in text.split('/') {
+            if part == "sum" && layers.is_none() {
+                layers = Some(Layers::Sum);
+            } else if let Some(list) = part.strip_prefix("layer").filter(|_| layers.is_none()) {
+                let list = list.split('+').map(count).collect::<Result<Vec<_>, _>>()?;
+                layers = Some(Layers::Together(list));
+            } else if reduction.is_none() {
+                reduction = Some(match (part, part.strip_prefix("rd"), part.strip_prefix("pca")) {
+                    ("all", ..) => Reduction::All,
+                    (_, Some(digits), _) => Reduction::Random(count(digits)?),
+                    (_, _, Some(digits)) => Reduction::Components(count(digits)?),
+                    _ => return Err(wrong()),
+                });
+            } else {
+                return Err(wrong());
+            }
+        }
+        Ok(Self {
+            layers: layers.unwrap_or(Layers::Together(vec![1, 2, 3])),
+            reduction: reduction.unwrap_or(Reduction::All),
+        })
+    }
+}
+
+/// As it is written.
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let layers = match &self.layers {
+            Layers::Together(layers) if *layers == [1, 2, 3] => None,
+            Layers::Together(layers) => {
+                let numbers: Vec<String> = layers.iter().map(usize::to_string).collect();
+                Some(format!("layer{}", numbers.join("+")))
+            }
+            Layers::Sum => Some("sum".to_owned()),
+        };
+        let reduction = match self.reduction {
+            Reduction::All => "all".to_owned(),
+            Reduction::Random(count) => format!("rd{count}"),
+            Reduction::Components(count) => format!("pca{count}"),
+        };
+        match layers {
+            Some(layers) if self.reduction == Reduction::All => f.write_str(&layers),
+            Some(layers) => write!(f, "{layers}/{reduction}"),
+            None => f.write_str(&reduction),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The example `evaluate`, run as a person runs it: every layout, what it writes, going on after a
+//! break, and the page that it makes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::datasets;
+
+/// The program, made anew if need be.
+fn program() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--example", "evaluate"]);
+    build.args((!cfg!(debug_assertions)).then_some("--release"));
+    let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
+    assert!(status.success());
+    let own = std::env::current_exe().unwrap();
+    own.parent().and_then(Path::parent).unwrap().join("examples/evaluate")
+}
+
+fn run(program: &Path, folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(program).current_dir(folder).args(arguments).output().unwrap()
+}
+
+fn json(folder: &Path, file: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(folder.join(file)).unwrap()).unwrap()
+}
+
+#[test]
+fn every_layout_with_its_metrics_and_going_on_after_a_break() {
+    let program = program();
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    datasets::mvtec(&root.join("m"));
+    datasets::btad(&root.join("b"));
+    datasets::visa(&root.join("v"));
+    datasets::folder(&root.join("f"));
+    datasets::table(&root.join("f"));
+    datasets::shanghaitech(&root.join("s"));
+    let sources = [
+        "mvtec:m,name=screw",
+        "btad:b",
+        "visa:v",
+        "folder:f",
+        "csv:f/plates.csv",
+        "stc:s,train=1",
+        "rd:mvtec:m",
+    ];
+    let mut arguments: Vec<&str> =
+        sources.iter().flat_map(|source| ["--dataset", *source]).collect();
+    arguments.extend(["--variants", "rd20", "--seeds", "1,2", "--json", "report.json"]);
+    arguments.extend(["--csv", "cells.csv", "--markdown", "tables.md", "--html", "page.html"]);
+    let output = run(&program, root, &arguments);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(told.contains("preset paper, backbone resnet18, variant rd20"), "{told}");
+
+    let report = json(root, "report.json");
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), sources.len());
+    assert_eq!(report["cells"].as_array().unwrap().len(), 2 * sources.len());
+    for row in rows {
+        assert_eq!(row["seeds"], 2);
+        let mean = |metric: &str| row["metrics"][metric]["mean"].as_f64().unwrap();
+        // Images that are turned are harder for an untrained network.
+        let least = if row["dataset"] == "rd:mvtec:m" { 0.5 } else { 0.9 };
+        assert_eq!(mean("image_auroc"), 1.0, "{row}");
+        assert!(mean("pixel_auroc") > least && mean("aupro") > 0.0, "{row}");
+    }
+    let cell = &report["cells"][0];
+    assert_eq!(cell["defects"].as_array().unwrap().len(), 1);
+    assert!(cell["panels"].is_null() && !cell["curves"]["pro"].is_null());
+    let lines = std::fs::read_to_string(root.join("cells.csv")).unwrap();
+    assert_eq!(lines.lines().count(), 1 + 2 * sources.len());
+    let tables = std::fs::read_to_string(root.join("tables.md")).unwrap();
+    assert!(tables.contains("| screw |") && tables.contains("## By kind of defect"), "{tables}");
+
+    // One cell is lost; the others are taken as they are, and what comes out is the same.
+    let kept = root.join("padim-evaluation/cells");
+    let lost = std::fs::read_dir(&kept).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(lost, b"{ half a ce").unwrap();
+    let output = run(&program, root, &arguments);
+    let told = String::from_utf8_lossy(&output.stderr);
+    let all = 2 * sources.len();
+    assert!(told.contains(&format!("{} of {all} cells are there already", all - 1)), "{told}");
+    assert!(told.contains("[1/1]"), "{told}");
+    let again = json(root, "report.json");
+    assert!(report["rows"] == again["rows"], "{}\n{}", report["rows"], again["rows"]);
+
+    a_browser_shows_the_page(root);
+}
+
+#[test]
+fn a_broken_category_does_not_stop_the_others() {
+    let program = program();
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    datasets::mvtec(&root.join("m"));
+    datasets::btad(&root.join("b"));
+    std::fs::write(root.join("b/01/train/ok/3.bmp"), b"no picture").unwrap();
+    let arguments = ["--dataset", "btad:b", "--dataset", "mvtec:m", "--json", "report.json"];
+    let output = run(&program, root, &arguments);
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("1 of 2 cells failed") && told.contains("3.bmp"), "{told}");
+    let report = json(root, "report.json");
+    assert_eq!(report["cells"].as_array().unwrap().len(), 1);
+    assert!(report["failures"][0]["error"].as_str().unwrap().contains("3.bmp"));
+}
+
+#[test]
+fn what_cannot_be_meant_is_told() {
+    let program = program();
+    let root = tempfile::tempdir().unwrap();
+    let refused = |arguments: &[&str], reason: &str| {
+        let output = run(&program, root.path(), arguments);
+        assert!(!output.status.success());
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains(reason), "{arguments:?}: {told}");
+    };
+    let screws = ["--dataset", "mvtec:screws"];
+    refused(&["--dataset", "imagenet:x"], "mvtec:DIR");
+    refused(&["--dataset", "mvtec:x,train=3"], "no option \"train\"");
+    refused(&[&screws[..], &["--variants", "layer4x"]].concat(), "no variant");
+    refused(&[&screws[..], &["--variants", "rd0"]].concat(), "no variant");
+    refused(&[&screws[..], &["--seeds", "a"]].concat(), "0..10");
+    refused(&[&screws[..], &["--memory", "0"]].concat(), "--memory");
+    refused(&screws, "screws");
+}
+
+/// Skipped, aloud, where there is none.
+fn a_browser_shows_the_page(root: &Path) {
+    let page = root.join("page.html");
+    let text = std::fs::read_to_string(&page).unwrap();
+    for address in ["src=\"http", "href=\"http", "url(http", "@import", "fetch("] {
+        assert!(!text.contains(address), "the page asks for {address}");
+    }
+    let browsers = ["chromium", "chromium-browser", "google-chrome"];
+    let Some(browser) = browsers.iter().find(|b| Command::new(b).arg("--version").output().is_ok())
+    else {
+        println!("SKIPPED: no Chromium to show the page of `evaluate`");
+        return;
+    };
+    let dom = |hash: &str| {
+        let profile = tempfile::tempdir().unwrap();
+        let profile = format!("--user-data-dir={}", profile.path().display());
+        let address = format!("file://{}{hash}", page.display());
+        let quiet = ["--disable-background-networking", "--disable-component-update"];
+        let output = Command::new(browser)
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--disable-sync",
+            ])
+            .args(quiet)
+            .args(["--no-first-run", &profile, "--dump-dom", &address])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let whole = dom("");
+    // One row of the summary for each data set, and what was measured of the first.
+    assert!(whole.contains("visa:v") && whole.contains("rd:mvtec:m"), "{whole:.2000}");
+    assert!(whole.matches("<svg").count() >= 4, "curves and a histogram");
+    assert!(whole.contains("data:image/jpeg;base64,"), "a contact sheet");
+}
