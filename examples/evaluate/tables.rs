@@ -6,6 +6,9 @@ use crate::cell::{Cell, METRICS, Metrics};
 use crate::common::csv_field;
 use crate::summary::{Row, Value};
 
+/// A word of each row, under a heading.
+type Column = (&'static str, fn(&Row) -> &str);
+
 /// A table with a column of words for each thing in which rows differ, then the metrics in percent.
 pub struct Table {
     /// What all rows have in common.
@@ -19,7 +22,7 @@ pub struct Table {
 impl Table {
     /// Of means over seeds.
     pub fn of(rows: &[Row]) -> Self {
-        let columns: [(&str, fn(&Row) -> &str); 5] = [
+        let columns: [Column; 5] = [
             ("dataset", |row| &row.dataset),
             ("preset", |row| &row.preset),
             ("backbone", |row| &row.backbone),

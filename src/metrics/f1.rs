@@ -1,6 +1,7 @@
 //! The best F1 score that a threshold can reach.
 
-use super::roc::{score, steps};
+use super::counts::score;
+use super::roc::Steps;
 use super::{PixelScores, undefined};
 use crate::Result;
 
@@ -38,11 +39,11 @@ pub fn pixel_f1_max(images: &[PixelScores]) -> Result<F1Max> {
 /// Looks at the scores of defective pixels only: a threshold in between takes in more false
 /// positives than the next higher of them, but no more true ones, so its F1 is strictly lower.
 fn best(images: &[PixelScores]) -> Option<F1Max> {
-    let steps = steps(images);
-    let defective: u64 = steps.ascending.iter().map(|s| s.count).sum();
-    let (mut hits, mut predicted) = (0, steps.above);
+    let steps = Steps::of(images);
+    let defective = steps.defective();
+    let (mut hits, mut predicted) = (0, steps.above());
     let mut best: Option<F1Max> = None;
-    for step in steps.ascending.iter().rev() {
+    for step in steps.descending() {
         hits += step.count;
         predicted += step.count + step.tied;
         let f1 = 2.0 * hits as f64 / (predicted + defective) as f64;

@@ -6,6 +6,7 @@
 //! defective pixel, so only those are sorted, and the many normal pixels are counted between them.
 
 mod bootstrap;
+mod counts;
 mod curve;
 mod f1;
 mod precision;
@@ -19,8 +20,6 @@ pub use precision::{image_average_precision, pixel_average_precision};
 pub use pro::{DEFAULT_FPR_LIMIT, aupro, pro_curve};
 pub use regions::{Regions, connected_regions};
 pub use roc::{image_auroc, image_roc_curve, pixel_auroc, pixel_roc_curve};
-
-use rayon::prelude::*;
 
 use crate::host::all_finite;
 use crate::{Error, Result};
@@ -68,9 +67,9 @@ impl<'a> PixelScores<'a> {
     }
 
     /// Runs of at most `len` pixels.
-    fn par_parts(self, len: usize) -> impl ParallelIterator<Item = Self> {
+    fn parts(self, len: usize) -> impl Iterator<Item = Self> {
         let count = self.scores.len();
-        (0..count.div_ceil(len)).into_par_iter().map(move |part| {
+        (0..count.div_ceil(len)).map(move |part| {
             let range = part * len..((part + 1) * len).min(count);
             Self {
                 scores: &self.scores[range.clone()],

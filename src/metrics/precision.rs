@@ -1,6 +1,6 @@
 //! The area under the precision-recall curve.
 
-use super::roc::steps;
+use super::roc::Steps;
 use super::{PixelScores, undefined};
 use crate::Result;
 
@@ -31,9 +31,9 @@ pub fn pixel_average_precision(images: &[PixelScores]) -> Result<f64> {
 
 /// Recall rises at the scores of defective pixels only.
 fn average(images: &[PixelScores]) -> Option<f64> {
-    let steps = steps(images);
-    let (mut hits, mut predicted, mut sum) = (0, steps.above, 0.0);
-    for step in steps.ascending.iter().rev() {
+    let steps = Steps::of(images);
+    let (mut hits, mut predicted, mut sum) = (0, steps.above(), 0.0);
+    for step in steps.descending() {
         hits += step.count;
         predicted += step.count + step.tied;
         sum += step.count as f64 * hits as f64 / predicted as f64;

@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
+use super::counts::{NormalCounts, key};
 use super::curve::corners;
 use super::regions::connected_regions;
-use super::roc::{NormalCounts, key};
 use super::{PixelScores, undefined};
 use crate::{Error, Result};
 
@@ -56,8 +56,8 @@ pub fn pro_curve(images: &[PixelScores], count: usize) -> Result<Vec<[f64; 2]>> 
 
 /// The curve of found regions over false positives.
 struct Overlap {
-    /// Of each defective pixel the key of its score and the area of its region, sorted.
-    pixels: Vec<(u32, usize)>,
+    /// Of each defective pixel the key of its score, and below it the area of its region; sorted.
+    pixels: Vec<u64>,
     counts: NormalCounts,
     keys: usize,
     normal: u64,
@@ -74,7 +74,7 @@ impl Overlap {
         }
         let mut pixels: Vec<_> = of_images.into_iter().flat_map(|i| i.1).collect();
         pixels.par_sort_unstable();
-        let keys: Vec<u32> = pixels.chunk_by(|a, b| a.0 == b.0).map(|g| g[0].0).collect();
+        let keys: Vec<u32> = pixels.chunk_by(same_key).map(|g| (g[0] >> 32) as u32).collect();
         let counts = NormalCounts::new(images, &keys);
         let keys = keys.len();
         let normal: u64 =
@@ -89,32 +89,43 @@ impl Overlap {
     /// of defective pixels only the false positives grow; on one of them, all its pixels come at once,
     /// which is a slanted line.
     fn lines(&self) -> impl Iterator<Item = [f64; 2]> {
-        let groups = self.pixels.chunk_by(|a, b| a.0 == b.0).rev();
+        let groups = self.pixels.chunk_by(same_key).rev();
         let of_keys = (0..self.keys).rev().zip(groups).flat_map(|(i, group)| {
-            let found = group.iter().map(|(_, area)| 1.0 / *area as f64).sum();
+            let found = group.iter().map(|pixel| 1.0 / f64::from(*pixel as u32)).sum();
             [[self.counts.tied(i) as f64, found], [self.counts.below(i) as f64, 0.0]]
         });
         std::iter::once([self.counts.below(self.keys) as f64, 0.0]).chain(of_keys)
     }
 }
 
+fn same_key(a: &u64, b: &u64) -> bool {
+    a >> 32 == b >> 32
+}
+
 /// How many regions an image has, and for each of its defective pixels the score's key and the area
-/// of the region.
-fn region_pixels(image: PixelScores) -> Result<(usize, Vec<(u32, usize)>)> {
-    if !image.truth.contains(&true) {
-        return Ok((0, Vec::new()));
-    }
+/// of the region, in one number.
+fn region_pixels(image: PixelScores) -> Result<(usize, Vec<u64>)> {
+    let width = image.size[1].max(1);
+    let mut rows = image.truth.chunks(width).enumerate().filter(|(_, row)| row.contains(&true));
+    let Some((first, _)) = rows.next() else { return Ok((0, Vec::new())) };
+    let last = rows.last().map_or(first, |(row, _)| row);
+    // Defects are mostly small: of the other rows nothing need be known.
+    let pixels = first * width..(last + 1) * width;
+    let (truth, size) = (&image.truth[pixels.clone()], [last + 1 - first, width]);
     let regions = match image.region {
-        None => connected_regions(image.truth, image.size)?,
+        None => connected_regions(truth, size)?,
         // A defect that the region cuts counts with the part that is inside.
         Some(region) => {
-            let inside: Vec<bool> = image.truth.iter().zip(region).map(|(t, r)| *t && *r).collect();
-            connected_regions(&inside, image.size)?
+            let region = &region[pixels.clone()];
+            let inside: Vec<bool> = truth.iter().zip(region).map(|(t, r)| *t && *r).collect();
+            connected_regions(&inside, size)?
         }
     };
-    let pixels = image.scores.iter().zip(regions.labels());
-    let pixels = pixels.filter_map(|(s, label)| regions.area(*label).map(|a| (key(*s), a)));
-    Ok((regions.areas().len(), pixels.collect()))
+    let found = image.scores[pixels].iter().zip(regions.labels()).filter_map(|(score, label)| {
+        // As an image has fewer than 2^32 pixels, its regions have, too.
+        regions.area(*label).map(|area| u64::from(key(*score)) << 32 | area as u64)
+    });
+    Ok((regions.areas().len(), found.collect()))
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! The counts behind every curve, and the area under the ROC curve.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
 use rayon::prelude::*;
 
+use super::counts::{NormalCounts, key};
 use super::curve::corners;
 use super::{PixelScores, undefined};
 use crate::Result;
@@ -40,17 +39,17 @@ const OF_PIXELS: Names =
     ("pixel AUROC", ["there is no defective pixel", "there is no normal pixel"]);
 
 fn area(images: &[PixelScores], (metric, missing): Names) -> Result<f64> {
-    let steps = steps(images);
+    let steps = Steps::of(images);
     // Twice the number of pairs in the right order, as a tie is half a pair.
     let (mut twice, mut defective, mut below) = (0u128, 0u128, 0u128);
-    for step in &steps.ascending {
+    for step in steps.ascending() {
         below += u128::from(step.gap);
         let (count, tied) = (u128::from(step.count), u128::from(step.tied));
         twice += count * (2 * below + tied);
         defective += count;
         below += tied;
     }
-    let normal = below + u128::from(steps.above);
+    let normal = below + u128::from(steps.above());
     match (defective, normal) {
         (0, _) => Err(undefined(metric, missing[0])),
         (_, 0) => Err(undefined(metric, missing[1])),
@@ -78,12 +77,11 @@ pub fn pixel_roc_curve(images: &[PixelScores], count: usize) -> Result<Vec<[f64;
 }
 
 fn curve(images: &[PixelScores], (metric, missing): Names, count: usize) -> Result<Vec<[f64; 2]>> {
-    let steps = steps(images);
+    let steps = Steps::of(images);
     let lines = || {
-        let descending = steps.ascending.iter().rev();
         let of_steps =
-            descending.flat_map(|s| [[s.tied as f64, s.count as f64], [s.gap as f64, 0.0]]);
-        std::iter::once([steps.above as f64, 0.0]).chain(of_steps)
+            steps.descending().flat_map(|s| [[s.tied as f64, s.count as f64], [s.gap as f64, 0.0]]);
+        std::iter::once([steps.above() as f64, 0.0]).chain(of_steps)
     };
     let end = lines().fold([0.0; 2], |end, line| [end[0] + line[0], end[1] + line[1]]);
     match end {
@@ -104,150 +102,58 @@ pub(super) struct Step {
     pub(super) gap: u64,
 }
 
+/// The steps of a ROC curve.
 pub(super) struct Steps {
-    pub(super) ascending: Vec<Step>,
-    /// Normal pixels that score higher than every defective one.
-    pub(super) above: u64,
+    /// The keys of the scores of defective pixels, ascending.
+    defective: Vec<u32>,
+    /// How many of them differ.
+    distinct: usize,
+    normal: NormalCounts,
 }
 
-/// The steps of a ROC curve.
-pub(super) fn steps(images: &[PixelScores]) -> Steps {
-    let mut scores: Vec<u32> = images.par_iter().flat_map_iter(|i| defective_keys(*i)).collect();
-    scores.par_sort_unstable();
-    let groups = || scores.chunk_by(|a, b| a == b);
-    let keys: Vec<u32> = groups().map(|g| g[0]).collect();
-    let normal = NormalCounts::new(images, &keys);
-    let step = |(i, g): (usize, &[u32])| Step {
-        key: g[0],
-        count: g.len() as u64,
-        tied: normal.tied(i),
-        gap: normal.below(i),
-    };
-    Steps { ascending: groups().enumerate().map(step).collect(), above: normal.below(keys.len()) }
+impl Steps {
+    pub(super) fn of(images: &[PixelScores]) -> Self {
+        let mut defective: Vec<u32> =
+            images.par_iter().flat_map_iter(|i| defective_keys(*i)).collect();
+        defective.par_sort_unstable();
+        let groups = defective.chunk_by(|a, b| a == b);
+        let keys: Vec<u32> = groups.map(|group| group[0]).collect();
+        let normal = NormalCounts::new(images, &keys);
+        Self { distinct: keys.len(), defective, normal }
+    }
+
+    /// Defective pixels.
+    pub(super) fn defective(&self) -> u64 {
+        self.defective.len() as u64
+    }
+
+    /// Normal pixels that score higher than every defective one.
+    pub(super) fn above(&self) -> u64 {
+        self.normal.below(self.distinct)
+    }
+
+    pub(super) fn ascending(&self) -> impl Iterator<Item = Step> {
+        let groups = self.defective.chunk_by(|a, b| a == b);
+        (0..self.distinct).zip(groups).map(|(i, group)| self.step(i, group))
+    }
+
+    pub(super) fn descending(&self) -> impl Iterator<Item = Step> {
+        let groups = self.defective.chunk_by(|a, b| a == b).rev();
+        (0..self.distinct).rev().zip(groups).map(|(i, group)| self.step(i, group))
+    }
+
+    fn step(&self, i: usize, group: &[u32]) -> Step {
+        Step {
+            key: group[0],
+            count: group.len() as u64,
+            tied: self.normal.tied(i),
+            gap: self.normal.below(i),
+        }
+    }
 }
 
 fn defective_keys(image: PixelScores) -> impl Iterator<Item = u32> {
     image.pixels().filter(|(_, defective)| *defective).map(|(score, _)| key(score))
-}
-
-/// An integer that orders as the score does. Adding zero turns -0 into 0, which it equals.
-pub(super) fn key(score: f32) -> u32 {
-    let bits = (score + 0.0).to_bits();
-    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
-}
-
-/// The score of a [`key`].
-pub(super) fn score(key: u32) -> f32 {
-    f32::from_bits(if key >> 31 == 0 { !key } else { key & !(1 << 31) })
-}
-
-/// How many normal pixels lie between and on given keys.
-pub(super) struct NormalCounts {
-    /// Below the first key, on it, between it and the second, on the second, ...
-    slots: Vec<AtomicU64>,
-}
-
-impl NormalCounts {
-    /// Counts around `keys`, which ascend strictly.
-    pub(super) fn new(images: &[PixelScores], keys: &[u32]) -> Self {
-        // Few enough for the cache, many enough for little overhead.
-        const CHUNK: usize = 1 << 16;
-        let slots: Vec<_> = (0..=2 * keys.len()).map(|_| AtomicU64::new(0)).collect();
-        let index = KeyIndex::new(keys);
-        images.par_iter().flat_map(|image| image.par_parts(CHUNK)).for_each(|part| {
-            let mut buffer = Buffer::new(&slots);
-            for (score, _) in part.pixels().filter(|(_, defective)| !defective) {
-                buffer.add(index.slot(key(score)));
-            }
-            buffer.flush();
-        });
-        Self { slots }
-    }
-
-    /// On the key `i`.
-    pub(super) fn tied(&self, i: usize) -> u64 {
-        self.slots[2 * i + 1].load(Relaxed)
-    }
-
-    /// Below the key `i` and above the one before it.
-    pub(super) fn below(&self, i: usize) -> u64 {
-        self.slots[2 * i].load(Relaxed)
-    }
-}
-
-/// Gathers increments of the same slot before they reach the shared counts. One table of counts
-/// serves all threads, as a table each could need more memory than the scores; without the buffer
-/// the threads would queue for the few slots that most pixels fall into.
-struct Buffer<'a> {
-    slots: &'a [AtomicU64],
-    pending: [(usize, u64); 256],
-}
-
-impl<'a> Buffer<'a> {
-    fn new(slots: &'a [AtomicU64]) -> Self {
-        Self { slots, pending: [(0, 0); 256] }
-    }
-
-    fn add(&mut self, slot: usize) {
-        let pending = &mut self.pending[slot % 256];
-        if pending.0 != slot {
-            self.slots[pending.0].fetch_add(pending.1, Relaxed);
-            *pending = (slot, 0);
-        }
-        pending.1 += 1;
-    }
-
-    fn flush(self) {
-        for (slot, count) in self.pending {
-            self.slots[slot].fetch_add(count, Relaxed);
-        }
-    }
-}
-
-/// Finds a key among sorted ones: the leading bits of its distance from the lowest give a short
-/// range by table lookup, in which it is searched for. There are no more entries than keys.
-struct KeyIndex<'a> {
-    keys: &'a [u32],
-    shift: u32,
-    /// For each value of the leading bits, the first key that has it or a higher one.
-    starts: Vec<usize>,
-}
-
-impl<'a> KeyIndex<'a> {
-    fn new(keys: &'a [u32]) -> Self {
-        let (Some(first), Some(last)) = (keys.first(), keys.last()) else {
-            return Self { keys, shift: 0, starts: Vec::new() };
-        };
-        let mut shift = 0;
-        while ((last - first) >> shift) as usize >= keys.len() {
-            shift += 1;
-        }
-        let mut starts = Vec::with_capacity(keys.len() + 1);
-        for (i, key) in keys.iter().enumerate() {
-            let bucket = ((key - first) >> shift) as usize;
-            while starts.len() <= bucket {
-                starts.push(i);
-            }
-        }
-        starts.push(keys.len());
-        Self { keys, shift, starts }
-    }
-
-    /// Twice the number of lower keys, plus one if `key` is itself among them.
-    fn slot(&self, key: u32) -> usize {
-        let Some(distance) = self.keys.first().and_then(|first| key.checked_sub(*first)) else {
-            return 0;
-        };
-        let bucket = (distance >> self.shift) as usize;
-        let (Some(&start), Some(&end)) = (self.starts.get(bucket), self.starts.get(bucket + 1))
-        else {
-            return 2 * self.keys.len();
-        };
-        match self.keys[start..end].binary_search(&key) {
-            Ok(i) => 2 * (start + i) + 1,
-            Err(i) => 2 * (start + i),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -256,18 +162,6 @@ mod tests {
 
     use super::*;
     use crate::Error;
-
-    #[test]
-    fn keys_order_as_scores_do() {
-        let ascending = [f32::MIN, -2.0, -1.0, -f32::MIN_POSITIVE, 0.0, 1e-45, 1.0, 2.0, f32::MAX];
-        for pair in ascending.windows(2) {
-            assert!(key(pair[0]) < key(pair[1]), "{pair:?}");
-        }
-        for s in ascending {
-            assert_eq!(score(key(s)), s);
-        }
-        assert_eq!(key(-0.0), key(0.0));
-    }
 
     #[test]
     fn edge_cases() {
@@ -294,7 +188,6 @@ mod tests {
         assert!(matches!(infinite, Err(Error::NotFinite { .. })));
     }
 
-    /// Enough to fill several chunks, and more slots than the buffer holds.
     #[test]
     fn many_pixels() {
         let scores: Vec<f32> =
@@ -339,20 +232,6 @@ mod tests {
             } else {
                 prop_assert!((image_auroc(&scores, &truth).unwrap() - right / pairs).abs() < 1e-12);
                 prop_assert_eq!(pixel_auroc(&images).unwrap(), image_auroc(&scores, &truth).unwrap());
-            }
-        }
-
-        #[test]
-        fn slots_are_found(
-            mut keys in prop::collection::vec(prop_oneof![0u32..40, any::<u32>()], 0..50),
-            others in prop::collection::vec(prop_oneof![0u32..40, any::<u32>()], 50),
-        ) {
-            keys.sort_unstable();
-            keys.dedup();
-            let index = KeyIndex::new(&keys);
-            for k in keys.iter().chain(&others).chain(&[0, u32::MAX]) {
-                let lower = keys.iter().filter(|o| *o < k).count();
-                prop_assert_eq!(index.slot(*k), 2 * lower + usize::from(keys.contains(k)));
             }
         }
     }
