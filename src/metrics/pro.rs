@@ -108,7 +108,7 @@ fn region_pixels(image: PixelScores) -> Result<(usize, Vec<u64>)> {
     let width = image.size[1].max(1);
     let mut rows = image.truth.chunks(width).enumerate().filter(|(_, row)| row.contains(&true));
     let Some((first, _)) = rows.next() else { return Ok((0, Vec::new())) };
-    let last = rows.last().map_or(first, |(row, _)| row);
+    let last = rows.next_back().map_or(first, |(row, _)| row);
     // Defects are mostly small: of the other rows nothing need be known.
     let pixels = first * width..(last + 1) * width;
     let (truth, size) = (&image.truth[pixels.clone()], [last + 1 - first, width]);
