@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use clap::Parser;
 use common::{Network, Outcome};
 use padim::visualize::{ScoreRange, overlay, save_png};
-use padim::{Detector, Prediction, Spectrum, Storage, decode_file, to_rgb8};
+use padim::{Detector, EfficientNetB5, Prediction, Spectrum, Storage, decode_file, to_rgb8};
 
 /// Scores images with a detector that was saved before.
 #[derive(Parser)]
@@ -82,10 +82,15 @@ fn show_spectrum(detector: &Detector) {
 fn run(options: &Options) -> Outcome<usize> {
     let device = Device::default();
     let detector = match &options.weights {
-        Some(weights) => {
-            let backbone = options.backbone.config().load(weights, &device)?;
-            Detector::load_with_backbone(&options.detector, backbone)?
-        }
+        Some(weights) => match options.backbone.residual() {
+            Some(config) => {
+                Detector::load_with_backbone(&options.detector, config.load(weights, &device)?)?
+            }
+            None => {
+                let backbone = EfficientNetB5::load(weights, &device)?;
+                Detector::load_with_backbone(&options.detector, backbone)?
+            }
+        },
         None => Detector::load(&options.detector, &device)?,
     };
     let detector = match options.storage {

@@ -6,7 +6,6 @@ mod common;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -15,9 +14,9 @@ use common::{Evaluation, Network, Outcome};
 use padim::dataset::{Category, Dataset, Mvtec};
 use padim::visualize::{ScoreRange, contact_sheet, save_png};
 use padim::{
-    Backbone, Blur, ChannelSelection, Filter, GaussianConfig, InputRegion, Padim, PadimConfig,
-    Prediction, PreprocessConfig, RegionOfInterest, Resize, ScoringConfig, Shrinkage, Storage,
-    Upsampling, decode_file,
+    Blur, ChannelSelection, Filter, GaussianConfig, InputRegion, Padim, PadimConfig, Prediction,
+    PreprocessConfig, RegionOfInterest, Resize, ScoringConfig, Shrinkage, Storage, Upsampling,
+    decode_file,
 };
 use serde_json::json;
 
@@ -33,11 +32,11 @@ struct Options {
     /// Its weights, .pth or .safetensors in torchvision's layout. Without: seeded untrained ones.
     #[arg(long)]
     weights: Option<PathBuf>,
-    /// The layers that are used: a rising list of 1, 2 and 3.
-    #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
-    layers: Vec<usize>,
+    /// The layers of a residual network that are used: a rising list of 1, 2 and 3 [default: 1,2,3]
+    #[arg(long, value_delimiter = ',')]
+    layers: Option<Vec<usize>>,
     /// Which channels are kept: `all`, `seed:N:COUNT`, or a file of indices
-    /// [default: seed:1024:100, or seed:1024:550 for wide_resnet50]
+    /// [default: seed:1024:100, seed:1024:550 for wide_resnet50, all for efficientnet_b5]
     #[arg(long, value_parser = common::parse_channels)]
     channels: Option<ChannelSelection>,
     /// `short:N` (short side) or `square:N`.
@@ -165,14 +164,11 @@ fn main() {
 
 fn run(options: &Options) -> Outcome {
     let device = Device::default();
-    let network = options.backbone.config().with_layers(options.layers.clone());
-    let backbone: Arc<dyn Backbone> = Arc::new(match &options.weights {
-        Some(weights) => network.load(weights, &device)?,
-        None => {
-            println!("No --weights: the network is untrained (seed 0). Expect poor scores.");
-            network.untrained(0, &device)?
-        }
-    });
+    if options.weights.is_none() {
+        println!("No --weights: the network is untrained (seed 0). Expect poor scores.");
+    }
+    let (layers, weights) = (options.layers.as_deref(), options.weights.as_deref());
+    let backbone = options.backbone.build(layers, weights, &device)?;
     let config = PadimConfig {
         preprocess: PreprocessConfig {
             resize: options.resize,
@@ -180,10 +176,7 @@ fn run(options: &Options) -> Outcome {
             filter: options.filter,
             ..PreprocessConfig::default()
         },
-        channels: options
-            .channels
-            .clone()
-            .unwrap_or(ChannelSelection::random(options.backbone.channel_count(), 1024)),
+        channels: options.channels.clone().unwrap_or(options.backbone.channels()),
         gaussian: GaussianConfig {
             epsilon: options.epsilon,
             shrinkage: options.shrinkage,

@@ -4,15 +4,17 @@
 pub mod parts;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use burn::tensor::Device;
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 use padim::metrics::{self, PixelScores};
 use padim::visualize::{ScoreRange, heat_map, mask_picture, overlay, panel};
 use padim::{
-    AnomalyMap, ChannelSelection, Detector, FitProgress, FitStage, Prediction, ResNet18,
-    ResNetConfig, WideResNet50,
+    AnomalyMap, Backbone, ChannelSelection, Detector, EfficientNetB5, FitProgress, FitStage,
+    Prediction, ResNet18, ResNetConfig, WideResNet50,
 };
 
 /// Whatever goes wrong in an example ends in a sentence for a person.
@@ -55,21 +57,54 @@ pub enum Network {
     ResNet18,
     #[value(name = "wide_resnet50")]
     WideResNet50,
+    #[value(name = "efficientnet_b5")]
+    EfficientNetB5,
 }
 
 impl Network {
-    pub fn config(self) -> ResNetConfig {
+    /// The description of a residual network.
+    pub fn residual(self) -> Option<ResNetConfig> {
         match self {
-            Self::ResNet18 => ResNet18::config(),
-            Self::WideResNet50 => WideResNet50::config(),
+            Self::ResNet18 => Some(ResNet18::config()),
+            Self::WideResNet50 => Some(WideResNet50::config()),
+            Self::EfficientNetB5 => None,
         }
     }
 
-    /// The paper's number of channels.
-    pub fn channel_count(self) -> usize {
+    /// The network with its weights, or else with seeded untrained ones. Of residual networks, layers
+    /// can be chosen.
+    pub fn build(
+        self,
+        layers: Option<&[usize]>,
+        weights: Option<&Path>,
+        device: &Device,
+    ) -> Outcome<Arc<dyn Backbone>> {
+        let Some(mut config) = self.residual() else {
+            if layers.is_some() {
+                let reason = "--layers chooses layers of residual networks; efficientnet_b5 gives \
+                              out blocks 7, 20 and 26, leave --layers out";
+                return Err(reason.into());
+            }
+            return Ok(Arc::new(match weights {
+                Some(weights) => EfficientNetB5::load(weights, device)?,
+                None => EfficientNetB5::untrained(0, device)?,
+            }));
+        };
+        if let Some(layers) = layers {
+            config = config.with_layers(layers);
+        }
+        Ok(Arc::new(match weights {
+            Some(weights) => config.load(weights, device)?,
+            None => config.untrained(0, device)?,
+        }))
+    }
+
+    /// The paper's channels.
+    pub fn channels(self) -> ChannelSelection {
         match self {
-            Self::ResNet18 => 100,
-            Self::WideResNet50 => 550,
+            Self::ResNet18 => ChannelSelection::random(100, 1024),
+            Self::WideResNet50 => ChannelSelection::random(550, 1024),
+            Self::EfficientNetB5 => ChannelSelection::All,
         }
     }
 }
