@@ -83,8 +83,8 @@ fn run(options: &Options) -> Outcome<usize> {
     let device = Device::default();
     let detector = match &options.weights {
         Some(weights) => {
-            let backbone = options.backbone.config().load(weights, &device)?;
-            Detector::load_with_backbone(&options.detector, backbone)?
+            let backbone = options.backbone.build(&[1, 2, 3], Some(weights), &device)?;
+            Detector::load_with_shared_backbone(&options.detector, backbone)?
         }
         None => Detector::load(&options.detector, &device)?,
     };

@@ -32,11 +32,11 @@ struct Options {
     /// Its weights, .pth or .safetensors in torchvision's layout. Without: seeded untrained ones.
     #[arg(long)]
     weights: Option<PathBuf>,
-    /// The layers that are used: a rising list of 1, 2 and 3.
+    /// Which of the network's three maps are used: a rising list of 1, 2 and 3.
     #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
     layers: Vec<usize>,
     /// Which channels are kept: `all`, `seed:N:COUNT`, or a file of indices
-    /// [default: seed:1024:100, or seed:1024:550 for wide_resnet50]
+    /// [default: seed:1024:100, seed:1024:550 for wide_resnet50, all for efficientnet_b5]
     #[arg(long, value_parser = common::parse_channels)]
     channels: Option<ChannelSelection>,
     /// `short:N` (short side) or `square:N`.

@@ -16,7 +16,7 @@ use nalgebra::{DMatrix, DVector};
 use padim::dataset::Mvtec;
 use padim::metrics::{self, PixelScores};
 use padim::{
-    AnomalyScorer, Backbone, ChannelSelection, GaussianConfig, GaussianModel, Normalization, Padim,
+    AnomalyScorer, ChannelSelection, GaussianConfig, GaussianModel, Normalization, Padim,
     PadimConfig, PatchEmbedder, Precision, Preprocessor, Shrinkage, Storage,
 };
 
@@ -76,14 +76,9 @@ struct Column {
 
 fn run(options: &Options) -> Outcome {
     let device = Device::default();
-    let network = options.backbone.config();
-    let backbone: Arc<dyn Backbone> = Arc::new(match &options.weights {
-        Some(weights) => network.load(weights, &device)?,
-        None => network.untrained(0, &device)?,
-    });
-    let default = options.backbone.channels();
+    let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_deref(), &device)?;
     let config = PadimConfig {
-        channels: options.channels.clone().unwrap_or(default),
+        channels: options.channels.clone().unwrap_or(options.backbone.channels()),
         ..PadimConfig::default()
     };
     let category = Mvtec::open(&options.data)?;

@@ -38,7 +38,7 @@
 //! | step | type | gives |
 //! |---|---|---|
 //! | decode, resize, crop, normalise | [`Preprocessor`] | `[3, height, width]` |
-//! | a frozen network's features | [`Backbone`]: [`ResNet18`], [`WideResNet50`], or your own | [`FeatureMaps`] |
+//! | a frozen network's features | [`Backbone`]: [`ResNet18`], [`WideResNet50`], [`EfficientNetB5`], or your own | [`FeatureMaps`] |
 //! | one vector per patch | [`PatchEmbedder`] | `[batch, dimension, grid_height, grid_width]` |
 //! | mean and covariance per position | [`GaussianEstimator`] -> [`GaussianModel`] | distances `[batch, grid_height, grid_width]` |
 //! | map and score | [`AnomalyScorer`] | [`AnomalyMap`], score |
@@ -95,8 +95,9 @@ pub mod visualize;
 pub use {burn, image, nalgebra};
 
 pub use backbone::{
-    Backbone, BackboneMemory, BackboneSnapshot, FeatureMaps, LayerInfo, ResNet, ResNet18,
-    ResNetBlock, ResNetConfig, WideResNet50,
+    Backbone, BackboneMemory, BackboneSnapshot, EfficientNet, EfficientNetB5, EfficientNetConfig,
+    EfficientNetStage, FeatureMaps, LayerInfo, ResNet, ResNet18, ResNetBlock, ResNetConfig,
+    WideResNet50,
 };
 pub use detector::{
     Detector, FitProgress, FitStage, ImageInput, MemoryPlan, Padim, PadimConfig, PartialFit,

@@ -16,9 +16,10 @@
 //! ```
 //!
 //! All numbers are little-endian. An array is there if its section is in the header: `settings`
-//! always, `backbone`, `region`, `projection`, `model` and `statistics` where they apply. Every length
-//! follows from the header, and must agree with the file's length before anything is allocated. A
-//! later version adds sections; a section that is not known is refused.
+//! always, `backbone` (a residual network) or `efficientnet`, `region`, `projection`, `model` and
+//! `statistics` where they apply. Every length follows from the header, and must agree with the file's
+//! length before anything is allocated. A later version adds sections; a section that is not known is
+//! refused.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -31,15 +32,14 @@ use burn::tensor::Device;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{FoldedConvolution, FoldedParameters};
+use crate::backbone::{BackboneConfig, FoldedConvolution, FoldedParameters};
 use crate::embedding::Extractor;
 use crate::files::write_atomically;
 use crate::gaussian::{Block, ModelShape, Numbers, PackedSums, Positions, Tally};
 use crate::{
     AnomalyScorer, Backbone, BackboneSnapshot, ChannelSelection, Detector, Error, Fingerprint,
     GaussianEstimator, GaussianModel, InputRegion, LayerInfo, Normalization, Padim, PadimConfig,
-    PartialFit, PatchEmbedder, Precision, Preprocessor, Projection, ResNet, ResNetConfig, Result,
-    Storage,
+    PartialFit, PatchEmbedder, Precision, Preprocessor, Projection, Result, Storage,
 };
 
 const MAGIC: [u8; 8] = *b"PADIM\r\n\x1a";
@@ -90,7 +90,7 @@ struct ProjectionSection {
 /// All sections.
 struct Header {
     settings: Settings,
-    backbone: Option<ResNetConfig>,
+    backbone: Option<BackboneConfig>,
     /// The region itself is an array, of the input's size.
     region: Option<()>,
     projection: Option<ProjectionSection>,
@@ -120,8 +120,14 @@ impl Header {
         let mut sections = Sections::new();
         let mut add = |name: &str, bytes| sections.insert(name.to_owned(), bytes);
         add("settings", encode(&self.settings)?);
-        if let Some(section) = &self.backbone {
-            add("backbone", encode(section)?);
+        match &self.backbone {
+            Some(BackboneConfig::ResNet(section)) => {
+                add("backbone", encode(section)?);
+            }
+            Some(BackboneConfig::EfficientNet(section)) => {
+                add("efficientnet", encode(section)?);
+            }
+            None => (),
         }
         if let Some(section) = &self.region {
             add("region", encode(section)?);
@@ -148,10 +154,16 @@ impl Header {
             let bytes = sections.remove(name);
             bytes.map(|b| decode(path, &format!("its section `{name}`"), &b)).transpose()
         }
+        let residual = take(&mut sections, path, "backbone")?.map(BackboneConfig::ResNet);
+        let efficient =
+            take(&mut sections, path, "efficientnet")?.map(BackboneConfig::EfficientNet);
+        if residual.is_some() && efficient.is_some() {
+            return Err(invalid(path, "it has two backbones"));
+        }
         let header = Self {
             settings: take(&mut sections, path, "settings")?
                 .ok_or_else(|| invalid(path, "it has no settings"))?,
-            backbone: take(&mut sections, path, "backbone")?,
+            backbone: residual.or(efficient),
             region: take(&mut sections, path, "region")?,
             projection: take(&mut sections, path, "projection")?,
             model: take(&mut sections, path, "model")?,
@@ -176,7 +188,7 @@ impl Header {
             total = total.checked_add(bytes)?;
             Some(())
         };
-        for (_, shape) in self.backbone.iter().flat_map(ResNetConfig::convolutions) {
+        for (_, shape) in self.backbone.iter().flat_map(BackboneConfig::convolutions) {
             add(product(&shape)?.checked_add(shape[0] as u64)?.checked_mul(4)?)?;
         }
         if self.region.is_some() {
@@ -274,9 +286,9 @@ impl Detector {
         };
         body.detector(header, |convolutions| {
             let mut source = FoldedParameters { convolutions: convolutions.into_iter() };
-            let backbone = ResNet::build(config, &mut source, device)
-                .map_err(|e| invalid(path, format!("its backbone cannot be built: {e}")))?;
-            Ok(Arc::new(backbone))
+            config
+                .build(&mut source, device)
+                .map_err(|e| invalid(path, format!("its backbone cannot be built: {e}")))
         })
     }
 
@@ -290,8 +302,20 @@ impl Detector {
         path: impl AsRef<Path>,
         backbone: impl Backbone + 'static,
     ) -> Result<Self> {
+        Self::load_with_shared_backbone(path, Arc::new(backbone))
+    }
+
+    /// As [`load_with_backbone`](Self::load_with_backbone), with a backbone that others use too.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_with_backbone`](Self::load_with_backbone).
+    pub fn load_with_shared_backbone(
+        path: impl AsRef<Path>,
+        backbone: Arc<dyn Backbone>,
+    ) -> Result<Self> {
         let (header, body) = Body::open(path.as_ref())?;
-        body.detector(header, |_embedded| Ok(Arc::new(backbone)))
+        body.detector(header, |_embedded| Ok(backbone))
     }
 
     fn write(&self, path: &Path, snapshot: Option<BackboneSnapshot>) -> Result<()> {
@@ -696,7 +720,7 @@ impl<'a> Body<'a> {
         Ok((tally, blocks))
     }
 
-    fn convolutions(&mut self, config: &ResNetConfig) -> Result<Vec<FoldedConvolution>> {
+    fn convolutions(&mut self, config: &BackboneConfig) -> Result<Vec<FoldedConvolution>> {
         let read = |(name, shape): (String, [usize; 4])| {
             let count = shape.iter().try_fold(1_usize, |count, &n| count.checked_mul(n));
             let count = count.filter(|&count| count as u64 <= self.length / 4);

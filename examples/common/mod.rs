@@ -14,8 +14,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use padim::metrics::{self, PixelScores};
 use padim::visualize::{ScoreRange, heat_map, mask_picture, overlay, panel};
 use padim::{
-    AnomalyMap, Backbone, ChannelSelection, Detector, FitProgress, FitStage, Prediction, ResNet18,
-    ResNetConfig, WideResNet50,
+    AnomalyMap, Backbone, ChannelSelection, Detector, EfficientNetB5, FitProgress, FitStage,
+    Prediction, ResNet18, WideResNet50,
 };
 
 /// Whatever goes wrong in an example ends in a sentence for a person.
@@ -58,21 +58,17 @@ pub enum Network {
     ResNet18,
     #[value(name = "wide_resnet50")]
     WideResNet50,
+    #[value(name = "efficientnet_b5")]
+    EfficientNetB5,
 }
 
 impl Network {
-    pub fn config(self) -> ResNetConfig {
-        match self {
-            Self::ResNet18 => ResNet18::config(),
-            Self::WideResNet50 => WideResNet50::config(),
-        }
-    }
-
     /// The number of channels that the paper draws, if it does not take all.
     pub fn channel_count(self) -> Option<usize> {
         match self {
             Self::ResNet18 => Some(100),
             Self::WideResNet50 => Some(550),
+            Self::EfficientNetB5 => None,
         }
     }
 
@@ -89,18 +85,32 @@ impl Network {
         self.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
     }
 
-    /// The network with some of its layers, counted from 1; with seeded untrained weights if there are
-    /// none.
+    /// The network giving out some of its three maps, counted from 1; with seeded untrained weights if
+    /// there are none.
     pub fn build(
         self,
-        layers: &[usize],
+        maps: &[usize],
         weights: Option<&Path>,
         device: &Device,
     ) -> padim::Result<Arc<dyn Backbone>> {
-        let network = self.config().with_layers(layers);
+        let residual = match self {
+            Self::ResNet18 => ResNet18::config(),
+            Self::WideResNet50 => WideResNet50::config(),
+            Self::EfficientNetB5 => {
+                let config = EfficientNetB5::config();
+                // A block 0 is refused in words.
+                let block = |&map: &usize| *config.blocks.get(map.wrapping_sub(1)).unwrap_or(&0);
+                let config = config.clone().with_blocks(maps.iter().map(block).collect::<Vec<_>>());
+                return Ok(Arc::new(match weights {
+                    Some(weights) => config.load(weights, device)?,
+                    None => config.untrained(0, device)?,
+                }));
+            }
+        };
+        let residual = residual.with_layers(maps);
         Ok(Arc::new(match weights {
-            Some(weights) => network.load(weights, device)?,
-            None => network.untrained(0, device)?,
+            Some(weights) => residual.load(weights, device)?,
+            None => residual.untrained(0, device)?,
         }))
     }
 }

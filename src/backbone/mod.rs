@@ -1,5 +1,7 @@
 //! The network that describes patches: images in, feature maps of several layers out.
 
+mod efficientnet;
+mod efficientnet_b5;
 mod engine;
 mod parameters;
 mod resnet;
@@ -7,6 +9,8 @@ mod resnet18;
 mod weights;
 mod wide_resnet50;
 
+pub use efficientnet::{EfficientNet, EfficientNetConfig, EfficientNetStage};
+pub use efficientnet_b5::EfficientNetB5;
 pub use resnet::{ResNet, ResNetBlock, ResNetConfig};
 pub use resnet18::ResNet18;
 pub use wide_resnet50::WideResNet50;
@@ -70,10 +74,10 @@ impl FeatureMaps {
 
 /// A frozen network whose feature maps describe the patches of an image (paper, section III.A).
 ///
-/// [`ResNet18`] and [`WideResNet50`] build the two that come with the crate. To use a network of
-/// your own, implement this trait: say what maps it gives, run it, and give its weights a
-/// fingerprint, by which a saved detector recognises that it is used with the weights it was fitted
-/// with.
+/// [`ResNet18`], [`WideResNet50`] and [`EfficientNetB5`] build the three that come with the crate. To
+/// use a network of your own, implement this trait: say what maps it gives, run it, and give its
+/// weights a fingerprint, by which a saved detector recognises that it is used with the weights it was
+/// fitted with.
 ///
 /// ```
 /// use burn::nn::pool::AvgPool2dConfig;
@@ -179,6 +183,42 @@ pub struct BackboneMemory {
 /// All that is needed to build a backbone of this crate again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BackboneSnapshot {
-    pub(crate) config: ResNetConfig,
+    pub(crate) config: BackboneConfig,
     pub(crate) parameters: Vec<FoldedConvolution>,
+}
+
+/// The description of a backbone of this crate.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum BackboneConfig {
+    ResNet(ResNetConfig),
+    EfficientNet(EfficientNetConfig),
+}
+
+impl BackboneConfig {
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            Self::ResNet(config) => config.validate(),
+            Self::EfficientNet(config) => config.validate(),
+        }
+    }
+
+    /// The names and shapes `[channels_out, channels_in of a group, kernel_height, kernel_width]` of
+    /// all convolutions, in the order of [`FoldedParameters`].
+    pub fn convolutions(&self) -> Vec<(String, [usize; 4])> {
+        match self {
+            Self::ResNet(config) => config.convolutions(),
+            Self::EfficientNet(config) => config.convolutions(),
+        }
+    }
+
+    pub fn build(
+        self,
+        source: &mut FoldedParameters,
+        device: &Device,
+    ) -> Result<Arc<dyn Backbone>> {
+        Ok(match self {
+            Self::ResNet(config) => Arc::new(ResNet::build(config, source, device)?),
+            Self::EfficientNet(config) => Arc::new(EfficientNet::build(config, source, device)?),
+        })
+    }
 }

@@ -3,9 +3,14 @@
 //! Batch norm is a fixed affine map at inference, so it is folded into the convolution before it.
 //! Every source therefore gives a convolution's weight and bias, whatever it has itself.
 
+use burn::module::Param;
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::Conv2d;
+use burn::tensor::Device;
+
 use super::weights::Checkpoint;
 use crate::fingerprint::FingerprintHasher;
-use crate::host::f32_to_bytes;
+use crate::host::{f32_to_bytes, to_device, to_host};
 use crate::{Error, Result};
 
 /// A convolution with its batch norm folded in.
@@ -13,7 +18,7 @@ use crate::{Error, Result};
 pub(crate) struct FoldedConvolution {
     /// The name of the convolution in the network.
     pub name: String,
-    /// `[channels_out, channels_in, kernel_height, kernel_width]`
+    /// `[channels_out, channels_in of a group, kernel_height, kernel_width]`
     pub shape: [usize; 4],
     /// Row-major values of `shape`.
     pub weight: Vec<f32>,
@@ -37,19 +42,59 @@ impl FoldedConvolution {
 pub(crate) struct Site {
     /// The name of the convolution.
     pub name: String,
-    /// The name of its batch norm.
-    pub norm: String,
-    /// `[channels_out, channels_in, kernel_height, kernel_width]`
+    /// Its batch norm; without one, the convolution has a bias.
+    pub norm: Option<Norm>,
+    /// `[channels_out, channels_in of a group, kernel_height, kernel_width]`
     pub shape: [usize; 4],
     /// The same along both axes.
     pub stride: usize,
-    /// Whether it is the last one before a residual sum.
-    pub ends_branch: bool,
+    /// The number of groups of channels.
+    pub groups: usize,
+    /// By what untrained weights are multiplied.
+    pub gain: f64,
 }
+
+/// A batch norm.
+#[derive(Debug, Clone)]
+pub(crate) struct Norm {
+    pub name: String,
+    pub epsilon: f64,
+}
+
+/// The epsilon of torch's batch norm, unless it is told another.
+const NORM_EPSILON: f64 = 1e-5;
 
 impl Site {
     pub fn new(name: &str, norm: &str, shape: [usize; 4], stride: usize) -> Self {
-        Self { name: name.to_owned(), norm: norm.to_owned(), shape, stride, ends_branch: false }
+        let norm = Some(Norm { name: norm.to_owned(), epsilon: NORM_EPSILON });
+        Self { name: name.to_owned(), norm, shape, stride, groups: 1, gain: 1.0 }
+    }
+
+    /// The convolution with its parameters, on a device. It is padded so that stride 1 keeps the size.
+    pub fn module(&self, parameters: FoldedConvolution, device: &Device) -> Conv2d {
+        let [channels_out, _, height, width] = self.shape;
+        let weight = to_device(parameters.weight, self.shape, device);
+        let bias = to_device(parameters.bias, [channels_out], device);
+        let (y, x) = (height / 2, width / 2);
+        Conv2d {
+            weight: Param::from_tensor(weight),
+            bias: Some(Param::from_tensor(bias)),
+            stride: [self.stride; 2],
+            kernel_size: [height, width],
+            dilation: [1, 1],
+            groups: self.groups,
+            padding: PaddingConfig2d::Explicit(y, x, y, x),
+        }
+    }
+
+    /// The parameters of the convolution that stands here.
+    pub fn read_back(&self, module: &Conv2d) -> Result<FoldedConvolution> {
+        let bias = match &module.bias {
+            Some(bias) => to_host(bias.val())?,
+            None => vec![0.0; self.shape[0]],
+        };
+        let weight = to_host(module.weight.val())?;
+        Ok(FoldedConvolution { name: self.name.clone(), shape: self.shape, weight, bias })
     }
 }
 
@@ -59,19 +104,21 @@ pub(crate) trait ParameterSource {
     fn convolution(&mut self, site: &Site) -> Result<FoldedConvolution>;
 }
 
-/// The epsilon of torch's batch norm.
-const NORM_EPSILON: f64 = 1e-5;
-
 impl ParameterSource for Checkpoint {
     fn convolution(&mut self, site: &Site) -> Result<FoldedConvolution> {
         let channels = site.shape[0];
         let mut weight = self.take(&format!("{}.weight", site.name), &site.shape)?;
-        let mut norm = |part: &str| self.take(&format!("{}.{part}", site.norm), &[channels]);
+        let Some(Norm { name, epsilon }) = &site.norm else {
+            let bias = self.take(&format!("{}.bias", site.name), &[channels])?;
+            let name = site.name.clone();
+            return Ok(FoldedConvolution { name, shape: site.shape, weight, bias });
+        };
+        let mut norm = |part: &str| self.take(&format!("{name}.{part}"), &[channels]);
         let (gamma, beta) = (norm("weight")?, norm("bias")?);
         let (mean, variance) = (norm("running_mean")?, norm("running_var")?);
-        self.discard(&format!("{}.num_batches_tracked", site.norm));
+        self.discard(&format!("{name}.num_batches_tracked"));
 
-        let scale = |c: usize| f64::from(gamma[c]) / (f64::from(variance[c]) + NORM_EPSILON).sqrt();
+        let scale = |c: usize| f64::from(gamma[c]) / (f64::from(variance[c]) + epsilon).sqrt();
         for (c, filter) in weight.chunks_exact_mut(site.shape[1..].iter().product()).enumerate() {
             filter.iter_mut().for_each(|w| *w = (f64::from(*w) * scale(c)) as f32);
         }
@@ -88,8 +135,8 @@ impl ParameterSource for Checkpoint {
 
 /// Untrained parameters from a seed: the same for a seed on every machine.
 ///
-/// Weights are uniform with the variance of He et al. (2015). Each residual branch ends with half of
-/// it, so that features neither vanish nor explode without trained batch norms.
+/// Weights are uniform with the variance of He et al. (2015), times the gain of their place, so that
+/// features neither vanish nor explode without trained batch norms.
 #[derive(Debug)]
 pub(crate) struct SeededParameters {
     pub seed: u64,
@@ -98,7 +145,7 @@ pub(crate) struct SeededParameters {
 impl ParameterSource for SeededParameters {
     fn convolution(&mut self, site: &Site) -> Result<FoldedConvolution> {
         let fan_in = site.shape[1..].iter().product::<usize>();
-        let limit = (6.0 / fan_in as f64).sqrt() * if site.ends_branch { 0.5 } else { 1.0 };
+        let limit = (6.0 / fan_in as f64).sqrt() * site.gain;
         let mut state = self.seed;
         let weight = (0..site.shape[0] * fan_in)
             .map(|_| ((2.0 * next_uniform(&mut state) - 1.0) * limit) as f32)

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use burn::module::Param;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
@@ -13,11 +12,11 @@ use pulp::Arch;
 use serde::{Deserialize, Serialize};
 
 use super::engine::{BlockParameters, Engine, Map};
-use super::parameters::{FoldedConvolution, ParameterSource, SeededParameters, Site};
+use super::parameters::{ParameterSource, SeededParameters, Site};
 use super::weights::Checkpoint;
-use super::{Backbone, BackboneMemory, BackboneSnapshot, FeatureMaps, LayerInfo};
+use super::{Backbone, BackboneConfig, BackboneMemory, BackboneSnapshot, FeatureMaps, LayerInfo};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
-use crate::host::{all_finite, index_tensor, is_host, pixels_to_device, to_device, to_host};
+use crate::host::{all_finite, index_tensor, is_host, pixels_to_device, to_host};
 use crate::{Error, Result};
 
 /// The kind of residual block.
@@ -57,7 +56,7 @@ pub struct ResNetConfig {
 }
 
 /// The largest number of channels or blocks that a description may ask for.
-const MAX_COUNT: usize = 1 << 14;
+pub(super) const MAX_COUNT: usize = 1 << 14;
 
 impl ResNetConfig {
     /// Chooses the layers that are given out: a rising list of 1, 2 and 3.
@@ -81,10 +80,9 @@ impl ResNetConfig {
     /// makes no network.
     pub fn load(&self, weights: impl AsRef<Path>, device: &Device) -> Result<ResNet> {
         self.validate()?;
-        let mut checkpoint = Checkpoint::read(weights.as_ref())?;
-        for layer in self.depth() + 1..=3 {
-            checkpoint.discard_prefix(&format!("layer{layer}."));
-        }
+        let unused = (self.depth() + 1..=4).map(|layer| format!("layer{layer}."));
+        let unused: Vec<String> = unused.chain(["fc.".to_owned()]).collect();
+        let mut checkpoint = Checkpoint::read(weights.as_ref(), &unused)?;
         let network = ResNet::build(self.clone(), &mut checkpoint, device)?;
         checkpoint.finish()?;
         Ok(network)
@@ -181,7 +179,7 @@ impl ResNetConfig {
             ],
         };
         if let Some(last) = branch.last_mut() {
-            last.ends_branch = true;
+            last.gain = 0.5;
         }
         let downsample = (stride != 1 || input != output).then(|| {
             let (conv, norm) = (format!("{prefix}.downsample.0"), format!("{prefix}.downsample.1"));
@@ -262,7 +260,7 @@ impl ResNet {
         let mut convolution = |site: &Site| -> Result<Conv2d> {
             let parameters = source.convolution(site)?;
             parameters.hash(&mut hasher);
-            Ok(module(site, parameters, device))
+            Ok(site.module(parameters, device))
         };
         let (stem, stages) = config.plan();
         let stem = convolution(&stem)?;
@@ -310,9 +308,9 @@ impl ResNet {
             return Ok(Some(engine));
         }
         let (stem, stages) = self.config.plan();
-        let stem = read_back(&stem, &self.trunk.stem)?;
+        let stem = stem.read_back(&self.trunk.stem)?;
         let convolution = |(site, module): (&Site, &Conv2d)| -> Result<_> {
-            Ok((read_back(site, module)?, site.stride))
+            Ok((site.read_back(module)?, site.stride))
         };
         let block = |(plan, block): (&BlockPlan, &Residual)| -> Result<_> {
             let branch = plan.branch.iter().zip(&block.branch).map(convolution);
@@ -437,40 +435,16 @@ impl Backbone for ResNet {
 
     fn snapshot(&self) -> Result<Option<BackboneSnapshot>> {
         let (stem, stages) = self.config.plan();
-        let mut parameters = vec![read_back(&stem, &self.trunk.stem)?];
+        let mut parameters = vec![stem.read_back(&self.trunk.stem)?];
         for (plan, block) in stages.iter().flatten().zip(self.trunk.stages.iter().flatten()) {
             let sites = plan.branch.iter().chain(&plan.downsample);
             for (site, module) in sites.zip(block.branch.iter().chain(&block.downsample)) {
-                parameters.push(read_back(site, module)?);
+                parameters.push(site.read_back(module)?);
             }
         }
-        Ok(Some(BackboneSnapshot { config: self.config.clone(), parameters }))
+        let config = BackboneConfig::ResNet(self.config.clone());
+        Ok(Some(BackboneSnapshot { config, parameters }))
     }
-}
-
-fn module(site: &Site, parameters: FoldedConvolution, device: &Device) -> Conv2d {
-    let [channels_out, _, height, width] = site.shape;
-    let weight = to_device(parameters.weight, site.shape, device);
-    let bias = to_device(parameters.bias, [channels_out], device);
-    let (y, x) = (height / 2, width / 2);
-    Conv2d {
-        weight: Param::from_tensor(weight),
-        bias: Some(Param::from_tensor(bias)),
-        stride: [site.stride; 2],
-        kernel_size: [height, width],
-        dilation: [1, 1],
-        groups: 1,
-        padding: PaddingConfig2d::Explicit(y, x, y, x),
-    }
-}
-
-fn read_back(site: &Site, module: &Conv2d) -> Result<FoldedConvolution> {
-    let bias = match &module.bias {
-        Some(bias) => to_host(bias.val())?,
-        None => vec![0.0; site.shape[0]],
-    };
-    let weight = to_host(module.weight.val())?;
-    Ok(FoldedConvolution { name: site.name.clone(), shape: site.shape, weight, bias })
 }
 
 #[cfg(test)]

@@ -14,9 +14,6 @@ use safetensors::SafeTensors;
 use crate::host::f32_from_bytes;
 use crate::{Error, Result};
 
-/// The part of a network behind layer3, which PaDiM does not use.
-const UNUSED: [&str; 2] = ["layer4.", "fc."];
-
 /// The tensors of a checkpoint by their names in the network.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
@@ -33,16 +30,16 @@ struct RawTensor {
 
 impl Checkpoint {
     /// Reads a file, told apart by content. Names lose the prefix `module.`, and in `.pth` files
-    /// `state_dict.` before it; `layer4` and `fc` are skipped.
-    pub fn read(path: &Path) -> Result<Self> {
+    /// `state_dict.` before it; those that begin as one of `unused` are skipped.
+    pub fn read(path: &Path, unused: &[String]) -> Result<Self> {
         let mut header = [0; 9];
         let read = File::open(path)
             .and_then(|mut file| file.read(&mut header))
             .map_err(Error::io("read", path))?;
         let tensors = if read == 9 && header[8] == b'{' {
-            read_safetensors(path)?
+            read_safetensors(path, unused)?
         } else {
-            read_pytorch(path)?
+            read_pytorch(path, unused)?
         };
         Ok(Self { tensors })
     }
@@ -76,11 +73,6 @@ impl Checkpoint {
         self.tensors.remove(name);
     }
 
-    /// Removes all tensors under a prefix that play no part.
-    pub fn discard_prefix(&mut self, prefix: &str) {
-        self.tensors.retain(|name, _| !name.starts_with(prefix));
-    }
-
     /// Checks that every tensor has been taken.
     pub fn finish(self) -> Result<()> {
         match self.tensors.into_keys().next() {
@@ -90,8 +82,8 @@ impl Checkpoint {
     }
 }
 
-fn used(name: &str) -> bool {
-    !UNUSED.iter().any(|prefix| name.starts_with(prefix))
+fn used(name: &str, unused: &[String]) -> bool {
+    !unused.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn without_module(name: &str) -> &str {
@@ -102,13 +94,13 @@ fn unreadable(path: &Path) -> impl Fn(String) -> Error + '_ {
     move |reason| Error::Weights { path: path.to_owned(), reason }
 }
 
-fn read_safetensors(path: &Path) -> Result<BTreeMap<String, RawTensor>> {
+fn read_safetensors(path: &Path, unused: &[String]) -> Result<BTreeMap<String, RawTensor>> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(path)(e.to_string()))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
         let name = without_module(&name);
-        if used(name) {
+        if used(name, unused) {
             let (dtype, shape) = (format!("{:?}", view.dtype()), view.shape().to_vec());
             insert_once(
                 &mut tensors,
@@ -132,7 +124,7 @@ fn insert_once(
     }
 }
 
-fn read_pytorch(path: &Path) -> Result<BTreeMap<String, RawTensor>> {
+fn read_pytorch(path: &Path, unused: &[String]) -> Result<BTreeMap<String, RawTensor>> {
     let fail = unreadable(path);
     let reader = PytorchReader::new(path).map_err(|e| fail(e.to_string()))?;
     let wrapped = reader.tensors().keys().any(|name| name.starts_with("state_dict."));
@@ -143,7 +135,7 @@ fn read_pytorch(path: &Path) -> Result<BTreeMap<String, RawTensor>> {
             None if wrapped => continue, // optimiser state and the like, beside the weights
             None => without_module(&name),
         };
-        if used(name) {
+        if used(name, unused) {
             let (dtype, shape) = (format!("{:?}", tensor.dtype()), tensor.shape().to_vec());
             let mut bytes = tensor.read().map_err(|e| fail(e.to_string()))?;
             if cfg!(target_endian = "big") {
@@ -194,11 +186,12 @@ mod tests {
 
     /// Every tensor of the golden list is read with its dtype, shape and bytes.
     fn assert_reads(file: &str, group: &str) {
-        let checkpoint = Checkpoint::read(&golden::path("loader").join(file)).unwrap();
+        let unused = ["layer4.".to_owned(), "fc.".to_owned()];
+        let checkpoint = Checkpoint::read(&golden::path("loader").join(file), &unused).unwrap();
         let mut found = 0;
         let expected = golden::json("loader/expected.json");
         let expected = expected[group].as_object().unwrap();
-        for (name, facts) in expected.iter().filter(|(name, _)| used(name)) {
+        for (name, facts) in expected.iter().filter(|(name, _)| used(name, &unused)) {
             let tensor = checkpoint.tensors.get(name).unwrap_or_else(|| panic!("{file}: {name}"));
             assert_eq!(torch_name(&tensor.dtype), facts["dtype"], "{file}: {name}");
             assert_eq!(serde_json::json!(tensor.shape), facts["shape"], "{file}: {name}");
@@ -219,7 +212,7 @@ mod tests {
         file.extend(header.as_bytes());
         file.extend([0; 8]);
         std::fs::write(&path, file).unwrap();
-        let error = Checkpoint::read(&path).unwrap_err();
+        let error = Checkpoint::read(&path, &[]).unwrap_err();
         assert!(matches!(error, Error::UnexpectedTensor { .. }), "{error}");
     }
 

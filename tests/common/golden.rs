@@ -142,3 +142,41 @@ pub fn relative_error(actual: &[f32], expected: &[f64]) -> f64 {
         .fold(0.0, |m: f64, e| if e.is_nan() { f64::INFINITY } else { m.max(e) });
     worst / scale
 }
+
+/// Compares sampled values and the statistics mean, absmean, std, min, max, l2 and probe of a tensor, at
+/// a share of its largest magnitude. Gives the largest difference of a sample.
+pub fn check_node<'a>(
+    values: &[f32],
+    part: impl Fn(&str) -> &'a Golden,
+    tolerance: f64,
+    name: &str,
+) -> f64 {
+    let stats = &part("stats").values;
+    let scale = stats[3].abs().max(stats[4].abs());
+    let samples = part("idx").usize().into_iter().map(|i| f64::from(values[i]));
+    let worst = samples
+        .zip(&part("val").values)
+        .map(|(actual, expected)| (actual - expected).abs() / scale)
+        .fold(0.0, f64::max);
+    assert!(worst < tolerance, "{name}: sample off by {worst:.1e}");
+
+    let n = values.len() as f64;
+    let wide = || values.iter().map(|&v| f64::from(v));
+    let mean = wide().sum::<f64>() / n;
+    let probe = uniform("probe", values.len());
+    let actual = [
+        mean,
+        wide().map(f64::abs).sum::<f64>() / n,
+        (wide().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt(),
+        wide().fold(f64::INFINITY, f64::min),
+        wide().fold(f64::NEG_INFINITY, f64::max),
+        wide().map(|v| v * v).sum::<f64>().sqrt(),
+        wide().zip(probe).map(|(v, u)| v * (2.0 * u - 1.0)).sum::<f64>(),
+    ];
+    // The sums run over n values, each of which may be off by the tolerance.
+    let scales = [scale, scale, scale, scale, scale, stats[5], stats[5]];
+    for ((actual, expected), scale) in actual.iter().zip(stats).zip(scales) {
+        assert!((actual - expected).abs() < tolerance * scale, "{name}: {actual} not {expected}");
+    }
+    worst
+}

@@ -12,6 +12,7 @@ fn public_types_cross_threads() {
     shared::<PadimConfig>();
     shared::<ImageInput>();
     shared::<ResNet>();
+    shared::<EfficientNet>();
     shared::<FeatureMaps>();
     shared::<PatchEmbedder>();
     shared::<GaussianEstimator>();
@@ -31,6 +32,7 @@ fn public_types_cross_threads() {
     shared::<PreprocessConfig>();
     shared::<PreprocessedImage>();
     shared::<ResNetConfig>();
+    shared::<EfficientNetConfig>();
     shared::<ScoredMap>();
     shared::<ScoringConfig>();
     shared::<dataset::Category>();

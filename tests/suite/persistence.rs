@@ -53,6 +53,56 @@ fn a_detector_without_its_backbone_wants_the_same_weights() {
     assert!(matches!(error, Error::ShapeMismatch { .. }), "{error}");
 }
 
+/// A small EfficientNet.
+fn efficientnet() -> EfficientNetConfig {
+    let stage = |count, channels, expansion, kernel, stride| EfficientNetStage {
+        count,
+        channels,
+        expansion,
+        kernel,
+        stride,
+    };
+    EfficientNetConfig {
+        stem_channels: 8,
+        stages: vec![stage(1, 8, 1, 3, 1), stage(2, 16, 2, 5, 2)],
+        blocks: vec![1, 3],
+    }
+}
+
+#[test]
+fn an_efficientnet_is_saved_and_loaded_with_its_weights() {
+    let device = devices().remove(0);
+    let network = efficientnet().untrained(1, &device).unwrap();
+    let saved = Padim::new(config(), network).unwrap().fit((0..8).map(good), |_| ()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.padim");
+    saved.save(&path).unwrap();
+    let loaded = load(&path).unwrap();
+    assert_eq!(loaded.fingerprint(), saved.fingerprint());
+    let images = || (0..5).map(good).chain([defective()]);
+    assert_eq!(loaded.predict_batch(images()).unwrap(), saved.predict_batch(images()).unwrap());
+
+    let again = folder.path().join("again.padim");
+    loaded.save(&again).unwrap();
+    assert!(std::fs::read(&path).unwrap() == std::fs::read(&again).unwrap());
+
+    // A reader that does not know the network must not take it for another: its section has a name
+    // of its own.
+    let bytes = std::fs::read(&path).unwrap();
+    let holds = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
+    assert!(holds(b"\x0cefficientnet") && !holds(b"\x08backbone"));
+
+    saved.save_without_backbone(&path).unwrap();
+    let error = load(&path).unwrap_err();
+    assert!(matches!(error, Error::BackboneNotEmbedded { .. }), "{error}");
+    let other = efficientnet().untrained(2, &device).unwrap();
+    let error = Detector::load_with_backbone(&path, other).unwrap_err();
+    assert!(matches!(error, Error::BackboneMismatch { .. }), "{error}");
+    let same = efficientnet().untrained(1, &device).unwrap();
+    let loaded = Detector::load_with_backbone(&path, same).unwrap();
+    assert_eq!(loaded.predict(defective()).unwrap(), saved.predict(defective()).unwrap());
+}
+
 /// A network of one's own: three colours.
 #[derive(Debug)]
 struct Colours(Vec<LayerInfo>);

@@ -1,6 +1,6 @@
 use super::*;
-use crate::golden::{self, Golden, relative_error};
-use crate::host::to_host;
+use crate::golden::{self, relative_error};
+use crate::host::{to_device, to_host};
 
 /// The devices that the backend features of this build give.
 fn devices() -> Vec<Device> {
@@ -25,13 +25,14 @@ fn formula_checkpoint(config: &ResNetConfig, identity: Option<&str>) -> Checkpoi
     let mut tensors = Vec::new();
     for site in std::iter::once(stem).chain(sites) {
         let channels = [site.shape[0]];
+        let norm = site.norm.unwrap().name;
         let name = format!("{}.weight", site.name);
         let values = golden::weight(&name, &site.shape);
         tensors.push((name, site.shape.to_vec(), values));
         for part in ["weight", "bias", "running_mean", "running_var"] {
-            let name = format!("{}.{part}", site.norm);
+            let name = format!("{norm}.{part}");
             let values = match part {
-                _ if identity != Some(&site.norm) => golden::weight(&name, &channels),
+                _ if identity != Some(&norm) => golden::weight(&name, &channels),
                 "weight" => vec![1.0; channels[0]],
                 "running_var" => vec![1.0 - 1e-5; channels[0]],
                 _ => vec![0.0; channels[0]],
@@ -79,7 +80,8 @@ fn check_backbone(config: ResNetConfig, file: &str) {
                 let part = |part: &str| &file[&format!("{prefix}/{node}/{part}")];
                 assert_eq!(tensor.dims().to_vec(), part("shape").usize(), "{prefix} {node}");
                 let values = to_host(tensor).unwrap();
-                worst = worst.max(check_node(&values, part, &format!("{prefix} {node}")));
+                let name = format!("{prefix} {node}");
+                worst = worst.max(golden::check_node(&values, part, TOLERANCE, &name));
             }
             // The public way gives the same maps, on Burn bit for bit.
             let maps = network.forward(input.clone()).unwrap();
@@ -92,46 +94,14 @@ fn check_backbone(config: ResNetConfig, file: &str) {
                 assert!(same, "{name} differs");
                 let part = |part: &str| &file[&format!("{prefix}/{name}/{part}")];
                 let values = to_host(map.clone()).unwrap();
-                let error = check_node(&values, part, &format!("{prefix} {name} by the engine"));
-                engine = engine.max(error);
+                let name = format!("{prefix} {name} by the engine");
+                engine = engine.max(golden::check_node(&values, part, TOLERANCE, &name));
             }
         }
         println!(
             "{device:?}: worst error {worst:.1e} of the largest magnitude; engine {engine:.1e}"
         );
     }
-}
-
-/// Compares sampled values and the statistics mean, absmean, std, min, max, l2 and probe.
-fn check_node<'a>(values: &[f32], part: impl Fn(&str) -> &'a Golden, name: &str) -> f64 {
-    let stats = &part("stats").values;
-    let scale = stats[3].abs().max(stats[4].abs());
-    let samples = part("idx").usize().into_iter().map(|i| f64::from(values[i]));
-    let worst = samples
-        .zip(&part("val").values)
-        .map(|(actual, expected)| (actual - expected).abs() / scale)
-        .fold(0.0, f64::max);
-    assert!(worst < TOLERANCE, "{name}: sample off by {worst:.1e}");
-
-    let n = values.len() as f64;
-    let wide = || values.iter().map(|&v| f64::from(v));
-    let mean = wide().sum::<f64>() / n;
-    let probe = golden::uniform("probe", values.len());
-    let actual = [
-        mean,
-        wide().map(f64::abs).sum::<f64>() / n,
-        (wide().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt(),
-        wide().fold(f64::INFINITY, f64::min),
-        wide().fold(f64::NEG_INFINITY, f64::max),
-        wide().map(|v| v * v).sum::<f64>().sqrt(),
-        wide().zip(probe).map(|(v, u)| v * (2.0 * u - 1.0)).sum::<f64>(),
-    ];
-    // The sums run over n values, each of which may be off by the tolerance.
-    let scales = [scale, scale, scale, scale, scale, stats[5], stats[5]];
-    for ((actual, expected), scale) in actual.iter().zip(stats).zip(scales) {
-        assert!((actual - expected).abs() < TOLERANCE * scale, "{name}: {actual} not {expected}");
-    }
-    worst
 }
 
 #[test]
@@ -231,7 +201,7 @@ fn a_snapshot_builds_the_same_network() {
     let snapshot = network.snapshot().unwrap().unwrap();
     let mut source =
         crate::backbone::FoldedParameters { convolutions: snapshot.parameters.into_iter() };
-    let again = ResNet::build(snapshot.config, &mut source, &device).unwrap();
+    let again = snapshot.config.build(&mut source, &device).unwrap();
     assert_eq!(network.fingerprint(), again.fingerprint());
     assert_eq!(network.layers(), again.layers());
 }
