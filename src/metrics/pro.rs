@@ -28,7 +28,7 @@ pub fn aupro(images: &[PixelScores], fpr_limit: f64) -> Result<f64> {
         let reason = format!("must be above 0 and at most 1, is {fpr_limit}");
         return Err(Error::config("fpr_limit", reason));
     }
-    let overlap = Overlap::new(images)?;
+    let overlap = Overlap::new(images, fpr_limit)?;
     let limit = fpr_limit * overlap.normal as f64;
     let (mut x, mut y, mut area) = (0.0, 0.0, 0.0);
     for [dx, dy] in overlap.lines() {
@@ -49,12 +49,12 @@ pub fn aupro(images: &[PixelScores], fpr_limit: f64) -> Result<f64> {
 ///
 /// [`Error::UndefinedMetric`] unless there are both defective and normal pixels.
 pub fn pro_curve(images: &[PixelScores], count: usize) -> Result<Vec<[f64; 2]>> {
-    let overlap = Overlap::new(images)?;
+    let overlap = Overlap::new(images, f64::INFINITY)?;
     let end = [overlap.normal as f64, overlap.regions as f64];
     Ok(corners(overlap.lines(), end, count))
 }
 
-/// The curve of found regions over false positives.
+/// The curve of found regions over false positives, at least up to a false positive rate.
 struct Overlap {
     /// Of each defective pixel the key of its score, and below it the area of its region; sorted.
     pixels: Vec<u64>,
@@ -65,9 +65,11 @@ struct Overlap {
 }
 
 impl Overlap {
-    fn new(images: &[PixelScores]) -> Result<Self> {
+    fn new(images: &[PixelScores], fpr_limit: f64) -> Result<Self> {
+        // What scores lower comes after the limit, and need not be sorted.
+        let (normal, lowest) = top_normal(images, fpr_limit);
         let of_images: Vec<_> =
-            images.par_iter().map(|i| region_pixels(*i)).collect::<Result<_>>()?;
+            images.par_iter().map(|i| region_pixels(*i, lowest)).collect::<Result<_>>()?;
         let regions: usize = of_images.iter().map(|i| i.0).sum();
         if regions == 0 {
             return Err(undefined("AUPRO", "there is no defective region"));
@@ -77,8 +79,6 @@ impl Overlap {
         let keys: Vec<u32> = pixels.chunk_by(same_key).map(|g| (g[0] >> 32) as u32).collect();
         let counts = NormalCounts::new(images, &keys);
         let keys = keys.len();
-        let normal: u64 =
-            counts.below(keys) + (0..keys).map(|i| counts.below(i) + counts.tied(i)).sum::<u64>();
         if normal == 0 {
             return Err(undefined("AUPRO", "there is no normal pixel"));
         }
@@ -98,13 +98,37 @@ impl Overlap {
     }
 }
 
+/// How many normal pixels there are, and a key that at least the given share of them reaches; 0 if there
+/// is none.
+fn top_normal(images: &[PixelScores], share: f64) -> (u64, u32) {
+    // By the upper half of the key.
+    let add = |mut counts: Vec<u64>, image: &PixelScores| {
+        let normal = image.pixels().filter(|(_, defective)| !defective);
+        normal.for_each(|(score, _)| counts[key(score) as usize >> 16] += 1);
+        counts
+    };
+    let empty = || vec![0_u64; 1 << 16];
+    let sum = |mut a: Vec<u64>, b: Vec<u64>| {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        a
+    };
+    let counts = images.par_iter().fold(empty, add).reduce(empty, sum);
+    let normal: u64 = counts.iter().sum();
+    let mut above = 0;
+    let reached = counts.iter().enumerate().rev().find(|(_, count)| {
+        above += *count;
+        above as f64 >= share * normal as f64
+    });
+    (normal, reached.map_or(0, |(half, _)| (half as u32) << 16))
+}
+
 fn same_key(a: &u64, b: &u64) -> bool {
     a >> 32 == b >> 32
 }
 
-/// How many regions an image has, and for each of its defective pixels the score's key and the area
-/// of the region, in one number.
-fn region_pixels(image: PixelScores) -> Result<(usize, Vec<u64>)> {
+/// How many regions an image has, and for each of its defective pixels that score enough the score's key
+/// and the area of the region, in one number.
+fn region_pixels(image: PixelScores, lowest: u32) -> Result<(usize, Vec<u64>)> {
     let width = image.size[1].max(1);
     let mut rows = image.truth.chunks(width).enumerate().filter(|(_, row)| row.contains(&true));
     let Some((first, _)) = rows.next() else { return Ok((0, Vec::new())) };
@@ -121,9 +145,11 @@ fn region_pixels(image: PixelScores) -> Result<(usize, Vec<u64>)> {
             connected_regions(&inside, size)?
         }
     };
-    let found = image.scores[pixels].iter().zip(regions.labels()).filter_map(|(score, label)| {
+    let keys = image.scores[pixels].iter().map(|score| key(*score));
+    let found = keys.zip(regions.labels()).filter_map(|(key, label)| {
         // As an image has fewer than 2^32 pixels, its regions have, too.
-        regions.area(*label).map(|area| u64::from(key(*score)) << 32 | area as u64)
+        let area = regions.area(*label).filter(|_| key >= lowest)?;
+        Some(u64::from(key) << 32 | area as u64)
     });
     Ok((regions.areas().len(), found.collect()))
 }
@@ -218,7 +244,15 @@ mod tests {
             let scored: Vec<_> =
                 images.iter().map(|(s, t)| PixelScores::new(s, t, size).unwrap()).collect();
             match (naive(&images, size, limit), aupro(&scored, limit)) {
-                (Some(expected), Ok(actual)) => prop_assert!((expected - actual).abs() < 1e-9),
+                (Some(expected), Ok(actual)) => {
+                    prop_assert!((expected - actual).abs() < 1e-9);
+                    let curve = pro_curve(&scored, usize::MAX).unwrap();
+                    let end = curve[curve.len() - 1];
+                    prop_assert!((end[0] - 1.0).abs() + (end[1] - 1.0).abs() < 1e-9);
+                    let trapezoid = |p: &[[f64; 2]]| (p[1][0] - p[0][0]) * (p[1][1] + p[0][1]) / 2.0;
+                    let area: f64 = curve.windows(2).map(trapezoid).sum();
+                    prop_assert!((area - aupro(&scored, 1.0).unwrap()).abs() < 1e-9);
+                }
                 (None, Err(Error::UndefinedMetric { .. })) => {}
                 other => prop_assert!(false, "{other:?}"),
             }
