@@ -44,7 +44,8 @@ struct Options {
     /// Tells how well the covariances of some positions are conditioned.
     #[arg(long)]
     spectrum: bool,
-    /// Marks images from this score on, and draws contours there.
+    /// Marks images from this score on, and draws contours there [default: the detector's own
+    /// thresholds, if it has been calibrated]
     #[arg(long)]
     threshold: Option<f32>,
     /// The scores at which the overlay's colours begin and end
@@ -112,7 +113,7 @@ fn run(options: &Options) -> Outcome<usize> {
         common::create_folder(folder)?;
     }
 
-    let mut csv = String::from("path,image_score,normalized_score,above_threshold,error\n");
+    let mut csv = String::from("path,image_score,normalized_score,p_value,above_threshold,error\n");
     let mut failures = 0;
     let bar = common::progress_bar("images", images.len() as u64);
     for (number, (path, result)) in images.iter().zip(detector.predict_iter(&images)).enumerate() {
@@ -120,9 +121,9 @@ fn run(options: &Options) -> Outcome<usize> {
         match result {
             Ok(prediction) => {
                 let Prediction { image_score, normalized_score, .. } = prediction;
-                let above = options
-                    .threshold
-                    .map_or("", |t| if image_score >= t { "true" } else { "false" });
+                let above = options.threshold.map(|threshold| image_score >= threshold);
+                let above = above.or(prediction.is_defective).map_or("".into(), |a| a.to_string());
+                let p_value = prediction.p_value.map_or("".into(), |p| p.to_string());
                 let written = options.overlays.as_ref().map_or(Ok(()), |folder| {
                     let target = folder.join(format!("{number:05}_{}.png", common::stem(path)));
                     write_overlay(&detector, path, &prediction, options, &target)
@@ -130,11 +131,12 @@ fn run(options: &Options) -> Outcome<usize> {
                 failures += usize::from(written.is_err());
                 let error =
                     written.map_or_else(|e| common::csv_field(&e.to_string()), |()| "".into());
-                csv += &format!("{name},{image_score},{normalized_score},{above},{error}\n");
+                csv +=
+                    &format!("{name},{image_score},{normalized_score},{p_value},{above},{error}\n");
             }
             Err(error) => {
                 failures += 1;
-                csv += &format!("{name},,,,{}\n", common::csv_field(&error.to_string()));
+                csv += &format!("{name},,,,,{}\n", common::csv_field(&error.to_string()));
             }
         }
         bar.inc(1);
@@ -176,11 +178,13 @@ fn write_overlay(
     let grey16 = detector.config().preprocess.sixteen_bit_grey;
     let picture = to_rgb8(&decode_file(path)?, grey16)?;
     let map = prediction.map_in_original()?;
-    let range = match (options.range.as_deref(), options.threshold) {
+    let own = detector.decision().and_then(|decision| decision.pixel_threshold);
+    let threshold = options.threshold.or(own);
+    let range = match (options.range.as_deref(), threshold) {
         (Some(&[min, max]), _) => ScoreRange { min, max },
         (_, Some(threshold)) => ScoreRange { min: 0.5 * threshold, max: 1.5 * threshold },
         _ => ScoreRange { min: prediction.anomaly_map.min(), max: map.max() },
     };
-    save_png(&overlay(&picture, &map, range, options.threshold)?, target)?;
+    save_png(&overlay(&picture, &map, range, threshold)?, target)?;
     Ok(())
 }

@@ -42,6 +42,7 @@
 //! | one vector per patch | [`PatchEmbedder`] | `[batch, dimension, grid_height, grid_width]` |
 //! | mean and covariance per position | [`GaussianEstimator`] -> [`GaussianModel`] | distances `[batch, grid_height, grid_width]` |
 //! | map and score | [`AnomalyScorer`] | [`AnomalyMap`], score |
+//! | a threshold, from good images alone | [`Decision`], [`Calibration`] | p-values, [`Defect`]s |
 //! | all of it | [`Padim`] -> [`Detector`] | [`Prediction`] |
 //!
 //! Each step is public and can be used alone. [`metrics`], [`dataset`] and [`visualize`] hang off the
@@ -71,6 +72,7 @@ mod fingerprint;
 mod host;
 mod prefetch;
 mod random;
+mod regions;
 mod resample;
 
 mod preprocess;
@@ -82,6 +84,8 @@ mod embedding;
 mod gaussian;
 
 mod scoring;
+
+mod decision;
 
 mod detector;
 
@@ -99,6 +103,7 @@ pub use backbone::{
     EfficientNetStage, FeatureMaps, LayerInfo, ResNet, ResNet18, ResNetBlock, ResNetConfig,
     WideResNet50,
 };
+pub use decision::{Calibration, CalibrationConfig, Decision, Defect};
 pub use detector::{
     Detector, FitProgress, FitStage, ImageInput, MemoryPlan, Padim, PadimConfig, PartialFit,
     Prediction,

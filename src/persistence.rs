@@ -17,7 +17,7 @@
 //!
 //! All numbers are little-endian. An array is there if its section is in the header: `settings`
 //! always, `backbone` (a residual network) or `efficientnet`, `region`, `projection`, `model` and
-//! `statistics` where they apply. Every length follows from the header, and must agree with the file's
+//! `statistics` and `decision` where they apply. Every length follows from the header, and must agree with the file's
 //! length before anything is allocated. A later version adds sections; a section that is not known is
 //! refused.
 
@@ -37,13 +37,15 @@ use crate::embedding::Extractor;
 use crate::files::write_atomically;
 use crate::gaussian::{Block, ModelShape, Numbers, PackedSums, Positions, Tally};
 use crate::{
-    AnomalyScorer, Backbone, BackboneSnapshot, ChannelSelection, Detector, Error, Fingerprint,
-    GaussianEstimator, GaussianModel, InputRegion, LayerInfo, Normalization, Padim, PadimConfig,
-    PartialFit, PatchEmbedder, Precision, Preprocessor, Projection, Result, Storage,
+    AnomalyScorer, Backbone, BackboneSnapshot, ChannelSelection, Decision, Detector, Error,
+    Fingerprint, GaussianEstimator, GaussianModel, InputRegion, LayerInfo, Normalization, Padim,
+    PadimConfig, PartialFit, PatchEmbedder, Precision, Preprocessor, Projection, Result, Storage,
 };
 
 const MAGIC: [u8; 8] = *b"PADIM\r\n\x1a";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// What it added, an old file simply does not have.
+const OLDEST_VERSION: u32 = 2;
 /// A header holds settings and a few thousand indices.
 const MAX_HEADER: usize = 1 << 20;
 
@@ -96,6 +98,7 @@ struct Header {
     projection: Option<ProjectionSection>,
     model: Option<ModelSection>,
     statistics: Option<StatisticsSection>,
+    decision: Option<Decision>,
 }
 
 fn encoding() -> Configuration<LittleEndian, Varint, bincode::config::Limit<MAX_HEADER>> {
@@ -141,6 +144,9 @@ impl Header {
         if let Some(section) = &self.statistics {
             add("statistics", encode(section)?);
         }
+        if let Some(section) = &self.decision {
+            add("decision", encode(section)?);
+        }
         encode(&sections)
     }
 
@@ -168,6 +174,7 @@ impl Header {
             projection: take(&mut sections, path, "projection")?,
             model: take(&mut sections, path, "model")?,
             statistics: take(&mut sections, path, "statistics")?,
+            decision: take(&mut sections, path, "decision")?,
         };
         match sections.keys().next() {
             Some(name) => {
@@ -325,6 +332,7 @@ impl Detector {
             snapshot,
             model: Some(&self.model),
             state: self.state.as_ref(),
+            decision: self.decision.as_ref(),
         };
         contents.write(path, self.model.grid())
     }
@@ -346,6 +354,7 @@ impl PartialFit {
             snapshot: None,
             model: None,
             state: Some(&self.estimator),
+            decision: None,
         };
         contents.write(path.as_ref(), self.estimator.positions().grid())
     }
@@ -377,6 +386,7 @@ struct Contents<'a> {
     snapshot: Option<BackboneSnapshot>,
     model: Option<&'a GaussianModel>,
     state: Option<&'a GaussianEstimator>,
+    decision: Option<&'a Decision>,
 }
 
 impl Contents<'_> {
@@ -411,6 +421,7 @@ impl Contents<'_> {
                 blocks: state.blocks().iter().map(|block| block.positions).collect(),
                 summed: state.blocks().iter().any(|block| block.sums.is_some()),
             }),
+            decision: self.decision.cloned(),
         };
         let header = header.encode()?;
         write_atomically(path, |file| {
@@ -534,7 +545,7 @@ impl<'a> Body<'a> {
             return Err(invalid(path, "it does not begin as a padim detector does"));
         }
         let version = u32::from_le_bytes(body.bytes()?);
-        if version < VERSION {
+        if version < OLDEST_VERSION {
             return Err(invalid(path, "it was written before the first release; fit again"));
         }
         if version > VERSION {
@@ -588,11 +599,13 @@ impl<'a> Body<'a> {
         backbone: impl FnOnce(Vec<FoldedConvolution>) -> Result<Arc<dyn Backbone>>,
     ) -> Result<Detector> {
         let path = self.path;
+        let decision = header.decision.clone();
         let Parts { padim, input_size, model, state } = self.parts(header, backbone)?;
         let model = model.ok_or_else(|| {
             invalid(path, "it holds a fit that is not finished; use `PartialFit::load`")
         })?;
-        Ok(Detector { padim, input_size, model, state })
+        let detector = Detector { padim, input_size, model, state, decision: None };
+        detector.with_decision(decision).map_err(|e| invalid(path, e.to_string()))
     }
 
     fn parts(

@@ -45,6 +45,7 @@ pub fn show_fit(bar: &ProgressBar) -> impl FnMut(FitProgress) + '_ {
             FitStage::Projecting => "components",
             FitStage::Embedding => "images",
             FitStage::Factorising => "covariances",
+            FitStage::Calibrating => "thresholds",
         });
         bar.set_length(progress.total.unwrap_or(progress.done) as u64);
         bar.set_position(progress.done as u64);

@@ -7,7 +7,7 @@ use super::partial::{PartialFit, factorising};
 use super::{FitProgress, Padim, PadimConfig};
 use crate::preprocess::ImageGeometry;
 use crate::{
-    AnomalyMap, AnomalyScorer, Error, Fingerprint, GaussianConfig, GaussianEstimator,
+    AnomalyMap, AnomalyScorer, Decision, Error, Fingerprint, GaussianConfig, GaussianEstimator,
     GaussianModel, InputRegion, Preprocessor, Projection, Result, ScoreNormalization, ScoredMap,
     Storage,
 };
@@ -19,6 +19,11 @@ pub struct Prediction {
     pub image_score: f32,
     /// The same after the detector's [`ScoreNormalization`]; without one, equal to `image_score`.
     pub normalized_score: f32,
+    /// How likely a good image is to score so high ([`Calibration::p_value`](crate::Calibration::p_value)),
+    /// in `(0, 1]`; `None` unless the detector has been calibrated.
+    pub p_value: Option<f64>,
+    /// Whether the score reaches the detector's threshold; `None` if it has none.
+    pub is_defective: Option<bool>,
     /// A score for every pixel of the network's input, that is of the image after resize and crop.
     pub anomaly_map: AnomalyMap,
     /// How the network's input relates to the original image.
@@ -49,6 +54,7 @@ pub struct Detector {
     pub(crate) model: GaussianModel,
     /// What is known of the images it was fitted with, if it was to be kept.
     pub(crate) state: Option<GaussianEstimator>,
+    pub(crate) decision: Option<Decision>,
 }
 
 impl Detector {
@@ -122,6 +128,7 @@ impl Detector {
     pub fn with_storage(mut self, storage: Storage) -> Result<Self> {
         self.model = self.model.convert(storage)?;
         self.padim.config.gaussian.storage = storage;
+        self.decision = None;
         Ok(self)
     }
 
@@ -148,6 +155,7 @@ impl Detector {
         state.forget(keep)?;
         state.merge(fresh.estimator)?;
         self.model = state.model(factorising(&mut progress))?;
+        self.decision = None;
         Ok(())
     }
 
@@ -168,6 +176,7 @@ impl Detector {
         let (state, outcome) = match model {
             Ok(model) => {
                 self.model = model;
+                self.decision = None;
                 self.padim.config.gaussian = config.clone();
                 (state.with_config(config)?, Ok(()))
             }
@@ -301,6 +310,15 @@ impl Detector {
     fn prediction(&self, scored: ScoredMap, geometry: ImageGeometry) -> Prediction {
         let ScoredMap { map, image_score } = scored;
         let normalized_score = self.padim.config.scoring.normalization.apply(image_score);
-        Prediction { image_score, normalized_score, anomaly_map: map, geometry }
+        let decision = self.decision.as_ref();
+        let calibration = decision.and_then(|decision| decision.calibration.as_ref());
+        Prediction {
+            image_score,
+            normalized_score,
+            p_value: calibration.map(|calibration| calibration.p_value(image_score)),
+            is_defective: decision.map(|decision| image_score >= decision.image_threshold),
+            anomaly_map: map,
+            geometry,
+        }
     }
 }

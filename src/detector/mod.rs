@@ -1,6 +1,7 @@
 //! The whole method behind two types: [`Padim`] before the fit, [`Detector`] after it.
 
 mod config;
+mod decisions;
 mod fitted;
 mod input;
 mod partial;
@@ -42,6 +43,8 @@ pub enum FitStage {
     Embedding,
     /// Covariances are factorised; counted in positions of the grid.
     Factorising,
+    /// Good images are scored to find thresholds; counted in images.
+    Calibrating,
 }
 
 /// PaDiM before it has seen images: settings and a backbone.

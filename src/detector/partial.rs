@@ -131,7 +131,7 @@ impl PartialFit {
     pub fn finish(self, mut progress: impl FnMut(FitProgress)) -> Result<Detector> {
         let Self { padim, input_size, estimator } = self;
         let model = estimator.finish(factorising(&mut progress))?;
-        Ok(Detector { padim, input_size, model, state: None })
+        Ok(Detector { padim, input_size, model, state: None, decision: None })
     }
 
     /// Makes a detector that keeps what is known of its images, also when it is saved: it can take in
@@ -143,7 +143,7 @@ impl PartialFit {
     pub fn finish_extendable(self, mut progress: impl FnMut(FitProgress)) -> Result<Detector> {
         let Self { padim, input_size, estimator } = self;
         let model = estimator.model(factorising(&mut progress))?;
-        Ok(Detector { padim, input_size, model, state: Some(estimator) })
+        Ok(Detector { padim, input_size, model, state: Some(estimator), decision: None })
     }
 }
 

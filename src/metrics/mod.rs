@@ -11,15 +11,17 @@ mod curve;
 mod f1;
 mod precision;
 mod pro;
-mod regions;
+mod recall;
 mod roc;
 
 pub use bootstrap::{Bootstrap, Interval};
 pub use f1::{F1Max, image_f1_max, pixel_f1_max};
 pub use precision::{image_average_precision, pixel_average_precision};
 pub use pro::{DEFAULT_FPR_LIMIT, aupro, pro_curve};
-pub use regions::{Regions, connected_regions};
+pub use recall::{image_threshold_at_recall, pixel_threshold_at_recall};
 pub use roc::{image_auroc, image_roc_curve, pixel_auroc, pixel_roc_curve};
+
+pub use crate::regions::{Regions, connected_regions};
 
 use crate::host::all_finite;
 use crate::{Error, Result};

@@ -4,8 +4,7 @@ use rayon::prelude::*;
 
 use super::counts::{NormalCounts, key};
 use super::curve::corners;
-use super::regions::connected_regions;
-use super::{PixelScores, undefined};
+use super::{PixelScores, connected_regions, undefined};
 use crate::{Error, Result};
 
 /// Up to which false positive rate the literature integrates (Bergmann et al. 2021): beyond it, a

@@ -5,6 +5,7 @@ mod golden;
 
 mod api;
 mod datasets;
+mod decisions;
 mod detector;
 mod evaluate;
 mod golden_end_to_end;

@@ -148,6 +148,18 @@ fn valid_file() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
 }
 
 #[test]
+fn files_of_the_second_version_still_load() {
+    let (_folder, path, mut file) = valid_file();
+    file[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    let end = file.len() - 4;
+    let checksum = crc32fast::hash(&file[..end]).to_le_bytes();
+    file[end..].copy_from_slice(&checksum);
+    std::fs::write(&path, file).unwrap();
+    let loaded = Detector::load_with_backbone(&path, backbone()).unwrap();
+    assert_eq!(loaded.predict(defective()).unwrap(), detector().predict(defective()).unwrap());
+}
+
+#[test]
 fn hostile_files_are_errors() {
     let (_folder, path, valid) = valid_file();
     let header_end = 20 + u64::from_le_bytes(valid[12..20].try_into().unwrap()) as usize;
@@ -163,7 +175,7 @@ fn hostile_files_are_errors() {
         ("empty", vec![], "too early"),
         ("foreign", b"PK\x03\x04 something else entirely".to_vec(), "does not begin"),
         ("converted as text", text, "does not begin"),
-        ("newer version", with(8, &3_u32.to_le_bytes()), "update padim"),
+        ("newer version", with(8, &4_u32.to_le_bytes()), "update padim"),
         ("older version", with(8, &1_u32.to_le_bytes()), "before the first release"),
         ("huge header", with(12, &u64::MAX.to_le_bytes()), "its header claims"),
         ("header a little longer", with(12, &(header_end as u64 - 19).to_le_bytes()), "header"),

@@ -1,6 +1,5 @@
 //! Connected regions of a mask.
 
-use super::check_size;
 use crate::{Error, Result};
 
 /// The regions of a mask, numbered from one in the order of their first pixels.
@@ -35,7 +34,9 @@ impl Regions {
 /// [`Error::ShapeMismatch`] if the mask does not have `height * width` pixels, or more than `u32`
 /// can number.
 pub fn connected_regions(mask: &[bool], size: [usize; 2]) -> Result<Regions> {
-    check_size("mask", mask.len(), size)?;
+    if size[0].checked_mul(size[1]) != Some(mask.len()) {
+        return Err(Error::shape("mask", format!("{size:?} pixels (height, width)"), mask.len()));
+    }
     if u32::try_from(mask.len()).is_err() {
         return Err(Error::shape("mask", "fewer than 2^32 pixels", mask.len()));
     }

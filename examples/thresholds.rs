@@ -1,0 +1,145 @@
+//! Finds a threshold from good images alone, and shows what its promise is worth: over many random splits
+//! of the good images that were not fitted with, how many false alarms there are.
+//!
+//!     cargo run --release --example thresholds -- --data DIR --weights FILE --save part.padim
+
+mod common;
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use clap::Parser;
+use common::{Network, Outcome};
+use padim::dataset::{Mvtec, Sample};
+use padim::{Calibration, CalibrationConfig, Padim, PadimConfig};
+
+/// Fits on a part of a category's good images, and calibrates with the others.
+#[derive(Parser)]
+struct Options {
+    /// A category in MVTec AD's layout.
+    #[arg(long)]
+    data: PathBuf,
+    /// The network.
+    #[arg(long, value_enum, default_value = "resnet18")]
+    backbone: Network,
+    /// Its weights. Without: seeded untrained ones.
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// How many of the training images are fitted with; the others and the good test images are for
+    /// calibration.
+    #[arg(long)]
+    fit: Option<usize>,
+    /// The shares of good images that may be called defective.
+    #[arg(long, value_delimiter = ',', default_value = "0.01,0.02,0.05,0.1,0.2")]
+    rates: Vec<f64>,
+    /// How many times the good images are split into halves: one calibrates, the other is tested.
+    #[arg(long, default_value_t = 200)]
+    splits: u64,
+    /// Calibrates with all good images that were not fitted with, at the first rate that they can promise,
+    /// and saves the detector.
+    #[arg(long)]
+    save: Option<PathBuf>,
+}
+
+fn main() {
+    common::report(run(&Options::parse()));
+}
+
+fn run(options: &Options) -> Outcome {
+    let device = Device::default();
+    let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_deref(), &device)?;
+    let config = PadimConfig { channels: options.backbone.channels(), ..PadimConfig::default() };
+    let padim = Padim::with_shared_backbone(config, backbone)?;
+    let category = Mvtec::open(&options.data)?;
+    let fitted = options.fit.unwrap_or(category.train.len()).min(category.train.len());
+    let (train, spare) = category.train.split_at(fitted);
+    let (defective, good): (Vec<&Sample>, Vec<&Sample>) =
+        category.test.iter().partition(|image| image.is_defective());
+    let good: Vec<&Sample> = spare.iter().chain(good).collect();
+
+    let bar = common::progress_bar("images", train.len() as u64);
+    let mut detector = padim.fit(train, common::show_fit(&bar))?;
+    bar.finish_and_clear();
+    let scores = |images: &[&Sample]| -> padim::Result<Vec<f32>> {
+        detector.predict_iter(images.iter().copied()).map(|p| Ok(p?.image_score)).collect()
+    };
+    let (good_scores, defective_scores) = (scores(&good)?, scores(&defective)?);
+    println!(
+        "{}: fitted with {} images; {} other good ones, {} defective ones; {} splits into halves\n",
+        category.name,
+        train.len(),
+        good.len(),
+        defective.len(),
+        options.splits
+    );
+    println!("promised   exact  observed  within two deviations  defects found");
+    for &rate in &options.rates {
+        show(rate, &good_scores, &defective_scores, options.splits);
+    }
+
+    if let Some(path) = &options.save {
+        let able = |rate: &&f64| good.len() as f64 >= 1.0 / **rate - 1.0;
+        let rate = options.rates.iter().find(able).ok_or("too few good images for these rates")?;
+        let config = CalibrationConfig { image_false_alarm_rate: *rate, ..Default::default() };
+        let bar = common::progress_bar("images", good.len() as u64);
+        detector.calibrate(good, &config, common::show_fit(&bar))?;
+        bar.finish_and_clear();
+        detector.save(path)?;
+        println!("\nSaved {}, calibrated for {rate}.", path.display());
+    }
+    Ok(())
+}
+
+/// A line of the table: what was promised and what came.
+fn show(rate: f64, good: &[f32], defective: &[f32], splits: u64) {
+    let half = good.len() / 2;
+    let tested = good.len() - half;
+    let (mut alarms, mut found) = (Vec::new(), 0.0);
+    for split in 0..splits {
+        let order = shuffled(good.len(), split);
+        let (calibration, test) = order.split_at(half);
+        let calibration: Vec<f32> = calibration.iter().map(|&i| good[i]).collect();
+        let threshold = match Calibration::new(calibration).and_then(|c| c.threshold(rate)) {
+            Ok(threshold) => threshold,
+            Err(error) => {
+                println!("{rate:8.3}   {error}");
+                return;
+            }
+        };
+        let reached = |scores: f64, all: usize| scores / all.max(1) as f64;
+        let count = test.iter().filter(|&&i| good[i] >= threshold).count();
+        alarms.push(reached(count as f64, tested));
+        let count = defective.iter().filter(|&&score| score >= threshold).count();
+        found += reached(count as f64, defective.len()) / splits as f64;
+    }
+    // So many of the places among the others' scores are alarms.
+    let places = (half + 1) as f64;
+    let exact = (rate * places + 1e-9).floor() / places;
+    let observed = alarms.iter().sum::<f64>() / splits as f64;
+    // Of a share among so many tested images, whose threshold varies with as many calibration images.
+    let variance = exact * (1.0 - exact) * (1.0 / tested as f64 + 1.0 / places);
+    let near = |share: &&f64| (**share - exact).abs() <= 2.0 * variance.sqrt() + 1e-9;
+    let inside = alarms.iter().filter(near).count() as f64 / splits as f64;
+    println!(
+        "{rate:8.3}{exact:8.3}{observed:10.3}{:22.0} %{:13.0} %",
+        100.0 * inside,
+        100.0 * found
+    );
+}
+
+/// The numbers below `count` in an order that a seed decides (splitmix64, Fisher and Yates).
+fn shuffled(count: usize, seed: u64) -> Vec<usize> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    };
+    let mut order: Vec<usize> = (0..count).collect();
+    for last in (1..count).rev() {
+        order.swap(last, (next() % (last as u64 + 1)) as usize);
+    }
+    order
+}

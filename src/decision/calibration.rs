@@ -1,0 +1,243 @@
+//! Thresholds from good images alone: split-conformal calibration (Vovk, Gammerman, Shafer 2005).
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::all_finite;
+use crate::{AnomalyMap, Error, Result};
+
+/// How often good parts may be called defective.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CalibrationConfig {
+    /// The share of good images that may be called defective, in `(0, 1)`. Default: 0.05. To promise a
+    /// rate, `1 / rate - 1` images are needed at least: 19 for 0.05, 99 for 0.01.
+    pub image_false_alarm_rate: f64,
+    /// The share of good images' pixels that may be marked, in `(0, 1)`. Default: 0.001.
+    pub pixel_false_alarm_rate: f64,
+}
+
+impl Default for CalibrationConfig {
+    fn default() -> Self {
+        Self { image_false_alarm_rate: 0.05, pixel_false_alarm_rate: 0.001 }
+    }
+}
+
+impl CalibrationConfig {
+    pub(crate) fn validate(&self) -> Result<()> {
+        check_rate(self.image_false_alarm_rate)?;
+        check_rate(self.pixel_false_alarm_rate)
+    }
+}
+
+fn check_rate(rate: f64) -> Result<()> {
+    if rate > 0.0 && rate < 1.0 {
+        return Ok(());
+    }
+    let reason = format!("must be above 0 and below 1, is {rate}");
+    Err(Error::config("false_alarm_rate", reason))
+}
+
+/// The scores of good images that the Gaussians do not know.
+///
+/// If a new good image is one like these (they are exchangeable: drawn from the same production, in no
+/// order that matters), its score takes each place among theirs with the same chance. That, and nothing
+/// about the scores' distribution, is what the promises rest on. They hold on average over calibrations:
+/// with `n` images, the rate of a single one varies by about `sqrt(rate / n)`.
+///
+/// ```
+/// use padim::Calibration;
+///
+/// let good: Vec<f32> = (0..99).map(|i| 10.0 + i as f32 / 10.0).collect();
+/// let calibration = Calibration::new(good)?;
+/// let threshold = calibration.threshold(0.05)?;
+/// assert!(threshold > 19.3 && threshold < 19.5);
+/// assert_eq!(calibration.p_value(25.0), 0.01); // stranger than all 99
+/// assert_eq!(calibration.p_value(5.0), 1.0);
+/// # Ok::<(), padim::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Ascending.
+    scores: Vec<f32>,
+    cross_fitted: bool,
+}
+
+/// More would only make files larger.
+const MAX_IMAGES: usize = 100_000;
+
+impl Calibration {
+    /// Takes the scores of images that the detector was not fitted with.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFinite`] if one is not a number, [`Error::InvalidConfig`] for no score or for more than
+    /// 100,000.
+    pub fn new(mut scores: Vec<f32>) -> Result<Self> {
+        scores.sort_by(f32::total_cmp);
+        let calibration = Self { scores, cross_fitted: false };
+        calibration.validate()?;
+        Ok(calibration)
+    }
+
+    pub(crate) fn cross_fitted(scores: Vec<f32>) -> Result<Self> {
+        Ok(Self { cross_fitted: true, ..Self::new(scores)? })
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let count = self.scores.len();
+        if !(1..=MAX_IMAGES).contains(&count) {
+            let reason = format!("needs 1 to {MAX_IMAGES} scores, got {count}");
+            return Err(Error::config("calibration", reason));
+        }
+        if !all_finite(&self.scores) {
+            return Err(Error::NotFinite { what: "a calibration score".into() });
+        }
+        if !self.scores.is_sorted() {
+            return Err(Error::config("calibration", "its scores must ascend"));
+        }
+        Ok(())
+    }
+
+    /// The scores, ascending.
+    pub fn scores(&self) -> &[f32] {
+        &self.scores
+    }
+
+    /// Whether each image was scored by a detector fitted with others of the same set
+    /// ([`Padim::fit_calibrated`](crate::Padim::fit_calibrated)). The rate that is promised is then twice
+    /// the one that was asked for, though in practice it is about that one.
+    pub fn is_cross_fitted(&self) -> bool {
+        self.cross_fitted
+    }
+
+    /// How likely a good image is to score so high: `(1 + images with at least this score) /
+    /// (1 + images)`, in `(0, 1]`. Over good images, it is at most `p` in a share `p` of cases or fewer,
+    /// for every `p`.
+    pub fn p_value(&self, score: f32) -> f64 {
+        let below = self.scores.partition_point(|&s| s < score);
+        (1 + self.scores.len() - below) as f64 / (1 + self.scores.len()) as f64
+    }
+
+    /// The lowest score that is called defective, so that a share `false_alarm_rate` of good images or
+    /// fewer are: the lowest with a p-value of at most that rate.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for a rate outside of `(0, 1)`, or one that so few images cannot promise.
+    pub fn threshold(&self, false_alarm_rate: f64) -> Result<f32> {
+        check_rate(false_alarm_rate)?;
+        let count = self.scores.len();
+        // So many calibration images may score at least as high.
+        let above = (false_alarm_rate * (count + 1) as f64 * (1.0 + f64::EPSILON)).floor() as usize;
+        if above == 0 {
+            let needed = (1.0 / false_alarm_rate - 1.0).ceil();
+            let reason = format!(
+                "{false_alarm_rate} needs {needed} good images at least, there are {count}; give more \
+                 images, or allow more false alarms"
+            );
+            return Err(Error::config("false_alarm_rate", reason));
+        }
+        Ok(self.scores[count - above.min(count)].next_up())
+    }
+}
+
+/// The score that a share of the pixels of good images exceeds, of those inside of a region if there is
+/// one.
+pub(crate) fn pixel_threshold(
+    maps: &[AnomalyMap],
+    region: Option<&[bool]>,
+    rate: f64,
+) -> Result<f32> {
+    check_rate(rate)?;
+    let inside = |place: usize| region.is_none_or(|region| region[place]);
+    let scores = maps.iter().flat_map(|map| map.values().iter().enumerate());
+    let mut scores: Vec<f32> = scores.filter(|(place, _)| inside(*place)).map(|p| *p.1).collect();
+    let above = (rate * scores.len() as f64).floor() as usize;
+    let place = scores.len().saturating_sub(1 + above);
+    if scores.is_empty() {
+        return Err(Error::TooFewImages { count: 0 });
+    }
+    let (_, score, _) = scores.select_nth_unstable_by(place, f32::total_cmp);
+    Ok(score.next_up())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::random::Random;
+
+    #[test]
+    fn too_few_images_are_told_how_many_are_needed() {
+        let calibration = Calibration::new(vec![1.0; 98]).unwrap();
+        let error = calibration.threshold(0.01).unwrap_err().to_string();
+        assert!(error.contains("99 good images") && error.contains("98"), "{error}");
+        assert!(Calibration::new(vec![1.0; 99]).unwrap().threshold(0.01).is_ok());
+        for rate in [0.0, 1.0, -0.5, f64::NAN] {
+            assert!(calibration.threshold(rate).is_err());
+        }
+        assert!(Calibration::new(vec![]).is_err());
+        assert!(Calibration::new(vec![1.0, f32::NAN]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn the_threshold_is_where_p_values_reach_the_rate(
+            scores in prop::collection::vec((-20i8..20).prop_map(f32::from), 1..60),
+            rate in 0.01f64..0.99,
+        ) {
+            let calibration = Calibration::new(scores).unwrap();
+            match calibration.threshold(rate) {
+                Ok(threshold) => {
+                    prop_assert!(calibration.p_value(threshold) <= rate + 1e-12);
+                    prop_assert!(calibration.p_value(threshold.next_down()) > rate - 1e-12);
+                }
+                Err(_) => prop_assert!(calibration.p_value(f32::MAX) > rate),
+            }
+        }
+
+        #[test]
+        fn so_many_pixels_are_marked(
+            pixels in prop::collection::vec((-20i8..20).prop_map(f32::from), 1..60),
+            rate in 0.01f64..0.99,
+        ) {
+            let map = AnomalyMap::new([1, pixels.len()], pixels.clone()).unwrap();
+            let threshold = pixel_threshold(&[map], None, rate).unwrap();
+            let marked = |t: f32| pixels.iter().filter(|p| **p >= t).count() as f64;
+            prop_assert!(marked(threshold) <= rate * pixels.len() as f64);
+            prop_assert!(marked(threshold.next_down()) > rate * pixels.len() as f64 - 1.0);
+        }
+    }
+
+    /// Over many calibrations, the share of false alarms is what was promised, whatever the scores'
+    /// distribution is.
+    #[test]
+    fn false_alarms_are_as_rare_as_promised() {
+        let exponential = |random: &mut Random| -(1.0 - random.between(0.0, 1.0)).ln() as f32;
+        let coarse = |random: &mut Random| random.below(7) as f32;
+        for (images, rate) in [(19, 0.05), (60, 0.1), (200, 0.01)] {
+            let (mut alarms, mut tied_alarms, mut cases) = (0.0, 0.0, 0.0);
+            for split in 0..2000 {
+                let mut random = Random::of(7, split);
+                let good = |draw: &dyn Fn(&mut Random) -> f32, random: &mut Random| {
+                    let scores = (0..images).map(|_| draw(random)).collect();
+                    Calibration::new(scores).unwrap().threshold(rate).unwrap()
+                };
+                let (threshold, tied) =
+                    (good(&exponential, &mut random), good(&coarse, &mut random));
+                for _ in 0..20 {
+                    alarms += f64::from(u8::from(exponential(&mut random) >= threshold));
+                    tied_alarms += f64::from(u8::from(coarse(&mut random) >= tied));
+                    cases += 1.0;
+                }
+            }
+            // What is promised exactly, as floor(rate (n + 1)) / (n + 1) of the places are alarms.
+            let expected = (rate * (images + 1) as f64 + 1e-9).floor() / (images + 1) as f64;
+            let observed = alarms / cases;
+            // Of 2000 calibrations; 20 tests of each share a threshold.
+            let deviation = (expected * (1.0 - expected) / 2000.0).sqrt();
+            assert!((observed - expected).abs() < 3.0 * deviation, "{images} {rate}: {observed}");
+            assert!(tied_alarms / cases <= rate + 3.0 * deviation);
+        }
+    }
+}

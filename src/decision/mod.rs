@@ -1,0 +1,72 @@
+//! From scores to decisions: thresholds, and what can be promised of them.
+
+mod calibration;
+mod defects;
+
+pub use calibration::{Calibration, CalibrationConfig};
+pub use defects::Defect;
+
+pub(crate) use calibration::pixel_threshold;
+pub(crate) use defects::defects;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Where good ends. Stored with a detector, and can be changed afterwards
+/// ([`Detector::with_decision`](crate::Detector::with_decision)).
+///
+/// [`Detector::calibrate`](crate::Detector::calibrate) finds one from good images alone. Where there are
+/// defective ones, too, [`metrics::image_f1_max`](crate::metrics::image_f1_max) and
+/// [`metrics::image_threshold_at_recall`](crate::metrics::image_threshold_at_recall) give thresholds.
+///
+/// ```
+/// use padim::Decision;
+///
+/// let decision = Decision::fixed(17.5).with_pixel_threshold(12.0).with_smallest_area(25);
+/// decision.validate()?;
+/// # Ok::<(), padim::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Images with at least this score are called defective.
+    pub image_threshold: f32,
+    /// Pixels with at least this score are marked; `None` if nothing is to be marked.
+    pub pixel_threshold: Option<f32>,
+    /// Marked regions of fewer pixels of the original image are left out. Default: 1, none.
+    pub smallest_area: usize,
+    /// The good images that the image's threshold comes from; without, there are no p-values.
+    pub calibration: Option<Calibration>,
+}
+
+impl Decision {
+    /// A threshold of the image score that comes from elsewhere.
+    pub const fn fixed(image_threshold: f32) -> Self {
+        Self { image_threshold, pixel_threshold: None, smallest_area: 1, calibration: None }
+    }
+
+    /// The same, with pixels marked from this score on.
+    #[must_use]
+    pub fn with_pixel_threshold(self, threshold: f32) -> Self {
+        Self { pixel_threshold: Some(threshold), ..self }
+    }
+
+    /// The same, without regions of fewer pixels of the original image.
+    #[must_use]
+    pub fn with_smallest_area(self, pixels: usize) -> Self {
+        Self { smallest_area: pixels, ..self }
+    }
+
+    /// Checks the thresholds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for one that is not a number, and for damaged calibration scores.
+    pub fn validate(&self) -> Result<()> {
+        let thresholds = [Some(self.image_threshold), self.pixel_threshold];
+        if let Some(broken) = thresholds.into_iter().flatten().find(|t| !t.is_finite()) {
+            return Err(Error::config("threshold", format!("must be finite, is {broken}")));
+        }
+        self.calibration.as_ref().map_or(Ok(()), Calibration::validate)
+    }
+}
