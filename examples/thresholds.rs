@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Parser;
+use common::parts::Random;
 use common::{Network, Outcome};
 use padim::dataset::{Mvtec, Sample};
 use padim::{Calibration, CalibrationConfig, Padim, PadimConfig};
@@ -127,19 +128,12 @@ fn show(rate: f64, good: &[f32], defective: &[f32], splits: u64) {
     );
 }
 
-/// The numbers below `count` in an order that a seed decides (splitmix64, Fisher and Yates).
+/// The numbers below `count` in an order that a seed decides (Fisher and Yates).
 fn shuffled(count: usize, seed: u64) -> Vec<usize> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    };
+    let mut random = Random(seed);
     let mut order: Vec<usize> = (0..count).collect();
     for last in (1..count).rev() {
-        order.swap(last, (next() % (last as u64 + 1)) as usize);
+        order.swap(last, (random.next() * (last + 1) as f32) as usize);
     }
     order
 }

@@ -18,10 +18,10 @@ pub const DEFECTS: [Defect; 4] =
     [Defect::Scratch, Defect::MissingHole, Defect::ChippedEdge, Defect::Stain];
 
 /// A source of random numbers in `[0, 1)` (splitmix64).
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> f32 {
+    pub fn next(&mut self) -> f32 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

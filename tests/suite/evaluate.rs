@@ -167,4 +167,20 @@ fn a_browser_shows_the_page(root: &Path) {
     assert!(whole.contains("visa:v") && whole.contains("rd:mvtec:m"), "{whole:.2000}");
     assert!(whole.matches("<svg").count() >= 4, "curves and a histogram");
     assert!(whole.contains("data:image/jpeg;base64,"), "a contact sheet");
+    assert!(whole.contains("7 of 7 rows"));
+
+    // Filter and sorting stand in the address.
+    let filtered = dom("#q=visa");
+    assert!(filtered.contains("1 of 7 rows"), "{filtered:.4000}");
+    let order = |hash: &str| {
+        let page = dom(hash);
+        let table = &page[page.find("<tbody").unwrap()..];
+        let mut places: Vec<_> = ["screw", "pcb", "plates"]
+            .map(|category| (table.find(&format!(">{category}</")).unwrap(), category))
+            .into();
+        places.sort_unstable();
+        places.into_iter().map(|place| place.1).collect::<Vec<_>>()
+    };
+    assert_eq!(order("#sort=category"), ["pcb", "plates", "screw"]);
+    assert_eq!(order("#sort=-category"), ["screw", "plates", "pcb"]);
 }
