@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use clap::Parser;
 use common::{Network, Outcome};
-use padim::visualize::{ScoreRange, overlay, save_png};
+use padim::visualize::{ScoreRange, heat_map, overlay, panel, save_png};
 use padim::{Detector, Prediction, Spectrum, Storage, decode_file, to_rgb8};
 
 /// Scores images with a detector that was saved before.
@@ -31,6 +31,10 @@ struct Options {
     /// Writes the scores to this file instead of the terminal.
     #[arg(long)]
     csv: Option<PathBuf>,
+    /// Writes what each layer adds to the map to this folder: the picture, the map, then the layers in one
+    /// colour scale; and prints the parts of the strangest patch.
+    #[arg(long)]
+    explain: Option<PathBuf>,
     /// Writes an overlay of each image to this folder.
     #[arg(long)]
     overlays: Option<PathBuf>,
@@ -113,6 +117,15 @@ fn run(options: &Options) -> Outcome<usize> {
         common::create_folder(folder)?;
     }
 
+    if let Some(folder) = &options.explain {
+        common::create_folder(folder)?;
+        for (number, path) in images.iter().enumerate() {
+            let target = folder.join(format!("{number:05}_{}.png", common::stem(path)));
+            explain(&detector, path, &target)?;
+        }
+        return Ok(0);
+    }
+
     let mut csv = String::from("path,image_score,normalized_score,p_value,above_threshold,error\n");
     let mut failures = 0;
     let bar = common::progress_bar("images", images.len() as u64);
@@ -165,6 +178,27 @@ fn collect(path: &Path, images: &mut Vec<PathBuf>) -> Outcome {
             collect(&entry, images)?;
         }
     }
+    Ok(())
+}
+
+fn explain(detector: &Detector, path: &Path, target: &Path) -> Outcome {
+    let explanation = detector.explain(path)?;
+    let [row, column] = explanation.peak;
+    print!("{}: score {}", path.display(), explanation.prediction.image_score);
+    print!("; at row {row}, column {column} of the grid");
+    for layer in &explanation.layers {
+        print!(", {} {:.2}", layer.layer, layer.at_peak);
+    }
+    let most = explanation.channels.iter().take(3);
+    let most = most.map(|c| format!("{} channel {}: {:.2}", c.layer, c.channel, c.contribution));
+    println!("; most of all {}", most.collect::<Vec<_>>().join(", "));
+
+    let map = &explanation.prediction.anomaly_map;
+    let range = ScoreRange { min: 0.0, max: map.max() };
+    let mut pictures = vec![detector.preprocessor().crop_picture(&decode_file(path)?)?];
+    pictures.push(heat_map(map, range));
+    pictures.extend(explanation.layers.iter().map(|layer| heat_map(&layer.map, range)));
+    save_png(&panel(&pictures.iter().collect::<Vec<_>>()), target)?;
     Ok(())
 }
 

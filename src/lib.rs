@@ -105,8 +105,8 @@ pub use backbone::{
 };
 pub use decision::{Calibration, CalibrationConfig, Decision, Defect};
 pub use detector::{
-    Detector, FitProgress, FitStage, ImageInput, MemoryPlan, Padim, PadimConfig, PartialFit,
-    Prediction,
+    ChannelContribution, Detector, Explanation, FitProgress, FitStage, ImageInput,
+    LayerContribution, MemoryPlan, Padim, PadimConfig, PartialFit, Prediction,
 };
 pub use embedding::{ChannelSelection, PatchEmbedder, Projection};
 pub use error::{Error, Result};

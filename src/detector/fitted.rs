@@ -307,7 +307,7 @@ impl Detector {
         self.padim.scorer.score_host(&distances, shape, [height, width], self.region())
     }
 
-    fn prediction(&self, scored: ScoredMap, geometry: ImageGeometry) -> Prediction {
+    pub(super) fn prediction(&self, scored: ScoredMap, geometry: ImageGeometry) -> Prediction {
         let ScoredMap { map, image_score } = scored;
         let normalized_score = self.padim.config.scoring.normalization.apply(image_score);
         let decision = self.decision.as_ref();

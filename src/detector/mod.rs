@@ -2,12 +2,14 @@
 
 mod config;
 mod decisions;
+mod explain;
 mod fitted;
 mod input;
 mod partial;
 mod plan;
 
 pub use config::PadimConfig;
+pub use explain::{ChannelContribution, Explanation, LayerContribution};
 pub use fitted::{Detector, Prediction};
 pub use input::ImageInput;
 pub use partial::PartialFit;

@@ -88,6 +88,17 @@ impl PatchEmbedder {
         &self.indices
     }
 
+    /// The layer, counted from 0, and the channel in it of each selected channel.
+    pub(crate) fn sources(&self) -> Vec<(usize, usize)> {
+        let mut sources = vec![(0, 0); self.indices.len()];
+        for (layer, choice) in self.choices().into_iter().enumerate() {
+            for (place, channel) in choice.places.into_iter().zip(choice.channels) {
+                sources[place] = (layer, channel);
+            }
+        }
+        sources
+    }
+
     /// The number of components of an embedding vector.
     pub fn dimension(&self) -> usize {
         self.projection.as_ref().map_or(self.indices.len(), Projection::components)

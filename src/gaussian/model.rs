@@ -250,15 +250,7 @@ impl GaussianModel {
         let d = self.dimension;
         let values = self.numbers.to_f32(self.range(number));
         let scale = f64::from(self.scales[number]);
-        let upper = || {
-            let mut upper = DMatrix::zeros(self.rows, d);
-            for (i, row) in trapezoid_rows(&values, d).take(self.rows).enumerate() {
-                for (j, &value) in (i..).zip(row) {
-                    upper[(i, j)] = f64::from(value);
-                }
-            }
-            upper
-        };
+        let upper = || self.upper(&values);
         let unscaled = match self.storage {
             Storage::Auto => return None,
             Storage::FullInverse => {
@@ -273,12 +265,8 @@ impl GaussianModel {
             Storage::LowRank(_) => {
                 let rows = upper() / f64::from(LARGEST);
                 let mut root = DMatrix::identity(d, d) - rows.tr_mul(&rows);
-                let correction = &values[values.len() - self.storage.correction(d)..];
-                if !correction.is_empty() {
-                    let vector = |part: &[f32]| {
-                        DVector::from_iterator(d, part.iter().map(|&v| f64::from(v / LARGEST)))
-                    };
-                    root += vector(&correction[d..]) * vector(&correction[..d]).transpose();
+                if let Some((direction, error)) = self.correction(&values) {
+                    root += error * direction.transpose();
                 }
                 root.tr_mul(&root)
             }
@@ -293,6 +281,76 @@ impl GaussianModel {
             }
         };
         Some(unscaled * (scale * scale))
+    }
+
+    /// The packed rows of a position, unscaled, with zeros before the diagonal.
+    fn upper(&self, values: &[f32]) -> DMatrix<f64> {
+        let mut upper = DMatrix::zeros(self.rows, self.dimension);
+        for (i, row) in trapezoid_rows(values, self.dimension).take(self.rows).enumerate() {
+            for (j, &value) in (i..).zip(row) {
+                upper[(i, j)] = f64::from(value);
+            }
+        }
+        upper
+    }
+
+    /// The direction that low rank rows in 16 bits are corrected along, and the error there.
+    fn correction(&self, values: &[f32]) -> Option<(DVector<f64>, DVector<f64>)> {
+        let d = self.dimension;
+        let correction = &values[values.len() - self.storage.correction(d)..];
+        let vector =
+            |part: &[f32]| DVector::from_iterator(d, part.iter().map(|&v| f64::from(v / LARGEST)));
+        (!correction.is_empty()).then(|| (vector(&correction[..d]), vector(&correction[d..])))
+    }
+
+    /// What each component of a vector adds to its squared distance at a place of the grid: `x * (inverse
+    /// covariance x)`, component by component, where `x` is the vector less the mean. Some can be below
+    /// zero; their sum is the squared distance. `None` outside.
+    pub(crate) fn contributions(&self, place: usize, vector: &[f32]) -> Option<Vec<f64>> {
+        let number = self.positions.number(place)?;
+        let d = self.dimension;
+        let mean = &self.means[number * d..(number + 1) * d];
+        let centred = vector.iter().zip(mean).map(|(v, m)| f64::from(*v) - f64::from(*m));
+        let x = DVector::from_iterator(d, centred);
+        let values = self.numbers.to_f32(self.range(number));
+        // Two passes over the rows take much less than the inverse that they make.
+        let product = match self.storage {
+            Storage::Auto | Storage::FullInverse => return Some(self.by_inverse(place, &x)),
+            Storage::Triangle(_) => {
+                let columns = self.upper(&values);
+                &columns * columns.tr_mul(&x)
+            }
+            Storage::Principal(_) => {
+                let rows = self.upper(&values);
+                rows.tr_mul(&(&rows * &x))
+            }
+            Storage::LowRank(_) => {
+                let rows = self.upper(&values) / f64::from(LARGEST);
+                let correction = self.correction(&values);
+                // The root is symmetric but for the correction.
+                let remove = |x: &DVector<f64>| x - rows.tr_mul(&(&rows * x));
+                let mut root = remove(&x);
+                if let Some((direction, error)) = &correction {
+                    root += error * direction.dot(&x);
+                }
+                let mut product = remove(&root);
+                if let Some((direction, error)) = &correction {
+                    product += direction * error.dot(&root);
+                }
+                product
+            }
+            Storage::Diagonal => x.zip_map(
+                &DVector::from_iterator(d, values.iter().map(|&w| f64::from(w))),
+                |x, w| w * w * x,
+            ),
+        };
+        let scale = f64::from(self.scales[number]).powi(2);
+        Some(x.iter().zip(&product).map(|(x, p)| scale * x * p).collect())
+    }
+
+    fn by_inverse(&self, place: usize, x: &DVector<f64>) -> Vec<f64> {
+        let product = self.inverse_covariance(place).map(|inverse| inverse * x);
+        product.map_or(Vec::new(), |product| x.component_mul(&product).iter().copied().collect())
     }
 
     /// How the covariance at a position is conditioned. Its eigenvalues are computed for it, which

@@ -226,3 +226,49 @@ fn a_pool_of_one_thread_does() {
     let expected = detector().predict(defective()).unwrap();
     pool.install(|| assert_eq!(detector().predict(defective()).unwrap(), expected));
 }
+
+#[test]
+fn contributions_add_up_to_the_scores() {
+    let storages = [
+        Storage::FullInverse,
+        Storage::Triangle(Precision::F32),
+        Storage::Triangle(Precision::F16),
+        Storage::LowRank(Precision::F32),
+        Storage::LowRank(Precision::F16),
+        Storage::Principal(Precision::F32),
+        Storage::Diagonal,
+    ];
+    for storage in storages {
+        let gaussian = GaussianConfig {
+            storage,
+            components: matches!(storage, Storage::Principal(_)).then_some(6),
+            ..GaussianConfig::default()
+        };
+        let padim = Padim::new(PadimConfig { gaussian, ..config() }, backbone()).unwrap();
+        let detector = padim.fit((0..8).map(good), |_| ()).unwrap();
+        let explanation = detector.explain(defective()).unwrap();
+        let prediction = detector.predict(defective()).unwrap();
+        assert_eq!(explanation.prediction, prediction);
+        let map = prediction.anomaly_map;
+        for (i, expected) in map.values().iter().enumerate() {
+            let sum: f32 = explanation.layers.iter().map(|layer| layer.map.values()[i]).sum();
+            assert!((sum - expected).abs() < 2e-3 * map.max(), "{storage}: {sum} {expected}");
+        }
+        let at_peak: f32 = explanation.layers.iter().map(|layer| layer.at_peak).sum();
+        let channels: f32 = explanation.channels.iter().map(|c| c.contribution).sum();
+        assert!((at_peak - channels).abs() < 1e-3 * at_peak, "{storage}: {at_peak} {channels}");
+        assert_eq!(explanation.channels.len(), 20);
+        assert_eq!(explanation.layers.len(), 3);
+        // The spot's patches are in rows 4 to 9 and columns 3 to 7 of a grid of 12.
+        let [row, column] = explanation.peak;
+        assert!((3..10).contains(&row) && (2..9).contains(&column), "{row} {column}");
+    }
+    let padim = Padim::new(config(), backbone()).unwrap();
+    let shared = padim.with_principal_components(4, (0..8).map(good), |_| ()).unwrap();
+    let detector = shared.fit((0..8).map(good), |_| ()).unwrap();
+    assert!(matches!(
+        detector.explain(defective()),
+        Err(Error::InvalidConfig { field: "projection", .. })
+    ));
+    assert!(detector.explain("missing.png").is_err());
+}

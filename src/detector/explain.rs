@@ -1,0 +1,150 @@
+//! Why a patch is strange.
+
+use rayon::prelude::*;
+
+use super::input::{Batches, Item, stack};
+use crate::{AnomalyMap, Detector, Error, ImageInput, Prediction, Result};
+
+/// What drives the scores of an image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// The prediction that is explained.
+    pub prediction: Prediction,
+    /// The network's layers, in their order.
+    pub layers: Vec<LayerContribution>,
+    /// The patch with the largest distance, as its `[row, column]` in the grid.
+    pub peak: [usize; 2],
+    /// What each selected channel adds to the distance of that patch, the most important one first. They
+    /// add up to the distance.
+    pub channels: Vec<ChannelContribution>,
+}
+
+/// What a layer adds to distances.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerContribution {
+    /// The layer's name in the network.
+    pub layer: String,
+    /// Its part of the anomaly map: the maps of all layers add up to the prediction's. It can be below
+    /// zero where a layer is as other layers make one expect.
+    pub map: AnomalyMap,
+    /// Its part of the distance at the peak.
+    pub at_peak: f32,
+}
+
+/// What a channel adds to the distance of a patch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChannelContribution {
+    /// The layer's name in the network.
+    pub layer: String,
+    /// The channel's number in the layer, from 0.
+    pub channel: usize,
+    /// Its part of the distance.
+    pub contribution: f32,
+}
+
+impl Detector {
+    /// Scores one image, and tells which layers and channels drive its scores: with `x` the embedding less
+    /// the mean, channel `c` adds `x_c (inverse covariance x)_c / distance` to the distance.
+    ///
+    /// It takes several times as long as a prediction.
+    ///
+    /// ```
+    /// # use padim::*;
+    /// # let device = burn::tensor::Device::flex();
+    /// # let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
+    /// # let config = PadimConfig { preprocess: small, ..Default::default() };
+    /// # let good = (0..4).map(|i| image::RgbImage::from_pixel(80, 60, image::Rgb([100 + i, 90, 80])));
+    /// # let detector = Padim::new(config, ResNet18::untrained(0, &device)?)?.fit(good, |_| ())?;
+    /// # let strange = image::RgbImage::from_fn(80, 60, |x, y| image::Rgb([(x * y) as u8, 0, 255]));
+    /// let explanation = detector.explain(strange)?;
+    /// for layer in &explanation.layers {
+    ///     println!("{}: {}", layer.layer, layer.at_peak);
+    /// }
+    /// println!("most of all {:?}", explanation.channels[0]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`predict`](Self::predict), and [`Error::InvalidConfig`] if channels were projected to shared
+    /// components ([`Padim::with_principal_components`](crate::Padim::with_principal_components)), which
+    /// belong to no layer.
+    pub fn explain(&self, image: impl Into<ImageInput>) -> Result<Explanation> {
+        if self.projection().is_some() {
+            let reason = "components that all positions share mix the layers, so that none can be \
+                          told to drive a score";
+            return Err(Error::config("projection", reason));
+        }
+        let mut batches = Batches::new([image].into_iter(), self.preprocessor(), 1);
+        let explained = batches.advance(|batch| match batch.into_iter().next() {
+            Some(item) => self.explain_item(item),
+            None => Err(Error::TooFewImages { count: 0 }),
+        });
+        explained.unwrap_or(Err(Error::TooFewImages { count: 0 }))
+    }
+
+    fn explain_item(&self, Item { name, prepared }: Item) -> Result<Explanation> {
+        let image = prepared?;
+        image.require_size(self.input_size, &name)?;
+        let geometry = image.geometry();
+        let tensor = stack(vec![image], self.input_size, &self.padim.backbone.device());
+        let vectors = self.padim.extractor.embed(tensor)?.into_vectors()?;
+        let distances = self.model.distances_of(vectors.as_ref())?;
+
+        let sources = self.padim.embedder.sources();
+        let layers = self.padim.backbone.layers();
+        let [height, width] = self.model.grid();
+        // What each channel adds to the distance at a place.
+        let channels = |place: usize| -> Vec<f64> {
+            let mut vector = vec![0.0; sources.len()];
+            vectors.write(0, place, &mut vector);
+            let distance = f64::from(distances[place]).max(f64::MIN_POSITIVE);
+            let squared = self.model.contributions(place, &vector).unwrap_or_default();
+            squared.into_iter().map(|part| part / distance).collect()
+        };
+        let of_layers = |place: usize| {
+            let mut sums = vec![0.0; layers.len()];
+            for (part, (layer, _)) in channels(place).into_iter().zip(&sources) {
+                sums[*layer] += part;
+            }
+            sums
+        };
+        let places = (0..height * width).into_par_iter().map(of_layers);
+        let by_place: Vec<Vec<f64>> = places.collect();
+        let peak = (0..distances.len())
+            .max_by(|&a, &b| distances[a].total_cmp(&distances[b]))
+            .unwrap_or(0);
+
+        let grids = std::iter::once(distances.clone()).chain(
+            (0..layers.len()).map(|layer| by_place.iter().map(|s| s[layer] as f32).collect()),
+        );
+        let grids = grids.collect::<Vec<_>>().concat();
+        let shape = [1 + layers.len(), height, width];
+        let scored = self.padim.scorer.score_host(&grids, shape, self.input_size, self.region())?;
+        let mut scored = scored.into_iter();
+        let Some(whole) = scored.next() else {
+            return Err(Error::shape("scores", "one map", "none"));
+        };
+        let layer_contribution = |(layer, scored): (usize, crate::ScoredMap)| LayerContribution {
+            layer: layers[layer].name.clone(),
+            map: scored.map,
+            at_peak: by_place[peak][layer] as f32,
+        };
+        let mut at_peak: Vec<ChannelContribution> = channels(peak)
+            .into_iter()
+            .zip(&sources)
+            .map(|(part, &(layer, channel))| ChannelContribution {
+                layer: layers[layer].name.clone(),
+                channel,
+                contribution: part as f32,
+            })
+            .collect();
+        at_peak.sort_by(|a, b| b.contribution.total_cmp(&a.contribution));
+        Ok(Explanation {
+            prediction: self.prediction(whole, geometry),
+            layers: scored.enumerate().map(layer_contribution).collect(),
+            peak: [peak / width, peak % width],
+            channels: at_peak,
+        })
+    }
+}
