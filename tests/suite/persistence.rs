@@ -221,3 +221,39 @@ fn no_damage_to_the_header_panics() {
 fn backbone_once() -> Colours {
     Colours(Vec::new())
 }
+
+/// Runs itself in processes that do nothing but save to the same file, and kills them at any moment.
+#[test]
+fn a_process_killed_while_saving_leaves_a_whole_file() {
+    const TARGET: &str = "PADIM_TEST_SAVES_TO";
+    if let Some(target) = std::env::var_os(TARGET) {
+        let (path, detector) = (PathBuf::from(target), detector());
+        std::fs::write(path.with_extension("ready"), b"").unwrap();
+        loop {
+            detector.save(&path).unwrap();
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.padim");
+    let saved = detector();
+    saved.save(&path).unwrap();
+    let expected = saved.predict(defective()).unwrap();
+    for round in 0..5 {
+        let ready = path.with_extension("ready");
+        let mut process = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "persistence::a_process_killed_while_saving_leaves_a_whole_file"])
+            .env(TARGET, &path)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        while !ready.exists() {
+            assert!(process.try_wait().unwrap().is_none(), "it ended by itself");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20 + 7 * round));
+        process.kill().unwrap();
+        process.wait().unwrap();
+        std::fs::remove_file(ready).unwrap();
+        assert_eq!(load(&path).unwrap().predict(defective()).unwrap(), expected, "round {round}");
+    }
+}
