@@ -108,6 +108,33 @@ pub enum Error {
         reason: String,
     },
 
+    /// A file of weights is not on this machine.
+    #[error(
+        "cannot find the weights {file} in {}; download {url} into the first of these folders (what \
+         `sha256sum {file}` prints must begin with {digits}), or let `Weights::fetch` do so (cargo \
+         feature `download`)",
+        list(folders)
+    )]
+    WeightsNotFound {
+        /// The file's name.
+        file: String,
+        /// How its SHA-256 begins, in hexadecimal digits.
+        digits: String,
+        /// Where it can be had.
+        url: String,
+        /// The folders in which it was looked for.
+        folders: Vec<PathBuf>,
+    },
+
+    /// A file of weights could not be downloaded.
+    #[error("cannot download {url}: {reason}")]
+    Download {
+        /// The file's address.
+        url: String,
+        /// What was expected, and what came.
+        reason: String,
+    },
+
     /// A file of weights lacks a tensor that the network needs.
     #[error(
         "the weights lack the tensor `{name}` (shape {expected:?}); is this a checkpoint of the right network?"
@@ -232,5 +259,13 @@ impl Error {
         actual: impl std::fmt::Debug,
     ) -> Self {
         Self::ShapeMismatch { what, expected: expected.into(), actual: format!("{actual:?}") }
+    }
+}
+
+/// Folders for a message. There is none where the environment names no home.
+fn list(folders: &[PathBuf]) -> String {
+    match folders {
+        [] => "the folder `PADIM_WEIGHTS_DIR`, which is not set".to_owned(),
+        _ => folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "),
     }
 }

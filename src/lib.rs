@@ -54,11 +54,14 @@
 //! in: `flex` (default, pure-Rust CPU), `ndarray`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`. The
 //! library takes a `&Device` and names no backend.
 //!
+//! [`Weights`] finds torchvision's weights on this machine. With the feature `download`, and only
+//! then, this crate uses the network, and only when `Weights::fetch` is called.
+//!
 //! # What it does not do
 //!
-//! It does not train networks, does not download weights, does not read EXIF rotation, and does not
-//! align parts: PaDiM compares each place of a picture with the same place in others, so parts must
-//! lie where they lay in the good images.
+//! It does not train networks, does not read EXIF rotation, and does not align parts: PaDiM
+//! compares each place of a picture with the same place in others, so parts must lie where they lay
+//! in the good images.
 
 #![warn(missing_docs)]
 // Allowed in `prefetch` only.
@@ -76,6 +79,8 @@ mod regions;
 mod resample;
 
 mod preprocess;
+
+mod weights;
 
 mod backbone;
 
@@ -124,6 +129,10 @@ pub use scoring::{
     AnomalyMap, AnomalyScorer, Blur, ImageScore, ScoreNormalization, ScoredMap, ScoringConfig,
     Upsampling,
 };
+
+#[cfg(feature = "download")]
+pub use weights::FetchProgress;
+pub use weights::{TorchvisionNetwork, Weights};
 
 #[cfg(test)]
 #[path = "../tests/common/golden.rs"]

@@ -12,9 +12,11 @@ use crate::Result;
 ///
 /// ```no_run
 /// use burn::tensor::Device;
-/// use padim::ResNet18;
+/// use padim::{ResNet18, TorchvisionNetwork, Weights};
 ///
-/// let backbone = ResNet18::load("resnet18-f37072fd.pth", &Device::flex())?;
+/// // Or a path of your own.
+/// let weights = Weights::torchvision(TorchvisionNetwork::ResNet18).find()?;
+/// let backbone = ResNet18::load(weights, &Device::flex())?;
 /// # Ok::<(), padim::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy)]

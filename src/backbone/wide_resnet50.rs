@@ -13,9 +13,11 @@ use crate::Result;
 ///
 /// ```no_run
 /// use burn::tensor::Device;
-/// use padim::WideResNet50;
+/// use padim::{TorchvisionNetwork, Weights, WideResNet50};
 ///
-/// let backbone = WideResNet50::load("wide_resnet50_2-95faca4d.pth", &Device::flex())?;
+/// // Or a path of your own.
+/// let weights = Weights::torchvision(TorchvisionNetwork::WideResNet50).find()?;
+/// let backbone = WideResNet50::load(weights, &Device::flex())?;
 /// # Ok::<(), padim::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy)]

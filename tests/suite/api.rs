@@ -35,6 +35,7 @@ fn public_types_cross_threads() {
     shared::<EfficientNetConfig>();
     shared::<ScoredMap>();
     shared::<ScoringConfig>();
+    shared::<Weights>();
     shared::<dataset::Category>();
     shared::<dataset::Sample>();
     shared::<Box<dyn dataset::Dataset>>();

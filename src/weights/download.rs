@@ -1,0 +1,265 @@
+//! Downloading weights into the cache.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use ureq::http::{Response, header};
+use ureq::{Agent, Body};
+
+use super::environment::Environment;
+use super::{Weights, without_password};
+use crate::{Error, Result};
+
+/// How far a download has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchProgress {
+    /// How many bytes are there, with those of a download that was broken off before. It goes back
+    /// to 0 if the server cannot continue.
+    pub done: u64,
+    /// Of how many, if the server says so.
+    pub total: Option<u64>,
+}
+
+impl Weights {
+    /// The path of the file as [`find`](Self::find) gives it; if it is nowhere, it is downloaded into
+    /// the cache of this crate first.
+    ///
+    /// ```no_run
+    /// use burn::tensor::Device;
+    /// use padim::{TorchvisionNetwork, Weights, WideResNet50};
+    ///
+    /// let weights = Weights::torchvision(TorchvisionNetwork::WideResNet50);
+    /// let path = weights.fetch(|progress| println!("{} bytes", progress.done))?;
+    /// let backbone = WideResNet50::load(path, &Device::flex())?;
+    /// # Ok::<(), padim::Error>(())
+    /// ```
+    ///
+    /// It comes from `PADIM_WEIGHTS_URL` if that is set (the URL of a mirror, without the file's name),
+    /// through the proxy that `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` name. Nothing is
+    /// taken over an unencrypted connection, unless the URL begins with `http://`. A download that was
+    /// broken off is continued. The file has its name only when it is complete and its hash is right;
+    /// several processes may fetch it at once, and one of them downloads.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find); [`Error::Download`] if the file does not come or has another hash,
+    /// [`Error::Io`] if it cannot be written, [`Error::InvalidConfig`] if there is no cache.
+    pub fn fetch(&self, progress: impl FnMut(FetchProgress)) -> Result<PathBuf> {
+        self.fetch_with(&Environment::of_process(), &Client::default(), progress)
+    }
+
+    fn fetch_with(
+        &self,
+        environment: &Environment,
+        client: &Client,
+        progress: impl FnMut(FetchProgress),
+    ) -> Result<PathBuf> {
+        match self.find_in(environment) {
+            Err(Error::WeightsNotFound { .. }) => self.download(environment, client, progress),
+            found => found,
+        }
+    }
+
+    fn download(
+        &self,
+        environment: &Environment,
+        client: &Client,
+        mut progress: impl FnMut(FetchProgress),
+    ) -> Result<PathBuf> {
+        let folder = environment.cache().ok_or_else(|| {
+            Error::config("PADIM_CACHE_DIR", "expected a folder, as there is no home to keep it in")
+        })?;
+        fs::create_dir_all(&folder).map_err(Error::io("make the folder", &folder))?;
+        let target = folder.join(&self.file);
+
+        // The lock is a file of its own, which stays: `.part` becomes another file when it is renamed,
+        // and who waited for it would hold the wrong one. The system frees it when a process dies.
+        let lock_path = folder.join(format!("{}.lock", self.file));
+        let lock = open(&lock_path)?;
+        lock.lock().map_err(Error::io("lock", &lock_path))?;
+        if target.is_file() {
+            return self.checked(target); // Who had the lock has brought it.
+        }
+
+        let url = self.url(environment);
+        let part_path = folder.join(format!("{}.part", self.file));
+        let part = open(&part_path)?;
+        // A process may have died between the last byte and the new name.
+        if !super::sha256(&part_path)?.starts_with(&self.digits) {
+            client.transfer(&url, &part, &part_path, &mut progress)?;
+        }
+        let actual = super::sha256(&part_path)?;
+        if !actual.starts_with(&self.digits) {
+            drop(part);
+            fs::remove_file(&part_path).map_err(Error::io("remove", &part_path))?;
+            let (expected, actual) = (&self.digits, &actual[..self.digits.len()]);
+            return Err(failed(
+                &url,
+                format!(
+                    "expected a SHA-256 that begins with {expected}, got {actual}; what came is \
+                     removed, try again or look at what the server gives"
+                ),
+            ));
+        }
+        part.sync_all().map_err(Error::io("write", &part_path))?;
+        drop(part);
+        fs::rename(&part_path, &target).map_err(Error::io("write", &target))?;
+        Ok(target)
+    }
+}
+
+/// How files are asked for.
+struct Client {
+    agent: Agent,
+    /// How often a connection may fail, and how long to wait after the first time; then twice as long.
+    attempts: u32,
+    pause: Duration,
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        let config = Agent::config_builder().timeout_per_read(Some(Duration::from_secs(30)));
+        Self { agent: agent(config), attempts: 6, pause: Duration::from_millis(500) }
+    }
+}
+
+fn agent(config: ureq::config::ConfigBuilder<ureq::typestate::AgentScope>) -> Agent {
+    config
+        .timeout_resolve(Some(Duration::from_secs(15)))
+        .timeout_connect(Some(Duration::from_secs(15)))
+        .max_redirects(5)
+        .http_status_as_error(false)
+        // The length and the ranges are those of the file itself.
+        .accept_encoding("identity")
+        .user_agent(concat!("padim/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .new_agent()
+}
+
+/// Why a file has not come.
+enum Failure {
+    /// It may come if one asks again.
+    Passing(String),
+    Final(Error),
+}
+
+impl Client {
+    /// Brings what is missing in `part`, in as many connections as it takes.
+    fn transfer(
+        &self,
+        url: &str,
+        part: &File,
+        path: &Path,
+        progress: &mut impl FnMut(FetchProgress),
+    ) -> Result<()> {
+        let mut pause = self.pause;
+        for attempt in 1.. {
+            match self.attempt(url, part, path, progress) {
+                Ok(()) => break,
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Passing(reason)) if attempt == self.attempts => {
+                    let reason = format!(
+                        "{reason} (attempt {attempt}, the last one); what came is kept, try again later"
+                    );
+                    return Err(failed(url, reason));
+                }
+                Err(Failure::Passing(_)) => thread::sleep(pause),
+            }
+            pause *= 2;
+        }
+        Ok(())
+    }
+
+    fn attempt(
+        &self,
+        url: &str,
+        mut part: &File,
+        path: &Path,
+        progress: &mut impl FnMut(FetchProgress),
+    ) -> Result<(), Failure> {
+        let unwritable = |source| Failure::Final(Error::io("write", path)(source));
+        let start_over = || part.set_len(0).and_then(|()| (&*part).rewind()).map_err(unwritable);
+
+        let before = part.seek(SeekFrom::End(0)).map_err(unwritable)?;
+        let encrypted = !url.starts_with("http://");
+        let mut request = self.agent.get(url).config().https_only(encrypted).build();
+        if before > 0 {
+            request = request.header(header::RANGE, format!("bytes={before}-"));
+        }
+        let response = request.call().map_err(|error| refused(url, error))?;
+        let mut done = match response.status().as_u16() {
+            206 if begins_at(&response, before) => before,
+            200 => start_over().map(|()| 0)?,
+            // It has another file, or gives another part of it.
+            206 | 416 => {
+                start_over()?;
+                return Err(Failure::Passing("the server gives another part of the file".into()));
+            }
+            408 | 429 | 500.. => {
+                return Err(Failure::Passing(format!("the server answers {}", response.status())));
+            }
+            _ => {
+                let reason = format!("the server answers {}", response.status());
+                return Err(Failure::Final(failed(url, reason)));
+            }
+        };
+
+        let total = response.body().content_length().map(|length| length.saturating_add(done));
+        let mut body = response.into_body().into_reader();
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            progress(FetchProgress { done, total });
+            let read = body.read(&mut buffer).map_err(|error| {
+                let of = total.map_or(String::new(), |total| format!(" of {total}"));
+                Failure::Passing(format!("the connection ends after {done}{of} bytes: {error}"))
+            })?;
+            if read == 0 {
+                break;
+            }
+            part.write_all(&buffer[..read]).map_err(unwritable)?;
+            done += read as u64;
+        }
+        match total {
+            Some(total) if total != done => {
+                Err(Failure::Passing(format!("expected {total} bytes, got {done}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Opens a file to write on behind what is in it.
+fn open(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).open(path).map_err(Error::io("write", path))
+}
+
+/// Whether a partial answer goes on where the file ends.
+fn begins_at(response: &Response<Body>, start: u64) -> bool {
+    let range = response.headers().get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    range.is_some_and(|range| range.starts_with(&format!("bytes {start}-")))
+}
+
+fn refused(url: &str, error: ureq::Error) -> Failure {
+    let reason = error.to_string();
+    match error {
+        // A certificate that is not accepted.
+        ureq::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {}
+        ureq::Error::Io(_)
+        | ureq::Error::Timeout(_)
+        | ureq::Error::ConnectionFailed
+        | ureq::Error::Protocol(_) => return Failure::Passing(reason),
+        _ => {}
+    }
+    Failure::Final(failed(url, reason))
+}
+
+fn failed(url: &str, reason: String) -> Error {
+    Error::Download { url: without_password(url), reason }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! The order in which weights are looked for, on folders of the test's own.
+
+use super::*;
+
+/// Folders with the names of variables in a temporary one, and an environment that names some.
+pub(super) struct Machine {
+    pub folder: tempfile::TempDir,
+    pub environment: Environment,
+}
+
+impl Machine {
+    pub fn new(variables: &[&'static str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let value = |name: &&'static str| (*name, folder.path().join(name).into_os_string());
+        let variables = variables.iter().map(value).collect();
+        Self { environment: Environment { os: "linux", variables }, folder }
+    }
+
+    /// Writes a file, and gives its path.
+    pub fn put(&self, path: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+/// Weights of a name that fits to these bytes.
+pub(super) fn weights_of(bytes: &[u8], base_url: &str) -> Weights {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), bytes).unwrap();
+    let digits = &sha256(file.path()).unwrap()[..8];
+    Weights::named(format!("small-{digits}.pth"), base_url).unwrap()
+}
+
+#[test]
+fn folders_are_looked_through_in_order() {
+    let machine = Machine::new(&["PADIM_WEIGHTS_DIR", "HOME"]);
+    let weights = weights_of(b"some weights", "https://weights.example.com");
+    let find = || weights.find_in(&machine.environment);
+    assert!(matches!(find(), Err(Error::WeightsNotFound { .. })));
+    // From the last to the first: each new one goes before those that are there.
+    for folder in ["HOME/.cache/torch/hub/checkpoints", "HOME/.cache/padim", "PADIM_WEIGHTS_DIR"] {
+        let path = machine.put(&format!("{folder}/{}", weights.file), b"some weights");
+        assert_eq!(find().unwrap(), path);
+    }
+    let own = machine.put("converted.safetensors", b"other bytes");
+    let at = |path: &Path| weights.clone().at(path).find_in(&machine.environment);
+    assert_eq!(at(&own).unwrap(), own, "taken as it is");
+    assert!(matches!(at(Path::new("not/there.pth")), Err(Error::Io { .. })));
+}
+
+#[test]
+fn variables_name_the_folders() {
+    let folders = |os, variables: &[(&'static str, &str)]| {
+        let variables = variables.iter().map(|&(name, value)| (name, value.into())).collect();
+        Environment { os, variables }.folders()
+    };
+    let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+    let home = ("HOME", "/h");
+    assert_eq!(
+        folders("linux", &[home]),
+        paths(&["/h/.cache/padim", "/h/.cache/torch/hub/checkpoints"])
+    );
+    assert_eq!(
+        folders("linux", &[home, ("XDG_CACHE_HOME", "/x"), ("TORCH_HOME", "")]),
+        paths(&["/x/padim", "/x/torch/hub/checkpoints"])
+    );
+    assert_eq!(
+        folders(
+            "linux",
+            &[home, ("PADIM_CACHE_DIR", "/c"), ("PADIM_WEIGHTS_DIR", "/w"), ("TORCH_HOME", "/t")]
+        ),
+        paths(&["/w", "/c", "/t/hub/checkpoints"])
+    );
+    assert_eq!(
+        folders("macos", &[home, ("XDG_CACHE_HOME", "/x")]),
+        paths(&["/h/Library/Caches/padim", "/x/torch/hub/checkpoints"])
+    );
+    assert_eq!(
+        folders("windows", &[home, ("LOCALAPPDATA", "/l"), ("USERPROFILE", "/u")]),
+        paths(&["/l/padim", "/u/.cache/torch/hub/checkpoints"])
+    );
+    assert_eq!(folders("linux", &[]), paths(&[]));
+}
+
+#[test]
+fn a_damaged_file_is_refused_by_its_name() {
+    let machine = Machine::new(&["PADIM_CACHE_DIR", "HOME"]);
+    let weights = Weights::torchvision(TorchvisionNetwork::ResNet18);
+    let path = machine.put("PADIM_CACHE_DIR/resnet18-f37072fd.pth", b"half of them");
+    let error = weights.find_in(&machine.environment).unwrap_err().to_string();
+    println!("{error}");
+    for part in [&*path.display().to_string(), "begins with f37072fd, got ", "remove it"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_told_how_to_get() {
+    let machine = Machine::new(&["HOME"]);
+    for (network, file, digits) in [
+        (TorchvisionNetwork::ResNet18, "resnet18-f37072fd.pth", "f37072fd"),
+        (TorchvisionNetwork::WideResNet50, "wide_resnet50_2-95faca4d.pth", "95faca4d"),
+        (TorchvisionNetwork::EfficientNetB5, "efficientnet_b5_lukemelas-1a07897c.pth", "1a07897c"),
+    ] {
+        let error = Weights::torchvision(network).find_in(&machine.environment).unwrap_err();
+        let error = error.to_string();
+        println!("{error}");
+        let url = format!("https://download.pytorch.org/models/{file}");
+        let folder = machine.folder.path().join("HOME/.cache/padim").display().to_string();
+        let check = format!("`sha256sum {file}` prints must begin with {digits}");
+        for part in [&*url, &*folder, &*check, "`download`"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+    let nowhere = Environment { os: "linux", variables: [].into() };
+    let error = weights_of(b"", "https://weights.example.com").find_in(&nowhere).unwrap_err();
+    assert!(error.to_string().contains("`PADIM_WEIGHTS_DIR`, which is not set"), "{error}");
+}
+
+#[test]
+fn a_mirror_takes_the_place_of_the_address_and_keeps_its_password() {
+    let mut machine = Machine::new(&["HOME"]);
+    let mirror = "https://me:secret@mirror.example.com/weights/";
+    machine.environment.variables.insert("PADIM_WEIGHTS_URL", mirror.into());
+    let weights = Weights::torchvision(TorchvisionNetwork::ResNet18);
+    assert_eq!(weights.url(&machine.environment), format!("{mirror}resnet18-f37072fd.pth"));
+    let error = weights.find_in(&machine.environment).unwrap_err().to_string();
+    assert!(error.contains("https://mirror.example.com/weights/resnet18-f37072fd.pth"), "{error}");
+    assert!(!error.contains("secret"), "{error}");
+    assert_eq!(without_password("no address"), "no address");
+    assert_eq!(without_password("https://a.example/b@c"), "https://a.example/b@c");
+}
+
+#[test]
+fn names_end_with_digits_of_their_hash() {
+    let named = |file: &str| Weights::named(file, "https://weights.example.com");
+    for file in ["a-01234567.pth", "a.b-c_d-0123456789abcdef.safetensors"] {
+        named(file).unwrap();
+    }
+    let long = format!("a-{}.pth", "0".repeat(65));
+    for file in [
+        "",
+        "resnet18.pth",
+        "a-0123456.pth",
+        "a-0123456G.pth",
+        "a-01234567",
+        "../a-01234567.pth",
+        "/a-01234567.pth",
+        ".a-01234567.pth",
+        "a-01234567.pth?b",
+        "a b-01234567.pth",
+        &long,
+    ] {
+        let error = named(file).unwrap_err();
+        assert!(matches!(error, Error::InvalidConfig { .. }), "{file}: {error}");
+    }
+}
