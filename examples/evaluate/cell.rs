@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -12,7 +13,7 @@ use image::codecs::jpeg::JpegEncoder;
 use padim::dataset::{Category, GOOD};
 use padim::metrics::{self, Bootstrap, Interval, PixelScores};
 use padim::visualize::ScoreRange;
-use padim::{AnomalyMap, Detector, Error, Fingerprint, FitStage, Padim};
+use padim::{AnomalyMap, Backbone, Detector, Error, Fingerprint, FitStage, Padim, PadimConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::common::{self, Outcome};
@@ -111,24 +112,34 @@ pub struct Wishes {
 /// Everything that a cell needs.
 pub struct Job {
     pub name: Name,
+    pub config: PadimConfig,
     /// One for each detector; with several, maps are added.
-    pub padims: Vec<Padim>,
+    pub backbones: Vec<Arc<dyn Backbone>>,
     pub reduction: Reduction,
     pub category: Category,
     pub wishes: Wishes,
 }
 
 impl Job {
+    /// Made when they are needed, as one that has run keeps a network of its own that is ready to run.
+    fn padims(&self) -> impl Iterator<Item = padim::Result<Padim>> {
+        let padim = |network: &Arc<dyn Backbone>| {
+            Padim::with_shared_backbone(self.config.clone(), network.clone())
+        };
+        self.backbones.iter().map(padim)
+    }
+
     /// Identifies all that the result depends on.
-    pub fn key(&self) -> Fingerprint {
+    pub fn key(&self) -> padim::Result<Fingerprint> {
         let mut pieces = vec![format!("padim {}", env!("CARGO_PKG_VERSION"))];
         pieces.push(format!("{:?} {:?} {:?}", self.name, self.reduction, self.wishes));
-        for padim in &self.padims {
+        for padim in self.padims() {
+            let padim = padim?;
             let (config, embedder) = (padim.config(), padim.embedder());
             pieces.push(format!("{config:?} {embedder:?} {}", padim.backbone().fingerprint()));
         }
         pieces.push(format!("{:?}", self.category));
-        Fingerprint::of(pieces)
+        Ok(Fingerprint::of(pieces))
     }
 
     /// How many times an image is looked at.
@@ -138,17 +149,17 @@ impl Job {
             Reduction::Components(_) => 2,
             _ => 1,
         };
-        (self.padims.len() * (passes * train.len() + test.len())) as u64
+        (self.backbones.len() * (passes * train.len() + test.len())) as u64
     }
 
     /// The bytes that it will take at its peak, if that can be told.
     pub fn memory(&self) -> Option<usize> {
-        let of_fit = |padim: &Padim| {
-            let plan = padim.memory_plan(self.category.train.len()).ok()?;
+        let of_fit = |padim: padim::Result<Padim>| {
+            let plan = padim.ok()?.memory_plan(self.category.train.len()).ok()?;
             Some(plan.fit.max(plan.predict))
         };
-        let detector = self.padims.iter().map(of_fit).collect::<Option<Vec<_>>>()?;
-        let size = self.padims.first()?.config().preprocess.input_size()?;
+        let detector = self.padims().map(of_fit).collect::<Option<Vec<_>>>()?;
+        let size = self.config.preprocess.input_size()?;
         // Maps as f32 and their truth.
         let maps = 5 * size[0] * size[1] * self.category.test.len();
         Some(detector.into_iter().max()? + maps)
@@ -160,9 +171,9 @@ impl Job {
         let mut results = Results::default();
         let (mut fit_seconds, mut predict_seconds, mut model_bytes) = (0.0, 0.0, 0);
         let mut last: Option<Detector> = None;
-        for padim in &self.padims {
+        for padim in self.padims() {
             let start = Instant::now();
-            let detector = self.fit(padim, step)?;
+            let detector = self.fit(&padim?, step)?;
             fit_seconds += start.elapsed().as_secs_f64();
             model_bytes += detector.model().size_in_bytes();
             let start = Instant::now();

@@ -27,7 +27,7 @@ use clap::{Parser, ValueEnum};
 use common::{Network, Outcome};
 use padim::dataset::Sample;
 use padim::metrics::DEFAULT_FPR_LIMIT;
-use padim::{Backbone, Padim, PadimConfig};
+use padim::{Backbone, Fingerprint, PadimConfig};
 
 use cell::{Cell, Job, Name, Wishes};
 use report::{Failure, Report};
@@ -211,8 +211,11 @@ impl Networks<'_> {
     }
 }
 
-/// All cells that are wanted, and those that cannot be.
-fn plan(options: &Options) -> Outcome<(Vec<Job>, Vec<Failure>)> {
+/// A cell that is wanted, and the name of its file.
+type Planned = (Job, String);
+
+/// All cells that are wanted with the names of their files, and those that cannot be.
+fn plan(options: &Options) -> Outcome<(Vec<Planned>, Vec<Failure>)> {
     if options.weights.is_none() {
         eprintln!("No --weights: the network is untrained (seed 0). Expect poor scores.");
     }
@@ -304,7 +307,7 @@ fn job(
     variant: &Variant,
     name: Name,
     wishes: Wishes,
-) -> Outcome<Job> {
+) -> Outcome<Planned> {
     let options = networks.options;
     let config = preset.config();
     let mut category = source.category(category, name.seed, &config)?;
@@ -318,12 +321,21 @@ fn job(
         channels: variant.channels(&config, draw),
         ..config
     };
-    let padim = |layers: Vec<usize>| -> Outcome<Padim> {
-        let network = networks.with_layers(&layers)?;
-        Ok(Padim::with_shared_backbone(config.clone(), network)?)
-    };
-    let padims = variant.layer_sets().into_iter().map(padim).collect::<Outcome<_>>()?;
-    Ok(Job { name, padims, reduction: variant.reduction, category, wishes })
+    let layer_sets = variant.layer_sets();
+    let backbones = layer_sets.iter().map(|layers| networks.with_layers(layers));
+    let backbones = backbones.collect::<Outcome<_>>()?;
+    let job = Job { name, config, backbones, reduction: variant.reduction, category, wishes };
+    let file = file_name(&job.name, job.key()?);
+    Ok((job, file))
+}
+
+/// Of a cell: for people first, then for what it depends on.
+fn file_name(name: &Name, key: Fingerprint) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "+-".contains(c) { c } else { '-' };
+    let Name { preset, backbone, variant, category, seed, .. } = name;
+    let words = format!("{category} {preset} {backbone} {variant} {seed}");
+    let words: String = words.chars().map(plain).take(100).collect();
+    format!("{words}-{:.16}.json", key.to_string())
 }
 
 fn evenly(samples: Vec<Sample>, limit: usize) -> Vec<Sample> {
@@ -338,18 +350,16 @@ fn evenly(samples: Vec<Sample>, limit: usize) -> Vec<Sample> {
 }
 
 /// Takes the cells that are there, and makes the others.
-fn run_all(jobs: &[Job], options: &Options, kept: &Path, failures: &mut Vec<Failure>) -> Vec<Cell> {
-    let path = |job: &Job| {
-        let plain = |c: char| if c.is_ascii_alphanumeric() || "+-".contains(c) { c } else { '-' };
-        let Name { preset, backbone, variant, category, seed, .. } = &job.name;
-        let name = format!("{category} {preset} {backbone} {variant} {seed}");
-        let name: String = name.chars().map(plain).take(100).collect();
-        kept.join(format!("{name}-{:.16}.json", job.key().to_string()))
-    };
+fn run_all(
+    jobs: &[(Job, String)],
+    options: &Options,
+    kept: &Path,
+    failures: &mut Vec<Failure>,
+) -> Vec<Cell> {
     let mut cells = Vec::new();
     let mut missing = Vec::new();
-    for job in jobs {
-        let path = path(job);
+    for (job, file) in jobs {
+        let path = kept.join(file);
         match Cell::read(&path) {
             Some(cell) => cells.push(cell),
             None => missing.push((job, path)),
@@ -392,7 +402,7 @@ fn run_all(jobs: &[Job], options: &Options, kept: &Path, failures: &mut Vec<Fail
     let (cells, failed) = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     failures.extend(failed);
     // In the order in which they were wanted.
-    let place = |cell: &Cell| jobs.iter().position(|job| job.name == cell.name);
+    let place = |cell: &Cell| jobs.iter().position(|(job, _)| job.name == cell.name);
     let mut cells = cells;
     cells.sort_by_key(place);
     cells

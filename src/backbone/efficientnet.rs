@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::parameters::{Norm, ParameterSource, SeededParameters, Site};
 use super::resnet::MAX_COUNT;
 use super::weights::Checkpoint;
-use super::{Backbone, BackboneConfig, BackboneMemory, BackboneSnapshot, FeatureMaps, LayerInfo};
+use super::{
+    Backbone, BackboneConfig, BackboneMemory, BackboneSnapshot, FeatureMaps, LayerInfo,
+    check_images, weight_count,
+};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::{Error, Result};
 
@@ -27,6 +30,19 @@ pub struct EfficientNetStage {
     pub kernel: usize,
     /// Stride of the first block, 1 or 2.
     pub stride: usize,
+}
+
+impl EfficientNetStage {
+    /// A stage by its numbers, in the order of the fields.
+    pub const fn new(
+        count: usize,
+        channels: usize,
+        expansion: usize,
+        kernel: usize,
+        stride: usize,
+    ) -> Self {
+        Self { count, channels, expansion, kernel, stride }
+    }
 }
 
 /// A network of the layout and arithmetic of torchvision's `efficientnet_b5` to `efficientnet_b7`.
@@ -319,10 +335,7 @@ impl Backbone for EfficientNet {
     }
 
     fn forward(&self, images: Tensor<4>) -> Result<FeatureMaps> {
-        let dims = images.dims();
-        if dims[1] != 3 || dims.contains(&0) {
-            return Err(Error::shape("images", "[batch, 3, height, width], none of them 0", dims));
-        }
+        check_images(images.dims())?;
         let mut features = silu(self.stem.forward(images));
         let mut maps = Vec::with_capacity(self.layers.len());
         for (number, block) in (1..).zip(&self.blocks) {
@@ -335,9 +348,6 @@ impl Backbone for EfficientNet {
     }
 
     fn memory_estimate(&self, [batch, _, height, width]: [usize; 4]) -> Option<BackboneMemory> {
-        let convolutions = self.config.convolutions();
-        let weights =
-            convolutions.iter().map(|(_, shape)| shape.iter().product::<usize>() + shape[0]);
         let pixels = |stride: usize| height.div_ceil(stride) * width.div_ceil(stride);
         let given: usize = self.layers.iter().map(|l| l.channels * pixels(l.stride)).sum();
         // A block's input exists at once with its widest map, twice in SiLU.
@@ -350,7 +360,7 @@ impl Backbone for EfficientNet {
         });
         let largest = sizes.max().unwrap_or(0);
         Some(BackboneMemory {
-            weights: 4 * weights.sum::<usize>(),
+            weights: 4 * weight_count(&self.config.convolutions()),
             activations: 4 * batch * (given + largest),
         })
     }

@@ -43,13 +43,7 @@ pub struct EfficientNetB5;
 impl EfficientNetB5 {
     /// The network's description, to change its blocks before loading.
     pub fn config() -> EfficientNetConfig {
-        let stage = |count, channels, expansion, kernel, stride| EfficientNetStage {
-            count,
-            channels,
-            expansion,
-            kernel,
-            stride,
-        };
+        let stage = EfficientNetStage::new;
         EfficientNetConfig {
             stem_channels: 48,
             stages: vec![

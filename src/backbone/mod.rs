@@ -194,6 +194,19 @@ pub(crate) enum BackboneConfig {
     EfficientNet(EfficientNetConfig),
 }
 
+/// Checks the shape of a batch of images for a network.
+fn check_images(dims: [usize; 4]) -> Result<()> {
+    if dims[1] == 3 && !dims.contains(&0) {
+        return Ok(());
+    }
+    Err(Error::shape("images", "[batch, 3, height, width], none of them 0", dims))
+}
+
+/// The numbers that convolutions of these names and shapes have, biases included.
+fn weight_count(convolutions: &[(String, [usize; 4])]) -> usize {
+    convolutions.iter().map(|(_, shape)| shape.iter().product::<usize>() + shape[0]).sum()
+}
+
 impl BackboneConfig {
     pub fn validate(&self) -> Result<()> {
         match self {

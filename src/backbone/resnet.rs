@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::engine::{BlockParameters, Engine, Map};
 use super::parameters::{ParameterSource, SeededParameters, Site};
 use super::weights::Checkpoint;
-use super::{Backbone, BackboneConfig, BackboneMemory, BackboneSnapshot, FeatureMaps, LayerInfo};
+use super::{
+    Backbone, BackboneConfig, BackboneMemory, BackboneSnapshot, FeatureMaps, LayerInfo,
+    check_images, weight_count,
+};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::host::{all_finite, index_tensor, is_host, pixels_to_device, to_host};
 use crate::{Error, Result};
@@ -365,9 +368,7 @@ impl Backbone for ResNet {
 
     fn forward(&self, images: Tensor<4>) -> Result<FeatureMaps> {
         let dims = images.dims();
-        if dims[1] != 3 || dims.contains(&0) {
-            return Err(Error::shape("images", "[batch, 3, height, width], none of them 0", dims));
-        }
+        check_images(dims)?;
         let Some(engine) = self.engine()? else {
             let maps = self.forward_on_burn(images);
             let Some(selection) = &self.selection else { return FeatureMaps::new(maps) };
@@ -413,9 +414,6 @@ impl Backbone for ResNet {
     }
 
     fn memory_estimate(&self, [batch, _, height, width]: [usize; 4]) -> Option<BackboneMemory> {
-        let convolutions = self.config.convolutions();
-        let weights =
-            convolutions.iter().map(|(_, shape)| shape.iter().product::<usize>() + shape[0]);
         let pixels = |stride: usize| height.div_ceil(stride) * width.div_ceil(stride);
         let given: usize = self.layers.iter().map(|l| l.channels * pixels(l.stride)).sum();
         let expanded = self.config.planes[0] * self.config.block.expansion();
@@ -428,7 +426,7 @@ impl Backbone for ResNet {
             None => batch * 9 * (self.config.stem_channels * pixels(2)).max(first) / 4,
         };
         Some(BackboneMemory {
-            weights: 4 * weights.sum::<usize>(),
+            weights: 4 * weight_count(&self.config.convolutions()),
             activations: 4 * (batch * given + beside),
         })
     }

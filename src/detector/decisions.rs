@@ -97,9 +97,9 @@ impl Detector {
             smallest_area,
             calibration: Some(calibration),
         };
-        let calibrated =
-            self.clone().with_normalization(normalization)?.with_decision(Some(decision))?;
-        *self = calibrated;
+        decision.validate()?;
+        self.normalize_by(normalization)?;
+        self.decision = Some(decision);
         Ok(())
     }
 
@@ -126,7 +126,7 @@ impl Padim {
     /// configuration (Barber and others 2021); in practice it is about that of the configuration, or
     /// lower, as the detector knows more images than those of the folds.
     ///
-    /// Each image goes through the network twice. Memory is that of `folds + 1` fits.
+    /// Each image goes through the network twice. Memory is that of `folds + 2` fits.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use crate::preprocess::ImageGeometry;
 use crate::{
     AnomalyMap, AnomalyScorer, Decision, Error, Fingerprint, GaussianConfig, GaussianEstimator,
     GaussianModel, InputRegion, Preprocessor, Projection, Result, ScoreNormalization, ScoredMap,
-    Storage,
+    ScoringConfig, Storage,
 };
 
 /// What a detector says of an image.
@@ -94,9 +94,16 @@ impl Detector {
     ///
     /// [`Error::InvalidConfig`] if the normalisation divides by zero.
     pub fn with_normalization(mut self, normalization: ScoreNormalization) -> Result<Self> {
-        self.padim.config.scoring.normalization = normalization;
-        self.padim.scorer = AnomalyScorer::new(self.padim.config.scoring.clone())?;
+        self.normalize_by(normalization)?;
         Ok(self)
+    }
+
+    /// On an error the detector stays as it was.
+    pub(super) fn normalize_by(&mut self, normalization: ScoreNormalization) -> Result<()> {
+        let scoring = ScoringConfig { normalization, ..self.padim.config.scoring.clone() };
+        self.padim.scorer = AnomalyScorer::new(scoring.clone())?;
+        self.padim.config.scoring = scoring;
+        Ok(())
     }
 
     /// The part of the network's input that is looked at; `None` for all of it.

@@ -55,13 +55,7 @@ fn a_detector_without_its_backbone_wants_the_same_weights() {
 
 /// A small EfficientNet.
 fn efficientnet() -> EfficientNetConfig {
-    let stage = |count, channels, expansion, kernel, stride| EfficientNetStage {
-        count,
-        channels,
-        expansion,
-        kernel,
-        stride,
-    };
+    let stage = EfficientNetStage::new;
     EfficientNetConfig {
         stem_channels: 8,
         stages: vec![stage(1, 8, 1, 3, 1), stage(2, 16, 2, 5, 2)],

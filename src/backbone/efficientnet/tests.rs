@@ -102,13 +102,7 @@ fn the_papers_layers_are_the_default() {
 
 /// The network of `efficientnet_tiny`, all of its blocks given out.
 fn tiny() -> EfficientNetConfig {
-    let stage = |count, channels, expansion, kernel, stride| EfficientNetStage {
-        count,
-        channels,
-        expansion,
-        kernel,
-        stride,
-    };
+    let stage = EfficientNetStage::new;
     EfficientNetConfig {
         stem_channels: 8,
         stages: vec![stage(1, 8, 1, 3, 1), stage(2, 16, 2, 5, 2)],
