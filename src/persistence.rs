@@ -16,10 +16,10 @@
 //! ```
 //!
 //! All numbers are little-endian. An array is there if its section is in the header: `settings`
-//! always, `backbone` (a residual network) or `efficientnet`, `region`, `projection`, `model` and
-//! `statistics` and `decision` where they apply. Every length follows from the header, and must agree with the file's
-//! length before anything is allocated. A later version adds sections; a section that is not known is
-//! refused.
+//! always, `backbone` (a residual network) or `efficientnet`, `region`, `projection`, `model`,
+//! `statistics` and `decision` where they apply. Every length follows from the header, and must agree
+//! with the file's length before anything is allocated. A later version adds sections; a section that
+//! is not known is refused.
 
 use std::collections::BTreeMap;
 use std::fs::File;
