@@ -33,8 +33,9 @@ const INVERSE: &str = "gaussian.inv_covariance";
 /// the preprocessing; anomalib's defaults are then assumed: all layers that it holds, a square, resized
 /// to and not cropped.
 ///
-/// The detector gives the anomaly maps and scores of anomalib's model within rounding (1e-4 of
-/// themselves).
+/// The detector gives the anomaly maps and image scores that anomalib's `Engine` gives with the
+/// checkpoint, within rounding. (What anomalib exports for other programs resizes without antialiasing
+/// and scores a little differently.)
 ///
 /// ```no_run
 /// use padim::AnomalibCheckpoint;

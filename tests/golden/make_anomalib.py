@@ -111,7 +111,9 @@ def expected(model):
         drawn = picture(20 + number, defect)
         drawn.save(f"{OUT}/{number}.png", optimize=True)
         with torch.no_grad():
-            ready = model.pre_processor(to_dtype(to_image(drawn), torch.float32, scale=True)[None])
+            # As the Engine does. Exported models resize without antialiasing.
+            float_image = to_dtype(to_image(drawn), torch.float32, scale=True)
+            ready = model.pre_processor.transform(float_image[None])
             raw = model.model(ready)
             final = model.post_processor(raw)
         found["map"].append(raw.anomaly_map[0, 0].numpy())
