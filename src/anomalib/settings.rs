@@ -199,9 +199,9 @@ fn sides(arguments: &Fields) -> Option<Vec<usize>> {
 
 fn resize(arguments: &Fields, config: &mut PreprocessConfig) -> Result<()> {
     let fail = || unknown("a resize", arguments);
-    config.resize = match sides(arguments).ok_or_else(fail)?.as_slice() {
-        &[height, width] => Resize::Exact { height, width },
-        &[side] => Resize::ShortSide(side),
+    config.resize = match *sides(arguments).ok_or_else(fail)?.as_slice() {
+        [height, width] => Resize::Exact { height, width },
+        [side] => Resize::ShortSide(side),
         _ => return Err(fail()),
     };
     config.filter = match arguments.get("interpolation") {
