@@ -168,7 +168,7 @@ pub enum Error {
 
     /// A tensor of the weights has a data type from which the network cannot be built.
     #[error(
-        "the tensor `{name}` has data type {actual}, the network needs f32; convert the checkpoint first"
+        "the tensor `{name}` has data type {actual}, the network needs f32, f16 or bf16; convert the checkpoint first"
     )]
     TensorType {
         /// The tensor's name.

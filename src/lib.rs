@@ -96,6 +96,8 @@ mod detector;
 
 mod persistence;
 
+mod anomalib;
+
 pub mod dataset;
 pub mod metrics;
 pub mod visualize;
@@ -103,10 +105,11 @@ pub mod visualize;
 // The crates whose types stand in this one's interface, so that their versions always fit.
 pub use {burn, image, nalgebra};
 
+pub use anomalib::{AnomalibCheckpoint, AnomalibScores};
 pub use backbone::{
-    Backbone, BackboneMemory, BackboneSnapshot, EfficientNet, EfficientNetB5, EfficientNetConfig,
-    EfficientNetStage, FeatureMaps, LayerInfo, ResNet, ResNet18, ResNetBlock, ResNetConfig,
-    WideResNet50,
+    Backbone, BackboneMemory, BackboneSnapshot, ConvertedWeights, EfficientNet, EfficientNetB5,
+    EfficientNetConfig, EfficientNetStage, FeatureMaps, LayerInfo, ResNet, ResNet18, ResNetBlock,
+    ResNetConfig, WeightPrecision, WideResNet50,
 };
 pub use decision::{Calibration, CalibrationConfig, Decision, Defect};
 pub use detector::{

@@ -14,8 +14,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use padim::metrics::{self, PixelScores};
 use padim::visualize::{ScoreRange, heat_map, mask_picture, overlay, panel};
 use padim::{
-    AnomalyMap, Backbone, ChannelSelection, Detector, EfficientNetB5, FitProgress, FitStage,
-    Prediction, ResNet18, WideResNet50,
+    AnomalyMap, Backbone, ChannelSelection, ConvertedWeights, Detector, EfficientNetB5,
+    EfficientNetConfig, FitProgress, FitStage, Prediction, ResNet18, ResNetConfig, WeightPrecision,
+    WideResNet50,
 };
 
 /// Whatever goes wrong in an example ends in a sentence for a person.
@@ -94,26 +95,50 @@ impl Network {
         weights: Option<&Path>,
         device: &Device,
     ) -> padim::Result<Arc<dyn Backbone>> {
-        let residual = match self {
-            Self::ResNet18 => ResNet18::config(),
-            Self::WideResNet50 => WideResNet50::config(),
+        Ok(match self.config(maps) {
+            Config::Residual(config) => Arc::new(match weights {
+                Some(weights) => config.load(weights, device)?,
+                None => config.untrained(0, device)?,
+            }),
+            Config::Efficient(config) => Arc::new(match weights {
+                Some(weights) => config.load(weights, device)?,
+                None => config.untrained(0, device)?,
+            }),
+        })
+    }
+
+    /// Writes what some of its maps need of a file of weights to another file.
+    pub fn convert(
+        self,
+        maps: &[usize],
+        [weights, target]: [&Path; 2],
+        precision: WeightPrecision,
+    ) -> padim::Result<ConvertedWeights> {
+        match self.config(maps) {
+            Config::Residual(config) => config.convert(weights, target, precision),
+            Config::Efficient(config) => config.convert(weights, target, precision),
+        }
+    }
+
+    fn config(self, maps: &[usize]) -> Config {
+        match self {
+            Self::ResNet18 => Config::Residual(ResNet18::config().with_layers(maps)),
+            Self::WideResNet50 => Config::Residual(WideResNet50::config().with_layers(maps)),
             Self::EfficientNetB5 => {
                 let config = EfficientNetB5::config();
                 // A block 0 is refused in words.
                 let block = |&map: &usize| *config.blocks.get(map.wrapping_sub(1)).unwrap_or(&0);
-                let config = config.clone().with_blocks(maps.iter().map(block).collect::<Vec<_>>());
-                return Ok(Arc::new(match weights {
-                    Some(weights) => config.load(weights, device)?,
-                    None => config.untrained(0, device)?,
-                }));
+                let blocks: Vec<usize> = maps.iter().map(block).collect();
+                Config::Efficient(config.with_blocks(blocks))
             }
-        };
-        let residual = residual.with_layers(maps);
-        Ok(Arc::new(match weights {
-            Some(weights) => residual.load(weights, device)?,
-            None => residual.untrained(0, device)?,
-        }))
+        }
     }
+}
+
+/// The description of a network.
+enum Config {
+    Residual(ResNetConfig),
+    Efficient(EfficientNetConfig),
 }
 
 /// `all`, `seed:N:COUNT`, or a file of indices separated by commas or white space.

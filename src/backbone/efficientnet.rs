@@ -7,12 +7,13 @@ use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::convert::convert;
 use super::parameters::{Norm, ParameterSource, SeededParameters, Site};
 use super::resnet::MAX_COUNT;
 use super::weights::Checkpoint;
 use super::{
-    Backbone, BackboneConfig, BackboneMemory, BackboneSnapshot, FeatureMaps, LayerInfo,
-    check_images, weight_count,
+    Backbone, BackboneConfig, BackboneMemory, BackboneSnapshot, ConvertedWeights, FeatureMaps,
+    LayerInfo, WeightPrecision, check_images, weight_count,
 };
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::{Error, Result};
@@ -88,15 +89,37 @@ impl EfficientNetConfig {
     /// makes no network.
     pub fn load(&self, weights: impl AsRef<Path>, device: &Device) -> Result<EfficientNet> {
         self.validate()?;
-        let behind = self.places().skip(self.depth());
-        let unused: Vec<String> = behind
-            .map(|(stage, block)| format!("features.{}.{block}.", stage + 1))
-            .chain([format!("features.{}.", self.stages.len() + 1), "classifier.".to_owned()])
-            .collect();
-        let mut checkpoint = Checkpoint::read(weights.as_ref(), &unused)?;
+        let mut checkpoint = Checkpoint::read(weights.as_ref(), &self.unused())?;
         let network = EfficientNet::build(self.clone(), &mut checkpoint, device)?;
         checkpoint.finish()?;
         Ok(network)
+    }
+
+    /// Writes the weights that this network needs to a `.safetensors` file, as
+    /// [`ResNetConfig::convert`](super::ResNetConfig::convert) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`ResNetConfig::convert`](super::ResNetConfig::convert).
+    pub fn convert(
+        &self,
+        weights: impl AsRef<Path>,
+        target: impl AsRef<Path>,
+        precision: WeightPrecision,
+    ) -> Result<ConvertedWeights> {
+        self.validate()?;
+        let checkpoint = Checkpoint::read(weights.as_ref(), &self.unused())?;
+        let network = BackboneConfig::EfficientNet(self.clone());
+        convert(&network, checkpoint, [weights.as_ref(), target.as_ref()], precision)
+    }
+
+    /// How the names of tensors begin that play no part.
+    fn unused(&self) -> Vec<String> {
+        let behind = self.places().skip(self.depth());
+        behind
+            .map(|(stage, block)| format!("features.{}.{block}.", stage + 1))
+            .chain([format!("features.{}.", self.stages.len() + 1), "classifier.".to_owned()])
+            .collect()
     }
 
     /// Builds the network with untrained weights from a seed. Random features find coarse defects;
@@ -164,12 +187,11 @@ impl EfficientNetConfig {
         self.blocks.iter().map(info).collect()
     }
 
-    /// The names and shapes `[channels_out, channels_in of a group, kernel_height, kernel_width]` of
-    /// all convolutions, in the order of [`FoldedParameters`](super::FoldedParameters).
-    pub(crate) fn convolutions(&self) -> Vec<(String, [usize; 4])> {
+    /// The places of all convolutions, in the order of [`FoldedParameters`](super::FoldedParameters).
+    pub(super) fn sites(&self) -> Vec<Site> {
         let (stem, blocks) = self.plan();
-        let sites = blocks.iter().flat_map(Block::convolutions);
-        std::iter::once(&stem).chain(sites).map(|site| (site.name.clone(), site.shape)).collect()
+        let sites = blocks.iter().flat_map(|block| block.convolutions().cloned());
+        std::iter::once(stem).chain(sites).collect()
     }
 
     /// Every convolution of the network up to its last given block.
@@ -360,7 +382,7 @@ impl Backbone for EfficientNet {
         });
         let largest = sizes.max().unwrap_or(0);
         Some(BackboneMemory {
-            weights: 4 * weight_count(&self.config.convolutions()),
+            weights: 4 * weight_count(&self.config.sites()),
             activations: 4 * batch * (given + largest),
         })
     }

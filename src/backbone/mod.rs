@@ -1,5 +1,6 @@
 //! The network that describes patches: images in, feature maps of several layers out.
 
+mod convert;
 mod efficientnet;
 mod efficientnet_b5;
 mod engine;
@@ -9,6 +10,7 @@ mod resnet18;
 mod weights;
 mod wide_resnet50;
 
+pub use convert::{ConvertedWeights, WeightPrecision};
 pub use efficientnet::{EfficientNet, EfficientNetConfig, EfficientNetStage};
 pub use efficientnet_b5::EfficientNetB5;
 pub use resnet::{ResNet, ResNetBlock, ResNetConfig};
@@ -16,6 +18,7 @@ pub use resnet18::ResNet18;
 pub use wide_resnet50::WideResNet50;
 
 pub(crate) use parameters::{FoldedConvolution, FoldedParameters};
+pub(crate) use weights::Checkpoint;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Fingerprint, Normalization, Result};
+use parameters::Site;
 
 /// One feature map that a backbone gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,9 +206,9 @@ fn check_images(dims: [usize; 4]) -> Result<()> {
     Err(Error::shape("images", "[batch, 3, height, width], none of them 0", dims))
 }
 
-/// The numbers that convolutions of these names and shapes have, biases included.
-fn weight_count(convolutions: &[(String, [usize; 4])]) -> usize {
-    convolutions.iter().map(|(_, shape)| shape.iter().product::<usize>() + shape[0]).sum()
+/// The numbers that convolutions at these places have, biases included.
+fn weight_count(sites: &[Site]) -> usize {
+    sites.iter().map(|site| site.shape.iter().product::<usize>() + site.shape[0]).sum()
 }
 
 impl BackboneConfig {
@@ -218,9 +222,13 @@ impl BackboneConfig {
     /// The names and shapes `[channels_out, channels_in of a group, kernel_height, kernel_width]` of
     /// all convolutions, in the order of [`FoldedParameters`].
     pub fn convolutions(&self) -> Vec<(String, [usize; 4])> {
+        self.sites().into_iter().map(|site| (site.name, site.shape)).collect()
+    }
+
+    fn sites(&self) -> Vec<Site> {
         match self {
-            Self::ResNet(config) => config.convolutions(),
-            Self::EfficientNet(config) => config.convolutions(),
+            Self::ResNet(config) => config.sites(),
+            Self::EfficientNet(config) => config.sites(),
         }
     }
 

@@ -70,6 +70,19 @@ impl Site {
         Self { name: name.to_owned(), norm, shape, stride, groups: 1, gain: 1.0 }
     }
 
+    /// The names and shapes of its tensors in a checkpoint.
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let mut tensors = vec![(format!("{}.weight", self.name), self.shape.to_vec())];
+        let (of, parts) = match &self.norm {
+            Some(norm) => {
+                (&norm.name, ["weight", "bias", "running_mean", "running_var"].as_slice())
+            }
+            None => (&self.name, ["bias"].as_slice()),
+        };
+        tensors.extend(parts.iter().map(|part| (format!("{of}.{part}"), vec![self.shape[0]])));
+        tensors
+    }
+
     /// The convolution with its parameters, on a device. It is padded so that stride 1 keeps the size.
     pub fn module(&self, parameters: FoldedConvolution, device: &Device) -> Conv2d {
         let [channels_out, _, height, width] = self.shape;

@@ -11,12 +11,13 @@ use burn::tensor::{Device, Tensor};
 use pulp::Arch;
 use serde::{Deserialize, Serialize};
 
+use super::convert::convert;
 use super::engine::{BlockParameters, Engine, Map};
 use super::parameters::{ParameterSource, SeededParameters, Site};
 use super::weights::Checkpoint;
 use super::{
-    Backbone, BackboneConfig, BackboneMemory, BackboneSnapshot, FeatureMaps, LayerInfo,
-    check_images, weight_count,
+    Backbone, BackboneConfig, BackboneMemory, BackboneSnapshot, ConvertedWeights, FeatureMaps,
+    LayerInfo, WeightPrecision, check_images, weight_count,
 };
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::host::{all_finite, index_tensor, is_host, pixels_to_device, to_host};
@@ -83,12 +84,52 @@ impl ResNetConfig {
     /// makes no network.
     pub fn load(&self, weights: impl AsRef<Path>, device: &Device) -> Result<ResNet> {
         self.validate()?;
-        let unused = (self.depth() + 1..=4).map(|layer| format!("layer{layer}."));
-        let unused: Vec<String> = unused.chain(["fc.".to_owned()]).collect();
-        let mut checkpoint = Checkpoint::read(weights.as_ref(), &unused)?;
+        self.load_from(Checkpoint::read(weights.as_ref(), &self.unused())?, device)
+    }
+
+    /// Builds the network with all tensors of a checkpoint.
+    pub(crate) fn load_from(&self, mut checkpoint: Checkpoint, device: &Device) -> Result<ResNet> {
         let network = ResNet::build(self.clone(), &mut checkpoint, device)?;
         checkpoint.finish()?;
         Ok(network)
+    }
+
+    /// Writes the weights that this network needs to a `.safetensors` file that
+    /// [`load`](Self::load) reads again, and Python too: names and shapes stay torchvision's, what no
+    /// given layer needs is left out. With [`WeightPrecision::F32`] the fingerprint stays the same; with
+    /// [`WeightPrecision::F16`] the convolutions are rounded, which takes half the space and gives another
+    /// network with a fingerprint of its own.
+    ///
+    /// The same source gives the same bytes. The file tells where it came from in its metadata.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load); [`Error::NotFinite`] for weights beyond the range of 16 bits;
+    /// [`Error::Io`] if the file cannot be written. Nothing half-written is left behind.
+    ///
+    /// ```no_run
+    /// use padim::{ResNet18, WeightPrecision};
+    ///
+    /// let layer2 = ResNet18::config().with_layers([1, 2]);
+    /// layer2.convert("resnet18-f37072fd.pth", "layer2.safetensors", WeightPrecision::F16)?;
+    /// # Ok::<(), padim::Error>(())
+    /// ```
+    pub fn convert(
+        &self,
+        weights: impl AsRef<Path>,
+        target: impl AsRef<Path>,
+        precision: WeightPrecision,
+    ) -> Result<ConvertedWeights> {
+        self.validate()?;
+        let checkpoint = Checkpoint::read(weights.as_ref(), &self.unused())?;
+        let network = BackboneConfig::ResNet(self.clone());
+        convert(&network, checkpoint, [weights.as_ref(), target.as_ref()], precision)
+    }
+
+    /// How the names of tensors begin that play no part.
+    pub(crate) fn unused(&self) -> Vec<String> {
+        let behind = (self.depth() + 1..=4).map(|layer| format!("layer{layer}."));
+        behind.chain(["fc.".to_owned()]).collect()
     }
 
     /// Builds the network with untrained weights from a seed. Random features find coarse defects;
@@ -125,7 +166,7 @@ impl ResNetConfig {
         self.layers.last().copied().unwrap_or(0)
     }
 
-    fn layer_infos(&self) -> Vec<LayerInfo> {
+    pub(crate) fn layer_infos(&self) -> Vec<LayerInfo> {
         let info = |&layer: &usize| LayerInfo {
             name: format!("layer{layer}"),
             channels: self.planes[layer - 1] * self.block.expansion(),
@@ -134,14 +175,12 @@ impl ResNetConfig {
         self.layers.iter().map(info).collect()
     }
 
-    /// The names and shapes `[channels_out, channels_in, kernel_height, kernel_width]` of all
-    /// convolutions, in the order of [`FoldedParameters`](super::FoldedParameters).
-    pub(crate) fn convolutions(&self) -> Vec<(String, [usize; 4])> {
+    /// The places of all convolutions, in the order of [`FoldedParameters`](super::FoldedParameters).
+    pub(super) fn sites(&self) -> Vec<Site> {
         let (stem, stages) = self.plan();
         let blocks = stages.into_iter().flatten();
         std::iter::once(stem)
             .chain(blocks.flat_map(|block| block.branch.into_iter().chain(block.downsample)))
-            .map(|site| (site.name, site.shape))
             .collect()
     }
 
@@ -426,7 +465,7 @@ impl Backbone for ResNet {
             None => batch * 9 * (self.config.stem_channels * pixels(2)).max(first) / 4,
         };
         Some(BackboneMemory {
-            weights: 4 * weight_count(&self.config.convolutions()),
+            weights: 4 * weight_count(&self.config.sites()),
             activations: 4 * (batch * given + beside),
         })
     }

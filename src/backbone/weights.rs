@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use half::{bf16, f16};
 use pytorch_reader::PytorchReader;
 use safetensors::SafeTensors;
 
@@ -28,6 +29,26 @@ struct RawTensor {
     bytes: Vec<u8>,
 }
 
+impl RawTensor {
+    /// The values, which f16 and bf16 hold exactly as f32 does; `None` for other types.
+    fn floats(&self) -> Option<Vec<f32>> {
+        let halves = || self.bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+        Some(match self.dtype.as_str() {
+            "F32" => f32_from_bytes(&self.bytes).collect(),
+            "F16" => halves().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+            "BF16" => halves().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+            _ => return None,
+        })
+    }
+
+    /// Integers that count something; `None` for other values.
+    fn counts(&self) -> Option<Vec<usize>> {
+        let value = |b: &[u8]| Some(i64::from_le_bytes(b.try_into().ok()?));
+        let values = self.bytes.chunks_exact(8).map(|b| usize::try_from(value(b)?).ok());
+        (self.dtype == "I64").then(|| values.collect())?
+    }
+}
+
 impl Checkpoint {
     /// Reads a file, told apart by content. Names lose the prefix `module.`, and in `.pth` files
     /// `state_dict.` before it; those that begin as one of `unused` are skipped.
@@ -44,28 +65,67 @@ impl Checkpoint {
         Ok(Self { tensors })
     }
 
-    /// Takes out the tensor `name`, which must be f32 and of `shape`.
+    /// Takes out the tensor `name`, which must be f32, f16 or bf16, and of `shape`.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let tensor = self.tensors.remove(name).ok_or_else(|| Error::MissingTensor {
+        let tensor = self.take_raw(name, shape)?;
+        let values = tensor.floats().ok_or_else(|| Error::TensorType {
             name: name.to_owned(),
-            expected: shape.to_vec(),
+            actual: tensor.dtype.clone(),
         })?;
-        if tensor.shape != shape {
-            return Err(Error::TensorShape {
-                name: name.to_owned(),
-                expected: shape.to_vec(),
-                actual: tensor.shape,
-            });
-        }
-        if tensor.dtype != "F32" {
-            return Err(Error::TensorType { name: name.to_owned(), actual: tensor.dtype });
-        }
-        let values: Vec<f32> = f32_from_bytes(&tensor.bytes).collect();
         if values.len() != shape.iter().product::<usize>() || !values.iter().all(|v| v.is_finite())
         {
             return Err(Error::NotFinite { what: format!("the tensor `{name}`") });
         }
         Ok(values)
+    }
+
+    fn take_raw(&mut self, name: &str, shape: &[usize]) -> Result<RawTensor> {
+        let tensor = self.tensors.remove(name).ok_or_else(|| Error::MissingTensor {
+            name: name.to_owned(),
+            expected: shape.to_vec(),
+        })?;
+        if tensor.shape == shape {
+            return Ok(tensor);
+        }
+        let (expected, actual) = (shape.to_vec(), tensor.shape);
+        Err(Error::TensorShape { name: name.to_owned(), expected, actual })
+    }
+
+    /// Takes out the tensor `name`, of `count` indices.
+    pub fn take_indices(&mut self, name: &str, count: usize) -> Result<Vec<usize>> {
+        let tensor = self.take_raw(name, &[count])?;
+        tensor.counts().filter(|indices| indices.len() == count).ok_or_else(|| {
+            let reason = format!("`{name}` must hold indices in 64 bits, it is {}", tensor.dtype);
+            Error::config("channels", reason)
+        })
+    }
+
+    /// A single value, if there is such a tensor; it may be no number.
+    pub fn scalar(&self, name: &str) -> Option<f32> {
+        match self.tensors.get(name)?.floats()?.as_slice() {
+            &[value] => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The shape of a tensor, if it is there.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        Some(&self.tensors.get(name)?.shape)
+    }
+
+    /// The names of all tensors, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Takes out the tensors whose names begin with `prefix`, which they lose.
+    pub fn split_off(&mut self, prefix: &str) -> Self {
+        let (inside, others) = std::mem::take(&mut self.tensors)
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|(name, _)| name.starts_with(prefix));
+        self.tensors = others;
+        let without = |(name, tensor): (String, _)| (name[prefix.len()..].to_owned(), tensor);
+        Self { tensors: inside.into_iter().map(without).collect() }
     }
 
     /// Removes a tensor that may be there but plays no part.
@@ -166,6 +226,37 @@ mod tests {
             let raw = RawTensor { dtype: dtype.to_owned(), shape: shape.to_vec(), bytes };
             self.tensors.insert(name.to_owned(), raw);
         }
+    }
+
+    #[test]
+    fn half_precision_is_read_exactly() {
+        // 1, -2, the smallest subnormal, 65504; and in bf16 1, -2, 3.0e38.
+        let half: [u16; 4] = [0x3C00, 0xC000, 1, 0x7BFF];
+        let brain: [u16; 3] = [0x3F80, 0xC000, 0x7F62];
+        let bytes = |bits: &[u16]| bits.iter().flat_map(|b| b.to_le_bytes()).collect::<Vec<u8>>();
+        let mut checkpoint = Checkpoint { tensors: BTreeMap::new() };
+        checkpoint.insert("half", "F16", &[2, 2], bytes(&half));
+        checkpoint.insert("brain", "BF16", &[3], bytes(&brain));
+        checkpoint.insert("not", "F16", &[1], bytes(&[0x7C00]));
+        checkpoint.insert("double", "F64", &[1], vec![0; 8]);
+        let values = [1.0, -2.0, 2.0_f32.powi(-24), 65504.0];
+        assert_eq!(checkpoint.take("half", &[2, 2]).unwrap(), values);
+        assert_eq!(checkpoint.take("brain", &[3]).unwrap()[..2], [1.0, -2.0]);
+        assert!(matches!(checkpoint.take("not", &[1]), Err(Error::NotFinite { .. })));
+        assert!(matches!(checkpoint.take("double", &[1]), Err(Error::TensorType { .. })));
+    }
+
+    #[test]
+    fn indices_are_whole_and_not_negative() {
+        let mut checkpoint = Checkpoint { tensors: BTreeMap::new() };
+        let long =
+            |values: &[i64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        checkpoint.insert("idx", "I64", &[3], long(&[4, 0, 447]));
+        checkpoint.insert("below", "I64", &[1], long(&[-1]));
+        checkpoint.insert("real", "F32", &[2], vec![0; 8]);
+        assert_eq!(checkpoint.take_indices("idx", 3).unwrap(), [4, 0, 447]);
+        assert!(checkpoint.take_indices("below", 1).is_err());
+        assert!(checkpoint.take_indices("real", 2).is_err());
     }
 
     fn torch_name(dtype: &str) -> &str {

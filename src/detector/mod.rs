@@ -6,6 +6,7 @@ mod explain;
 mod fitted;
 mod input;
 mod partial;
+mod parts;
 mod plan;
 
 pub use config::PadimConfig;

@@ -342,7 +342,7 @@ fn scale_of(largest: f64) -> f64 {
 }
 
 /// Writes values divided by the power of two for their largest, and gives that.
-fn write_scaled<'a>(
+pub(super) fn write_scaled<'a>(
     target: &mut [f32],
     largest: f64,
     values: impl Iterator<Item = &'a f64>,

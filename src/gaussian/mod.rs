@@ -4,6 +4,7 @@ mod covariance;
 mod distance;
 mod estimator;
 mod fold;
+mod inverse;
 mod model;
 mod positions;
 mod products;

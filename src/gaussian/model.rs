@@ -109,7 +109,8 @@ pub struct Spectrum {
 }
 
 /// Mean and covariance of the embedding vectors at every position of the grid (paper, section
-/// III.B), made by a [`GaussianEstimator`](crate::GaussianEstimator).
+/// III.B), made by a [`GaussianEstimator`](crate::GaussianEstimator), or by another program
+/// ([`from_inverses`](Self::from_inverses)).
 ///
 /// The covariance is kept in one of several forms, see [`Storage`]; all but one mean the same
 /// distances.
@@ -206,7 +207,7 @@ impl GaussianModel {
         self.positions.mask()
     }
 
-    /// The number of images that the model was estimated from.
+    /// The number of images that the model was estimated from; 0 if that is not known.
     pub fn image_count(&self) -> usize {
         self.count
     }
@@ -397,6 +398,9 @@ impl GaussianModel {
             }
             _ if matches!(self.storage, Storage::Principal(_)) => {
                 return fail("principal components cannot take another form".into());
+            }
+            Storage::LowRank(_) if self.count == 0 => {
+                return fail("low rank needs the number of images, which is not known here".into());
             }
             Storage::LowRank(_) if self.count > self.dimension => {
                 return fail(format!(

@@ -167,7 +167,8 @@ fn digits_in(file: &str) -> Option<&str> {
     (hexadecimal && (8..=64).contains(&digits.len())).then_some(digits)
 }
 
-fn sha256(path: &Path) -> Result<String> {
+/// The SHA-256 of a file, in hexadecimal digits.
+pub(crate) fn sha256(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     let mut hash = || {

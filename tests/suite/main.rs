@@ -4,6 +4,7 @@
 mod golden;
 
 mod api;
+mod convert;
 mod datasets;
 mod decisions;
 mod detector;

@@ -1,0 +1,177 @@
+//! Brings what other programs have saved into this crate's files: weights into a small safetensors file,
+//! and a PaDiM that anomalib has fitted into a detector. No Python, and nothing in a pickle is executed.
+//!
+//!     cargo run --release --example convert -- weights --weights resnet18-f37072fd.pth \
+//!         --precision f16 --out resnet18-trunk.safetensors
+//!     cargo run --release --example convert -- anomalib --checkpoint model.ckpt --out part.padim
+
+mod common;
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use clap::{Parser, Subcommand, ValueEnum};
+use common::{Network, Outcome, parts};
+use image::DynamicImage;
+use padim::{
+    AnomalibCheckpoint, Backbone, PreprocessConfig, Preprocessor, Storage, WeightPrecision,
+    decode_file,
+};
+
+/// Converts weights, and detectors of anomalib.
+#[derive(Parser)]
+struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Writes what a network needs of a checkpoint (.pth, .safetensors) as safetensors.
+    Weights(Weights),
+    /// Makes a detector of a PaDiM that anomalib has saved (model.ckpt, or a state dict).
+    Anomalib(Anomalib),
+}
+
+#[derive(clap::Args)]
+struct Weights {
+    /// The checkpoint, in torchvision's layout.
+    #[arg(long)]
+    weights: PathBuf,
+    /// Its network.
+    #[arg(long, value_enum, default_value = "resnet18")]
+    backbone: Network,
+    /// Which of the network's three maps are needed; what lies behind the last one is left out.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
+    maps: Vec<usize>,
+    /// The type of the weights.
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
+    /// A picture on which f16 is compared with the source [default: one that is drawn]
+    #[arg(long)]
+    picture: Option<PathBuf>,
+    /// The file to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Precision {
+    F32,
+    F16,
+}
+
+#[derive(clap::Args)]
+struct Anomalib {
+    /// What anomalib has saved.
+    #[arg(long)]
+    checkpoint: PathBuf,
+    /// The network's input size in pixels, such as 256,256 [default: the checkpoint's, or else a square
+    /// that goes with its positions]
+    #[arg(long, value_delimiter = ',', num_args = 1, value_names = ["HEIGHT,WIDTH"])]
+    input_size: Option<Vec<usize>>,
+    /// The layers that make up the embedding [default: the checkpoint's, or else all that it holds]
+    #[arg(long, value_delimiter = ',')]
+    layers: Option<Vec<usize>>,
+    /// How the Gaussians are kept: full, triangle-f32 or triangle-f16.
+    #[arg(long, default_value = "triangle-f32")]
+    storage: Storage,
+    /// The detector file to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+fn main() {
+    common::report(match Options::parse().what {
+        What::Weights(options) => weights(&options),
+        What::Anomalib(options) => anomalib(options),
+    });
+}
+
+fn weights(options: &Weights) -> Outcome {
+    let Weights { weights, backbone, maps, precision, picture, out } = options;
+    let target = match precision {
+        Precision::F32 => WeightPrecision::F32,
+        Precision::F16 => WeightPrecision::F16,
+    };
+    let written = backbone.convert(maps, [weights, out], target)?;
+    println!("{}", written.origin);
+    let before = std::fs::metadata(weights).map_err(|e| format!("{}: {e}", weights.display()))?;
+    println!("{} tensors, {} bytes of {}", written.tensors, written.bytes, before.len());
+
+    let device = Device::default();
+    let networks = [weights, out].map(|file| backbone.build(maps, Some(file), &device));
+    let [source, converted] = networks;
+    let (source, converted) = (source?, converted?);
+    println!("fingerprint {}", converted.fingerprint());
+    if source.fingerprint() == converted.fingerprint() {
+        println!("the same network as the source");
+        return Ok(());
+    }
+    println!("the source's is {}", source.fingerprint());
+    let picture = match picture {
+        Some(path) => decode_file(path)?,
+        None => DynamicImage::ImageRgb8(parts::draw(1, Some(parts::Defect::Scratch)).0),
+    };
+    for (layer, change) in changes(&*source, &*converted, &picture)? {
+        println!("{layer}: changed by at most {change:.1e} of its largest value");
+    }
+    Ok(())
+}
+
+/// For each map, the largest difference of two networks, as a share of the map's largest value.
+fn changes(
+    source: &dyn Backbone,
+    converted: &dyn Backbone,
+    picture: &DynamicImage,
+) -> Outcome<Vec<(String, f32)>> {
+    let preprocessor = Preprocessor::new(PreprocessConfig::default(), source.normalization())?;
+    let values = preprocessor.process(picture)?.values;
+    let input = burn::tensor::TensorData::new(values, [1, 3, 224, 224]);
+    let input = burn::tensor::Tensor::from_data(input, &source.device());
+    let [expected, actual] = [source.forward(input.clone())?, converted.forward(input)?];
+    let maps = expected.maps().iter().zip(actual.maps());
+    let change = |(expected, actual): (&burn::tensor::Tensor<4>, &burn::tensor::Tensor<4>)| {
+        let largest: f32 = expected.clone().abs().max().into_scalar();
+        let difference: f32 = (expected.clone() - actual.clone()).abs().max().into_scalar();
+        difference / largest
+    };
+    let names = source.layers().iter().map(|layer| layer.name.clone());
+    Ok(names.zip(maps.map(change)).collect())
+}
+
+fn anomalib(options: Anomalib) -> Outcome {
+    let Anomalib { checkpoint, input_size, layers, storage, out } = options;
+    let mut checkpoint = AnomalibCheckpoint::read(checkpoint)?;
+    if let Some(size) = input_size {
+        let &[height, width] = size.as_slice() else {
+            return Err("the input size takes a height and a width, such as 256,256".into());
+        };
+        checkpoint = checkpoint.with_input_size([height, width]);
+    }
+    if let Some(layers) = layers {
+        checkpoint = checkpoint.with_layers(layers);
+    }
+    if checkpoint.preprocess().is_none() {
+        println!("the file does not tell the preprocessing: a square, not cropped, is assumed");
+    }
+    println!("network: {:?}", checkpoint.network());
+    println!("anomalib's scores: {:?}", checkpoint.scores());
+    let (scores, pixels) = (*checkpoint.scores(), checkpoint.scores().pixel_normalization());
+
+    let detector = checkpoint.into_detector(&Device::default())?;
+    // Another form moves distances by less than a thousandth, so the thresholds stay.
+    let detector = detector.with_storage(storage)?.with_decision(scores.decision())?;
+    detector.save(&out)?;
+    let config = detector.config();
+    println!("preprocessing: {:?}", config.preprocess);
+    println!("normalisation of image scores: {:?}", config.scoring.normalization);
+    println!("normalisation of maps, which stay distances: {pixels:?}");
+    match detector.decision() {
+        Some(decision) => println!("thresholds: {decision:?}"),
+        None => println!("no thresholds: anomalib has none that hold for distances"),
+    }
+    println!("Gaussians: {}", common::describe_model(&detector));
+    println!("fingerprint {}", detector.fingerprint());
+    Ok(())
+}
