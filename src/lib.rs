@@ -115,8 +115,7 @@ pub use backbone::{
 pub use decision::{Calibration, CalibrationConfig, Decision, Defect};
 pub use detector::{
     ChannelContribution, Detector, Explanation, FitProgress, FitStage, ImageInput,
-    LayerContribution, MemoryPlan, Padim, PadimConfig, PartialFit, Prediction,
-    PreparedImage,
+    LayerContribution, MemoryPlan, Padim, PadimConfig, PartialFit, Prediction, PreparedImage,
 };
 pub use embedding::{ChannelSelection, PatchEmbedder, Projection};
 pub use error::{Error, Result};

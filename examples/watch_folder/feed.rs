@@ -34,7 +34,8 @@ pub fn feed(folder: &Path, seconds: f64) -> Outcome<u64> {
         for _ in 0..room.min(MOST / 4) {
             number += 1;
             let picture = &pictures[number % pictures.len()];
-            let name = format!("{number:07}.png");
+            let extension = picture.extension().unwrap_or_default().to_string_lossy();
+            let name = format!("{number:07}.{extension}");
             let target = folder.join(&name);
             // Damaged in three ways, half-written, renamed into place, linked.
             let expected = match number % 100 {
@@ -97,7 +98,8 @@ fn pictures(folder: &Path) -> Outcome<Vec<PathBuf>> {
     let all = (0..GOOD).map(|seed| (seed, None)).chain(defective);
     all.enumerate()
         .map(|(number, (seed, kind))| {
-            let path = folder.join(format!("{number}.png"));
+            let extension = if number % 3 == 1 { "jpg" } else { "png" };
+            let path = folder.join(format!("{number}.{extension}"));
             draw(5000 + seed, kind).0.save(&path)?;
             Ok(path)
         })

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use image::DynamicImage;
+use padim::{Error, decode_file};
+
 use super::common::Outcome;
 
 const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"];
@@ -15,8 +18,22 @@ const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp
 #[derive(Debug, Clone)]
 pub struct Ticket {
     pub name: OsString,
-    /// Whether a failure now is for good.
+    /// Whether a failure now is for good, if the file is still as it was.
     pub last_try: bool,
+    size: u64,
+    modified: Option<SystemTime>,
+}
+
+/// Decodes a file. Half a JPEG would decode, too, with a grey rest: it must have its end.
+pub fn open(path: &Path) -> padim::Result<DynamicImage> {
+    let failed = |source| Error::Io { action: "read", path: path.to_owned(), source };
+    let bytes = std::fs::read(path).map_err(failed)?;
+    let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    if bytes.starts_with(&[0xFF, 0xD8]) && !bytes[..end].ends_with(&[0xFF, 0xD9]) {
+        let (name, reason) = (path.display().to_string(), "the JPEG ends too soon".to_owned());
+        return Err(Error::UnusableImage { name, reason });
+    }
+    decode_file(path)
 }
 
 /// The files that are in the folder, and where they are on their way. It forgets those that are gone.
@@ -53,6 +70,14 @@ impl Folder {
         Self { path: path.to_owned(), patience, files, retried }
     }
 
+    /// Whether a failure is for good: the file has stood still, also while it was in the line.
+    pub fn is_final(&self, ticket: &Ticket) -> bool {
+        let now = std::fs::metadata(self.path_of(ticket)).ok();
+        let same = now
+            .is_none_or(|now| (now.len(), now.modified().ok()) == (ticket.size, ticket.modified));
+        ticket.last_try && same
+    }
+
     pub fn path_of(&self, ticket: &Ticket) -> PathBuf {
         self.path.join(&ticket.name)
     }
@@ -66,8 +91,8 @@ impl Folder {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the folder and gives the files that are ready to `submit`, the oldest first, until that says
-    /// stop. Gives whether there are none left at all.
+    /// Looks at the folder and gives the files that are ready to `submit`, the oldest first, until that
+    /// says stop. Gives whether there are none left at all.
     pub fn look(&self, mut submit: impl FnMut(Ticket, PathBuf) -> Outcome<bool>) -> Outcome<bool> {
         let failed = |e| format!("cannot read the folder {}: {e}", self.path.display());
         let mut ready = Vec::new();
@@ -95,27 +120,31 @@ impl Folder {
                 let last_try = file.since.elapsed() >= self.patience;
                 match file.state {
                     State::InLine => {}
-                    _ if !same => *file = seen,
+                    state if !same => {
+                        self.retried
+                            .fetch_add(u64::from(state == State::Failed), Ordering::Relaxed);
+                        *file = seen;
+                    }
                     State::Failed if !last_try => {}
                     state => {
                         file.state = State::InLine;
                         let again = u64::from(state == State::Failed);
                         self.retried.fetch_add(again, Ordering::Relaxed);
-                        ready.push((modified, Ticket { name, last_try }));
+                        ready.push(Ticket { name, last_try, size, modified });
                     }
                 }
             }
             files.retain(|_, file| file.look || file.state == State::InLine);
         }
-        ready.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));
+        ready.sort_by(|a, b| (a.modified, &a.name).cmp(&(b.modified, &b.name)));
         let mut ready = ready.into_iter();
-        for (_, ticket) in ready.by_ref() {
+        for ticket in ready.by_ref() {
             let path = self.path_of(&ticket);
             if !submit(ticket, path)? {
                 break;
             }
         }
-        for (_, ticket) in ready {
+        for ticket in ready {
             self.forget(&ticket);
         }
         Ok(self.files().is_empty())

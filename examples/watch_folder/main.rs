@@ -29,7 +29,9 @@ use common::Outcome;
 use common::parts::{SIDE, draw};
 use folder::Folder;
 use padim::line::{DriftConfig, Line, LineConfig, LineStatistics, Percentiles};
-use padim::{CalibrationConfig, Detector, Padim, PadimConfig, PreprocessConfig, ResNet18, Resize};
+use padim::{
+    CalibrationConfig, Detector, ImageInput, Padim, PadimConfig, PreprocessConfig, ResNet18, Resize,
+};
 use record::Recorder;
 
 /// Scores the images that come into a folder.
@@ -121,8 +123,7 @@ fn run(options: &Options) -> Outcome<u64> {
     let begin = Instant::now();
     let seconds = options.seconds.unwrap_or(f64::INFINITY);
     let stop = move || begin.elapsed().as_secs_f64() >= seconds || stop_file.exists();
-    let statistics =
-        watch(detector, &options.watch, &options.work, stop, || options.once, |_| ())?;
+    let statistics = watch(detector, &options.watch, &options.work, stop, || options.once, |_| ())?;
     Ok(statistics.sink_failures)
 }
 
@@ -168,7 +169,9 @@ fn watch(
     let begin = Instant::now();
     loop {
         let idle = folder.look(|ticket, path| {
-            line.submit(ticket, path)?;
+            let name = path.display().to_string();
+            let open = Arc::new(move || folder::open(&path));
+            line.submit(ticket, ImageInput::Deferred { name, open })?;
             Ok(!stopping.load(Ordering::Relaxed))
         })?;
         if last_sample.elapsed() >= Duration::from_secs(1) {

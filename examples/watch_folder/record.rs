@@ -68,7 +68,7 @@ impl Recorder {
     /// then stays in the folder, for the next run.
     pub fn record(&mut self, result: LineResult<Ticket>) -> Result<(), SinkError> {
         let ticket = result.id.clone();
-        if matches!(result.outcome, What::Failed(_)) && !ticket.last_try {
+        if matches!(result.outcome, What::Failed(_)) && !self.folder.is_final(&ticket) {
             self.folder.wait_for_change(&ticket);
             return Ok(());
         }
@@ -234,7 +234,8 @@ impl Lines {
     /// What a program that was killed has left of a last line is cut off.
     fn open(path: &Path) -> Outcome<Self> {
         let failed = |e| format!("cannot open {}: {e}", path.display());
-        let options = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let options =
+            || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = options().map_err(failed)?;
         let mut len = file.metadata().map_err(failed)?.len();
         let mut byte = [0];

@@ -36,9 +36,16 @@ pub fn soak(work: &Work, minutes: f64) -> Outcome<u64> {
     let mut memory = Vec::new();
     let begin = Instant::now();
     let work = Work { delete: true, ..work.clone() };
-    let statistics = watch(detector, &folder, &work, || false, fed, |bytes| {
-        memory.push((begin.elapsed().as_secs_f64(), bytes as f64 / 1e6));
-    })?;
+    let statistics = watch(
+        detector,
+        &folder,
+        &work,
+        || false,
+        fed,
+        |bytes| {
+            memory.push((begin.elapsed().as_secs_f64(), bytes as f64 / 1e6));
+        },
+    )?;
 
     let mut wrong = compare(&work.output)?;
     let s = &statistics;
@@ -56,8 +63,7 @@ pub fn soak(work: &Work, minutes: f64) -> Outcome<u64> {
         values.get(values.len() / 2).copied().unwrap_or(0.0)
     };
     let quarter = memory.len() / 4;
-    let (early, late) =
-        (median(&memory[quarter..2 * quarter]), median(&memory[3 * quarter..]));
+    let (early, late) = (median(&memory[quarter..2 * quarter]), median(&memory[3 * quarter..]));
     for (time, megabytes) in memory.iter().step_by((memory.len() / 20).max(1)) {
         println!("{time:6.0} s: {megabytes:.1} MB");
     }

@@ -16,8 +16,9 @@ pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// Any thread may submit images. The sink, which has a thread of its own, gets every result in the order of
 /// submission. A slow sink slows the line down or makes it drop images, as [`LineConfig::drop`] says; it
-/// never makes it grow. It must not submit to its own line, which may wait for it. The names of dropped images wait for the sink, too: at 65,536 of them
-/// [`submit`](Self::submit) waits whatever the policy.
+/// never makes it grow. The sink must not submit to its own line, which may wait for it. The names of
+/// dropped images wait for the sink, too: at 65,536 of them [`submit`](Self::submit) waits whatever the
+/// policy.
 ///
 /// Panics of decoders, networks and the sink are caught: an image (for a network, its batch) then has
 /// [`Error::Panicked`], and a sink has failed ([`SinkFailure`]). Dropping a line finishes it.
@@ -148,8 +149,7 @@ fn outcomes(
         Ok(results) => (results, String::new()),
         Err(Panic { message, .. }) => (Vec::new(), message),
     };
-    let missing =
-        move || Outcome::Failed(Error::Panicked { what: WHAT, message: message.clone() });
+    let missing = move || Outcome::Failed(Error::Panicked { what: WHAT, message: message.clone() });
     let known = results.into_iter().map(|result| match result {
         Ok(prediction) => Outcome::Predicted(prediction),
         Err(error) => Outcome::Failed(error),
