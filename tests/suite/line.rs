@@ -443,7 +443,9 @@ fn a_full_disk_loses_nothing() {
          dd if=/dev/zero of=disk/filler bs=1k 2>/dev/null || true
          {watch} --seconds 2 && exit 7 || test $? = 2
          ls in | wc -l
-         {watch} --delete --once & sleep 1; wc -l < disk/out/results.jsonl; rm disk/filler; wait $!
+         {watch} --delete --once 2> errors &
+         until grep -q 'trying again' errors; do sleep 0.1; done
+         wc -l < disk/out/results.jsonl; rm disk/filler; wait $!; cat errors >&2
          ls in | wc -l; wc -l < disk/out/results.jsonl"
     );
     let output = namespace(&script).unwrap();
