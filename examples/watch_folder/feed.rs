@@ -9,7 +9,7 @@ use super::common::parts::{DEFECTS, draw};
 use super::common::{self, Outcome};
 
 /// So many files may be in the folder at once.
-const MOST: usize = 300;
+const MOST: usize = 150;
 /// So many of each kind are drawn, and linked under many names.
 const GOOD: u64 = 40;
 

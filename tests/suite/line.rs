@@ -19,7 +19,7 @@ fn detector() -> Arc<Detector> {
 }
 
 /// A sink that waits for leave before it takes a result.
-fn gated() -> (Sender<()>, Receiver<LineResult<usize>>, impl FnMut(LineResult<usize>) -> Sunk) {
+fn gated() -> (Sender<()>, Results, impl FnMut(LineResult<usize>) -> Sunk) {
     let (open, gate) = channel::<()>();
     let (results, received) = channel();
     let sink = move |result| {
@@ -30,8 +30,9 @@ fn gated() -> (Sender<()>, Receiver<LineResult<usize>>, impl FnMut(LineResult<us
 }
 
 type Sunk = std::result::Result<(), SinkError>;
+type Results = Receiver<LineResult<usize>>;
 
-fn collecting() -> (Receiver<LineResult<usize>>, impl FnMut(LineResult<usize>) -> Sunk) {
+fn collecting() -> (Results, impl FnMut(LineResult<usize>) -> Sunk) {
     let (results, received) = channel();
     (received, move |result| Ok(results.send(result)?))
 }
@@ -362,7 +363,7 @@ fn a_watched_folder_and_a_short_soak() {
     let program = program();
     let root = tempfile::tempdir().unwrap();
     let soak = Command::new(&program)
-        .args(["--soak", "0.1", "--patience", "1000", "--report", "2", "--output"])
+        .args(["--soak", "0.05", "--patience", "1000", "--report", "2", "--output"])
         .arg(root.path().join("soak"))
         .output()
         .unwrap();
