@@ -45,8 +45,8 @@
 //! | a threshold, from good images alone | [`Decision`], [`Calibration`] | p-values, [`Defect`]s |
 //! | all of it | [`Padim`] -> [`Detector`] | [`Prediction`] |
 //!
-//! Each step is public and can be used alone. [`metrics`], [`dataset`], [`line`] and [`visualize`] hang
-//! off the side: the steps do not know them.
+//! Each step is public and can be used alone. [`metrics`], [`dataset`], [`mod@line`] and
+//! [`visualize`] hang off the side: the steps do not know them.
 //!
 //! # Devices and features
 //!
