@@ -392,7 +392,7 @@ fn a_watched_folder_and_a_short_soak() {
     run(&["--once"]);
     // One of the same name replaces nothing.
     good(4).save(watched.join("a.png")).unwrap();
-    run(&["--seconds", "1"]);
+    run(&["--seconds", "3"]);
     assert_eq!(names(&watched), ["c.png.part", "notes.txt"]);
     assert_eq!(names(&output.join("done")), ["1-a.png", "a.png"]);
     assert_eq!(names(&output.join("failed")), ["b.png"]);
