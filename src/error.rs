@@ -235,6 +235,23 @@ pub enum Error {
         reason: String,
     },
 
+    /// Code that was called panicked: a decoder, a backbone, or an image's own
+    /// ([`ImageInput::Deferred`](crate::ImageInput::Deferred)).
+    #[error("{what} panicked: {message}")]
+    Panicked {
+        /// What was being done.
+        what: &'static str,
+        /// What the panic said.
+        message: String,
+    },
+
+    /// A [`line::Line`](crate::line::Line) takes no images any more.
+    #[error("the line is closed: {reason}")]
+    LineClosed {
+        /// Why.
+        reason: String,
+    },
+
     /// The device failed to compute or to hand back its results.
     #[error("the device failed: {reason}")]
     Device {

@@ -45,8 +45,8 @@
 //! | a threshold, from good images alone | [`Decision`], [`Calibration`] | p-values, [`Defect`]s |
 //! | all of it | [`Padim`] -> [`Detector`] | [`Prediction`] |
 //!
-//! Each step is public and can be used alone. [`metrics`], [`dataset`] and [`visualize`] hang off the
-//! side: the steps do not know them.
+//! Each step is public and can be used alone. [`metrics`], [`dataset`], [`mod@line`] and
+//! [`visualize`] hang off the side: the steps do not know them.
 //!
 //! # Devices and features
 //!
@@ -99,6 +99,7 @@ mod persistence;
 mod anomalib;
 
 pub mod dataset;
+pub mod line;
 pub mod metrics;
 pub mod visualize;
 
@@ -114,7 +115,7 @@ pub use backbone::{
 pub use decision::{Calibration, CalibrationConfig, Decision, Defect};
 pub use detector::{
     ChannelContribution, Detector, Explanation, FitProgress, FitStage, ImageInput,
-    LayerContribution, MemoryPlan, Padim, PadimConfig, PartialFit, Prediction,
+    LayerContribution, MemoryPlan, Padim, PadimConfig, PartialFit, Prediction, PreparedImage,
 };
 pub use embedding::{ChannelSelection, PatchEmbedder, Projection};
 pub use error::{Error, Result};

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::input::{Batches, ImageInput, Item, Prepared, stack};
+use super::input::{Batches, ImageInput, Item, Prepared, PreparedImage, stack};
 use super::partial::{PartialFit, factorising};
 use super::{FitProgress, Padim, PadimConfig};
 use crate::preprocess::ImageGeometry;
@@ -233,6 +233,50 @@ impl Detector {
         std::iter::from_fn(move || batches.advance(|batch| self.predict_items(batch))).flatten()
     }
 
+    /// The first half of a prediction, without the network: decodes, resizes, crops and normalises an
+    /// image. Other threads may do it while one runs [`predict_prepared`](Self::predict_prepared), as
+    /// [`line::Line`](crate::line::Line) does.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with the image: [`Error::Io`], [`Error::Decode`] or
+    /// [`Error::UnusableImage`].
+    pub fn prepare(&self, image: impl Into<ImageInput>) -> Result<PreparedImage> {
+        let input = image.into();
+        let name = input.name().unwrap_or_else(|| "given".to_owned());
+        let prepared = Prepared::new(input, &name, &self.padim.preprocessor)?;
+        prepared.require_size(self.input_size, &name)?;
+        Ok(PreparedImage(prepared))
+    }
+
+    /// The second half: scores images that this detector has prepared, all as one batch and in their
+    /// order. The results are those of [`predict`](Self::predict), bit for bit.
+    ///
+    /// # Errors
+    ///
+    /// Each image has its own: [`Error::NotFinite`], or [`Error::UnusableImage`] if another detector
+    /// has prepared it for another size.
+    ///
+    /// ```
+    /// # use padim::*;
+    /// # let device = burn::tensor::Device::flex();
+    /// # let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
+    /// # let config = PadimConfig { preprocess: small, ..Default::default() };
+    /// # let image = |i: u8| image::RgbImage::from_pixel(80, 60, image::Rgb([100 + i, 90, 80]));
+    /// # let detector = Padim::new(config, ResNet18::untrained(0, &device)?)?.fit((0..4).map(image), |_| ())?;
+    /// let prepared = detector.prepare(image(7))?;
+    /// let prediction = detector.predict_prepared(vec![prepared]).remove(0)?;
+    /// assert_eq!(prediction.map_in_original()?.size(), [60, 80]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn predict_prepared(&self, images: Vec<PreparedImage>) -> Vec<Result<Prediction>> {
+        let item = |(number, PreparedImage(prepared))| Item {
+            name: format!("number {number}"),
+            prepared: Ok(prepared),
+        };
+        self.predict_items((0..).zip(images).map(item).collect::<Vec<_>>())
+    }
+
     /// Scores network input that is ready.
     ///
     /// # Shapes
@@ -272,12 +316,12 @@ impl Detector {
                 Err(error) => results.push(Some(Err(error))),
             }
         }
-        let mut predictions = self.predict_prepared(usable).into_iter();
+        let mut predictions = self.predict_usable(usable).into_iter();
         let filled = results.into_iter().map(|result| result.or_else(|| predictions.next()));
         filled.flatten().collect()
     }
 
-    fn predict_prepared(&self, images: Vec<Prepared>) -> Vec<Result<Prediction>> {
+    fn predict_usable(&self, images: Vec<Prepared>) -> Vec<Result<Prediction>> {
         if images.is_empty() {
             return Vec::new();
         }

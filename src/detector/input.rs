@@ -31,6 +31,17 @@ pub enum ImageInput {
     Tensor(Tensor<3>),
 }
 
+impl ImageInput {
+    /// What errors call it, if it has a name of its own.
+    pub(super) fn name(&self) -> Option<String> {
+        match self {
+            Self::Path(path) => Some(path.display().to_string()),
+            Self::Deferred { name, .. } => Some(name.clone()),
+            Self::Image(_) | Self::Tensor(_) => None,
+        }
+    }
+}
+
 impl std::fmt::Debug for ImageInput {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -91,6 +102,7 @@ pub(super) struct Item {
     pub prepared: Result<Prepared>,
 }
 
+#[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Prepared {
     Pixels(PreprocessedImage),
@@ -98,7 +110,7 @@ pub(super) enum Prepared {
 }
 
 impl Prepared {
-    fn new(input: ImageInput, name: &str, preprocessor: &Preprocessor) -> Result<Self> {
+    pub fn new(input: ImageInput, name: &str, preprocessor: &Preprocessor) -> Result<Self> {
         let image = match input {
             ImageInput::Path(path) => decode_file(path)?,
             ImageInput::Image(image) => image,
@@ -145,6 +157,18 @@ impl Prepared {
                  with {expected:?}; use a crop, or resize to an exact size"
             ),
         })
+    }
+}
+
+/// An image that is ready for a detector's network ([`Detector::prepare`](crate::Detector::prepare)):
+/// decoded, resized, cropped and normalised. It knows where its pixels lay in the original.
+#[derive(Debug, Clone)]
+pub struct PreparedImage(pub(super) Prepared);
+
+impl PreparedImage {
+    /// How the network's input relates to the original image.
+    pub fn geometry(&self) -> ImageGeometry {
+        self.0.geometry()
     }
 }
 
@@ -213,10 +237,8 @@ where
         let inputs = self.inputs.by_ref().take(self.batch_size).map(Into::into);
         let named: Vec<(String, ImageInput)> = inputs
             .zip(first..)
-            .map(|(input, number)| match &input {
-                ImageInput::Path(path) => (path.display().to_string(), input),
-                ImageInput::Deferred { name, .. } => (name.clone(), input),
-                _ => (format!("number {number}"), input),
+            .map(|(input, number)| {
+                (input.name().unwrap_or_else(|| format!("number {number}")), input)
             })
             .collect();
         self.count += named.len();

@@ -12,7 +12,7 @@ mod plan;
 pub use config::PadimConfig;
 pub use explain::{ChannelContribution, Explanation, LayerContribution};
 pub use fitted::{Detector, Prediction};
-pub use input::ImageInput;
+pub use input::{ImageInput, PreparedImage};
 pub use partial::PartialFit;
 pub use plan::MemoryPlan;
 

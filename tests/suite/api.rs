@@ -39,6 +39,11 @@ fn public_types_cross_threads() {
     shared::<dataset::Category>();
     shared::<dataset::Sample>();
     shared::<Box<dyn dataset::Dataset>>();
+    shared::<PreparedImage>();
+    shared::<line::Line<u64>>();
+    shared::<line::LineResult<u64>>();
+    shared::<line::LineStatistics>();
+    shared::<line::DriftMonitor>();
     shared::<metrics::PixelScores<'static>>();
     shared::<metrics::Regions>();
     shared::<visualize::ScoreRange>();

@@ -1,0 +1,271 @@
+//! Watches a folder that another program fills with images: scores them as they come, writes what it found
+//! as lines of JSON, and pictures of the defective ones.
+//!
+//!     cargo run --release --example watch_folder -- --detector part.padim --watch DIR --output DIR
+//!     cargo run --release --example watch_folder -- --soak 1
+//!
+//! A file is taken when its size and time stay the same from one look to the next, so half-written ones are
+//! left alone; names that begin with a dot or end in `.tmp` or `.part` are, too. One that cannot be decoded
+//! is tried again when it changes, and once more after `--patience`; then it is moved to `failed`. Whatever
+//! cannot be written (a full disk) is tried again until it can: images wait in the folder meanwhile. A file
+//! is moved only after its line is written, so a program that is killed loses none; it may then score one
+//! twice.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod feed;
+mod folder;
+mod record;
+mod soak;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+use clap::{Args, Parser};
+use common::Outcome;
+use common::parts::{SIDE, draw};
+use folder::Folder;
+use padim::line::{DriftConfig, Line, LineConfig, LineStatistics, Percentiles};
+use padim::{
+    CalibrationConfig, Detector, ImageInput, Padim, PadimConfig, PreprocessConfig, ResNet18, Resize,
+};
+use record::Recorder;
+
+/// Scores the images that come into a folder.
+#[derive(Parser)]
+struct Options {
+    /// The detector file; `thresholds --save` makes one that decides, `quickstart` one that does not.
+    #[arg(long, required_unless_present_any = ["demo", "soak", "feed"])]
+    detector: Option<PathBuf>,
+    /// Learns from drawn parts instead.
+    #[arg(long)]
+    demo: bool,
+    /// The folder that another program fills.
+    #[arg(long, default_value = "watch-in")]
+    watch: PathBuf,
+    #[command(flatten)]
+    work: Work,
+    /// Stops when the folder is empty.
+    #[arg(long)]
+    once: bool,
+    /// Stops after so many seconds.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Stops when this file is there [default: `stop` in the output folder]
+    #[arg(long)]
+    stop_file: Option<PathBuf>,
+    /// Fills the folder at full speed for so many minutes, also with damaged and half-written files, then
+    /// checks that no image was lost and that memory stayed the same.
+    #[arg(long)]
+    soak: Option<f64>,
+    /// Of a soak: the program that fills the folder, for so many seconds.
+    #[arg(long, hide = true)]
+    feed: Option<f64>,
+}
+
+/// How images are worked on.
+#[derive(Args, Clone)]
+struct Work {
+    /// The folder for `results.jsonl`, `overlays`, `done`, `failed` and `drift.json`.
+    #[arg(long, default_value = "watch-out")]
+    output: PathBuf,
+    /// Deletes images that were scored instead of moving them to `done`.
+    #[arg(long)]
+    delete: bool,
+    /// How often the folder is looked at, in milliseconds.
+    #[arg(long, default_value_t = 50)]
+    poll: u64,
+    /// How long a file that cannot be decoded must have stood still until it counts as damaged, in
+    /// milliseconds.
+    #[arg(long, default_value_t = 3000)]
+    patience: u64,
+    /// How often it tells how it goes, in seconds.
+    #[arg(long, default_value_t = 10.0)]
+    report: f64,
+    /// How many images may wait to be decoded.
+    #[arg(long, default_value_t = 32)]
+    queue: usize,
+    /// How many threads decode.
+    #[arg(long, default_value_t = 2)]
+    decoders: usize,
+    /// How many images go through the network at once.
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// How many good parts pass until there is a false alarm of drift, on average and at least.
+    #[arg(long, default_value_t = 100_000.0)]
+    parts_per_false_alarm: f64,
+}
+
+fn main() {
+    let options = Options::parse();
+    let unwritten = match (options.soak, options.feed) {
+        (_, Some(seconds)) => common::report(feed::feed(&options.watch, seconds)),
+        (Some(minutes), None) => common::report(soak::soak(&options.work, minutes)),
+        (None, None) => common::report(run(&options)),
+    };
+    if unwritten > 0 {
+        eprintln!("{unwritten} image(s) could not be written down; they are still in the folder");
+        std::process::exit(2);
+    }
+}
+
+fn run(options: &Options) -> Outcome<u64> {
+    let detector = match &options.detector {
+        Some(path) => Detector::load(path, &Device::default())?,
+        None => demo_detector()?,
+    };
+    common::create_folder(&options.work.output)?;
+    let default = options.work.output.join("stop");
+    let stop_file = options.stop_file.clone().unwrap_or(default);
+    let begin = Instant::now();
+    let seconds = options.seconds.unwrap_or(f64::INFINITY);
+    let stop = move || begin.elapsed().as_secs_f64() >= seconds || stop_file.exists();
+    let statistics = watch(detector, &options.watch, &options.work, stop, || options.once, |_| ())?;
+    Ok(statistics.sink_failures)
+}
+
+/// Works until `stop` says so, or until there is nothing to do and `done_when_idle` says that this is the
+/// end. `sample` gets the resident memory every second.
+fn watch(
+    detector: Detector,
+    watched: &Path,
+    work: &Work,
+    stop: impl Fn() -> bool + Send + 'static,
+    done_when_idle: impl Fn() -> bool,
+    mut sample: impl FnMut(u64),
+) -> Outcome<LineStatistics> {
+    common::create_folder(watched)?;
+    let detector = Arc::new(detector);
+    let config = LineConfig {
+        queue: work.queue,
+        decoders: work.decoders,
+        batch: work.batch,
+        ..LineConfig::default()
+    };
+    let drift = DriftConfig { parts_per_false_alarm: work.parts_per_false_alarm, seed: 0 };
+    let patience = Duration::from_millis(work.patience);
+    let folder = Arc::new(Folder::new(watched, patience));
+    let stopping = Arc::new(AtomicBool::new(false));
+    let recorder =
+        Recorder::new(&detector, work, drift, Arc::clone(&folder), Arc::clone(&stopping))?;
+    let monitor = recorder.monitor();
+    let mut sink = recorder;
+    let line = Line::start(Arc::clone(&detector), config, move |result| sink.record(result))?;
+
+    // A thread of its own: with a full disk, this one may wait for room in the line.
+    let stop_thread = {
+        let stopping = Arc::clone(&stopping);
+        std::thread::spawn(move || {
+            while !stopping.load(Ordering::Relaxed) {
+                stopping.fetch_or(stop(), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        })
+    };
+    let (mut last_report, mut last_sample) = (Instant::now(), Instant::now());
+    let begin = Instant::now();
+    loop {
+        let idle = folder.look(|ticket, path| {
+            let name = path.display().to_string();
+            let open = Arc::new(move || folder::open(&path));
+            line.submit(ticket, ImageInput::Deferred { name, open })?;
+            Ok(!stopping.load(Ordering::Relaxed))
+        })?;
+        if last_sample.elapsed() >= Duration::from_secs(1) {
+            last_sample = Instant::now();
+            sample(resident());
+        }
+        if last_report.elapsed().as_secs_f64() >= work.report {
+            last_report = Instant::now();
+            let recent = monitor.lock().map_or(0.5, |monitor| monitor.recent_p_value());
+            println!("{}", progress(begin, &line.statistics(), recent));
+        }
+        if stopping.load(Ordering::Relaxed) || (idle && done_when_idle()) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(work.poll));
+    }
+    let statistics = line.finish().statistics;
+    stopping.store(true, Ordering::Relaxed);
+    stop_thread.join().map_err(|_| "the thread that looks for the stop file panicked")?;
+    println!("{}", summary(begin, &statistics, &folder));
+    Ok(statistics)
+}
+
+fn progress(begin: Instant, s: &LineStatistics, recent: f64) -> String {
+    let seconds = begin.elapsed().as_secs_f64();
+    let ms = |d: Duration| d.as_secs_f64() * 1e3;
+    let Percentiles { p50, p90, p99, max, .. } = s.latency.total;
+    format!(
+        "{seconds:6.0} s: {} scored, {} failed, {:.0}/s, in the line {}; latency p50 {:.0} p90 {:.0} \
+         p99 {:.0} max {:.0} ms; memory {:.1} MB; mean p-value of late {recent:.2}",
+        s.predicted,
+        s.failed,
+        s.predicted as f64 / seconds,
+        s.in_flight,
+        ms(p50),
+        ms(p90),
+        ms(p99),
+        ms(max),
+        resident() as f64 / 1e6
+    )
+}
+
+fn summary(begin: Instant, s: &LineStatistics, folder: &Folder) -> String {
+    let mut text = progress(begin, s, f64::NAN);
+    text.truncate(text.rfind("; mean p-value").unwrap_or(text.len()));
+    text += &format!(
+        "\n         {} submitted ({} of them tried again), {} dropped, at most {} at once, {:.1} a batch\n",
+        s.submitted,
+        folder.retried(),
+        s.dropped,
+        s.most_in_flight,
+        s.predicted as f64 / s.batches.max(1) as f64
+    );
+    text += "         milliseconds      mean    p50    p90    p99    max\n";
+    let l = &s.latency;
+    let stages = [
+        ("waiting", l.waiting),
+        ("decoding", l.decoding),
+        ("batching", l.batching),
+        ("predicting", l.predicting),
+        ("ordering", l.ordering),
+        ("sinking", l.sinking),
+        ("submit to sink", l.total),
+    ];
+    for (name, percentiles) in stages {
+        let Percentiles { mean, p50, p90, p99, max, .. } = percentiles;
+        let [mean, p50, p90, p99, max] = [mean, p50, p90, p99, max].map(|d| d.as_secs_f64() * 1e3);
+        text += &format!("         {name:14}{mean:8.1}{p50:7.1}{p90:7.1}{p99:7.1}{max:7.1}\n");
+    }
+    text
+}
+
+/// The process's memory in bytes, where the system tells (Linux), else 0.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// Learns from drawn parts, and calibrates with others, with an untrained network.
+fn demo_detector() -> Outcome<Detector> {
+    let config = PadimConfig {
+        preprocess: PreprocessConfig {
+            resize: Resize::square(SIDE as usize),
+            crop: None,
+            ..PreprocessConfig::default()
+        },
+        ..PadimConfig::default()
+    };
+    let padim = Padim::new(config, ResNet18::untrained(0, &Device::default())?)?;
+    let good = |seeds: std::ops::Range<u64>| seeds.map(|seed| draw(seed, None).0);
+    let mut detector = padim.fit(good(0..60), |_| ())?;
+    let rates = CalibrationConfig { image_false_alarm_rate: 0.02, ..Default::default() };
+    detector.calibrate(good(1000..1100), &rates, |_| ())?;
+    Ok(detector)
+}

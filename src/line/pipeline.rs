@@ -1,0 +1,204 @@
+//! The threads of a line.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+
+use super::queue::Queue;
+use super::{LineConfig, LineResult, LineStatistics, Outcome, SinkFailure, Submitted};
+use crate::{Detector, Error, ImageInput, PreparedImage, Result};
+
+/// Whatever went wrong in a sink.
+pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A bounded pipeline around a detector: decode, gather a batch, predict, give to the sink.
+///
+/// Any thread may submit images. The sink, which has a thread of its own, gets every result in the order of
+/// submission. A slow sink slows the line down or makes it drop images, as [`LineConfig::drop`] says; it
+/// never makes it grow. The sink must not submit to its own line, which may wait for it. The names of
+/// dropped images wait for the sink, too: at 65,536 of them [`submit`](Self::submit) waits whatever the
+/// policy.
+///
+/// Panics of decoders, networks and the sink are caught: an image (for a network, its batch) then has
+/// [`Error::Panicked`], and a sink has failed ([`SinkFailure`]). Dropping a line finishes it.
+pub struct Line<T> {
+    queue: Arc<Queue<T>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl<T> std::fmt::Debug for Line<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line").field("statistics", &self.queue.statistics()).finish_non_exhaustive()
+    }
+}
+
+/// What a line did in its life.
+#[derive(Debug)]
+pub struct LineReport<T> {
+    /// Everything that was counted; nothing is in flight any more.
+    pub statistics: LineStatistics,
+    /// What was in a line that its sink's failure has stopped, in the order of submission. They are
+    /// counted as dropped, and the sink has not seen them.
+    pub undelivered: Vec<T>,
+}
+
+impl<T: Send + 'static> Line<T> {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for settings that cannot be, or if the operating system gives no threads.
+    pub fn start(
+        detector: Arc<Detector>,
+        config: LineConfig,
+        sink: impl FnMut(LineResult<T>) -> Result<(), SinkError> + Send + 'static,
+    ) -> Result<Self> {
+        config.validate()?;
+        let no_threads = |reason: String| Error::config("decoders", reason);
+        // Resizing runs on rayon's threads. In a pool of their own decoders do not wait for the network's,
+        // and each does its image alone.
+        let decoders = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.decoders)
+            .thread_name(|number| format!("decoder-{number}"))
+            .build()
+            .map_err(|error| no_threads(error.to_string()))?;
+        let failure = config.sink_failure;
+        let queue = Arc::new(Queue::new(config));
+        // If one cannot be started, dropping the line ends the others.
+        let mut line = Self { queue: Arc::clone(&queue), threads: Vec::new() };
+        let (own, shared) = (Arc::clone(&queue), Arc::clone(&detector));
+        line.spawn("line-decoders", move || {
+            decoders.broadcast(|_| decode(&own, &shared));
+        })?;
+        let own = Arc::clone(&queue);
+        line.spawn("line-network", move || predict(&own, &detector))?;
+        line.spawn("line-sink", move || deliver(&queue, failure, sink))?;
+        Ok(line)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = Builder::new().name(name.to_owned()).spawn(work);
+        self.threads.push(thread.map_err(|error| Error::config("decoders", error.to_string()))?);
+        Ok(())
+    }
+}
+
+impl<T> Line<T> {
+    /// Gives an image to the line. If the queue is full, this waits, or an image is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LineClosed`] if the line was stopped by its sink's failure. The image is then not counted
+    /// as submitted.
+    pub fn submit(&self, id: T, image: impl Into<ImageInput>) -> Result<Submitted> {
+        self.queue.submit(id, image.into())
+    }
+
+    /// What has been done so far.
+    pub fn statistics(&self) -> LineStatistics {
+        self.queue.statistics()
+    }
+
+    /// Takes no more images, finishes those that are in the line, and ends its threads.
+    pub fn finish(mut self) -> LineReport<T> {
+        self.end();
+        LineReport {
+            statistics: self.queue.statistics(),
+            undelivered: self.queue.take_undelivered(),
+        }
+    }
+
+    fn end(&mut self) {
+        self.queue.close();
+        for thread in self.threads.drain(..) {
+            // Whatever can panic in them is caught there.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<T> Drop for Line<T> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn decode<T>(queue: &Queue<T>, detector: &Detector) {
+    while let Some((number, image)) = queue.take_waiting() {
+        let prepared = caught("preparing the image", || detector.prepare(image));
+        queue.set_prepared(number, prepared.unwrap_or_else(|panic| Err(panic.error())));
+    }
+}
+
+fn predict<T>(queue: &Queue<T>, detector: &Detector) {
+    while let Some((numbers, images)) = queue.take_batch() {
+        let outcomes = outcomes(detector, images, numbers.len());
+        queue.set_outcomes(numbers.into_iter().zip(outcomes));
+    }
+}
+
+/// One for each image, whatever happens.
+fn outcomes(
+    detector: &Detector,
+    images: Vec<PreparedImage>,
+    count: usize,
+) -> impl Iterator<Item = Outcome> {
+    const WHAT: &str = "the network";
+    let (results, message) = match caught(WHAT, || detector.predict_prepared(images)) {
+        Ok(results) => (results, String::new()),
+        Err(Panic { message, .. }) => (Vec::new(), message),
+    };
+    let missing = move || Outcome::Failed(Error::Panicked { what: WHAT, message: message.clone() });
+    let known = results.into_iter().map(|result| match result {
+        Ok(prediction) => Outcome::Predicted(prediction),
+        Err(error) => Outcome::Failed(error),
+    });
+    known.chain(std::iter::repeat_with(missing)).take(count)
+}
+
+fn deliver<T>(
+    queue: &Queue<T>,
+    failure: SinkFailure,
+    mut sink: impl FnMut(LineResult<T>) -> Result<(), SinkError>,
+) {
+    while let Some(result) = queue.take_result() {
+        let dropped = matches!(result.outcome, Outcome::Dropped);
+        let begin = Instant::now();
+        let message = match caught("the sink", || sink(result)) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("the sink failed: {error}")),
+            Err(panic) => Some(panic.error().to_string()),
+        };
+        queue.set_sunk(dropped, begin.elapsed());
+        if let Some(message) = message {
+            queue.set_sink_failure(message.clone());
+            if failure == SinkFailure::Stop {
+                queue.stop(message);
+            }
+        }
+    }
+}
+
+/// What was caught.
+struct Panic {
+    what: &'static str,
+    message: String,
+}
+
+impl Panic {
+    fn error(self) -> Error {
+        Error::Panicked { what: self.what, message: self.message }
+    }
+}
+
+/// What `work` gives, or its panic.
+fn caught<R>(what: &'static str, work: impl FnOnce() -> R) -> Result<R, Panic> {
+    // Nothing that `work` may have left half done is used again, but for a sink's own state, which is
+    // its user's.
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Panic { what, message: text.unwrap_or_else(|| "without a message".to_owned()) }
+    })
+}
