@@ -12,6 +12,7 @@ mod golden_end_to_end;
 mod golden_metrics;
 mod golden_preprocess;
 mod golden_stages;
+mod moving;
 mod partial;
 mod persistence;
 mod real_data;
