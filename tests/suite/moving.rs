@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
+use image::{DynamicImage, Rgb, RgbImage};
 use padim::*;
 
 use crate::detector::{backbone, config, defective, detector, good};
@@ -87,7 +87,7 @@ fn a_registered_part_scores_alike_however_it_lies_and_defects_are_brought_back()
         let off = ((peak % 48) as f64 + 0.5 - u).hypot((peak / 48) as f64 + 0.5 - v);
         assert!(off < 9.0, "{degrees}: {off} from {u} {v}");
     }
-    let error = detector.predict(GrayImage::from_pixel(70, 56, Luma([9]))).unwrap_err();
+    let error = detector.predict(RgbImage::from_pixel(70, 56, Rgb([9; 3]))).unwrap_err();
     assert!(error.to_string().contains("number 0: no part"), "{error}");
 }
 
@@ -204,7 +204,7 @@ fn augmentation_fits_with_copies_and_is_saved() {
     let turn = Alignment { centre: [35.0, 28.0], degrees: 5.0 };
     let turned = turn.apply(&good(3).into()).unwrap();
     let strangeness = |detector: &Detector| {
-        let score = |image| detector.predict::<DynamicImage>(image).unwrap().image_score;
+        let score = |image: DynamicImage| detector.predict(image).unwrap().image_score;
         score(turned.clone()) / score(good(3).into())
     };
     let plain = plain.fit((0..8).map(good), |_| ()).unwrap();
