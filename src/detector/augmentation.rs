@@ -107,7 +107,7 @@ impl Augmentation {
         images.enumerate().flat_map(move |(number, image)| {
             let augmentation = self.clone();
             let (name, open) = opening(number, image.into(), registration.clone());
-            let copies = (0..=augmentation.copies).map(move |copy| {
+            (0..=augmentation.copies).map(move |copy| {
                 if copy == 0 {
                     return ImageInput::Deferred { name: name.clone(), open: open.clone() };
                 }
@@ -116,8 +116,7 @@ impl Augmentation {
                     name: format!("{name}, copy {copy}"),
                     open: Arc::new(move || augmentation.copy(open()?, number, copy)),
                 }
-            });
-            copies
+            })
         })
     }
 

@@ -132,9 +132,8 @@ impl Registration {
             Kind::PrincipalAxis { degrees } => principal_axis(image, *degrees)?,
             Kind::Aligning { align, .. } => align(image)?,
             Kind::Replacing { register, .. } => return Ok((register(image)?, None)),
-            Kind::Missing { .. } => {
-                self.require()?;
-                return Ok((image.clone(), None));
+            Kind::Missing { name } => {
+                return Err(Error::RegistrationMissing { name: name.clone() });
             }
         };
         Ok((alignment.apply(image)?, Some(alignment)))
