@@ -195,7 +195,12 @@ fn explain(detector: &Detector, path: &Path, target: &Path) -> Outcome {
 
     let map = &explanation.prediction.anomaly_map;
     let range = ScoreRange { min: 0.0, max: map.max() };
-    let mut pictures = vec![detector.preprocessor().crop_picture(&decode_file(path)?)?];
+    // Maps of layers are those of the registered image.
+    let mut image = decode_file(path)?;
+    if let Some(registration) = detector.registration() {
+        image = registration.apply(&image)?.0;
+    }
+    let mut pictures = vec![detector.preprocessor().crop_picture(&image)?];
     pictures.push(heat_map(map, range));
     pictures.extend(explanation.layers.iter().map(|layer| heat_map(&layer.map, range)));
     save_png(&panel(&pictures.iter().collect::<Vec<_>>()), target)?;

@@ -192,6 +192,7 @@ fn run(options: &Options) -> Outcome {
             ..ScoringConfig::default()
         },
         batch_size: options.batch_size,
+        ..PadimConfig::default()
     };
     let mut padim = Padim::with_shared_backbone(config, backbone)?;
     if let Some(region) = &options.region {

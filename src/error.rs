@@ -99,6 +99,17 @@ pub enum Error {
     )]
     NoState,
 
+    /// A detector was fitted with registered images, and its file holds only the registration's name,
+    /// since code cannot be saved. It would score images that lie as they come.
+    #[error(
+        "the detector was fitted with images registered by {name:?}, which no file can hold; give it \
+         again by `with_registration`"
+    )]
+    RegistrationMissing {
+        /// The registration's name.
+        name: String,
+    },
+
     /// A file of weights cannot be read: damaged, truncated, or not a checkpoint.
     #[error("cannot read weights from {}: {reason}", path.display())]
     Weights {

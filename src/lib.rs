@@ -59,9 +59,10 @@
 //!
 //! # What it does not do
 //!
-//! It does not train networks, does not read EXIF rotation, and does not align parts: PaDiM
-//! compares each place of a picture with the same place in others, so parts must lie where they lay
-//! in the good images.
+//! It does not train networks and does not read EXIF rotation. PaDiM compares each place of a picture
+//! with the same place in others, so parts should lie where they lay in the good images; where they do
+//! not, [`Registration`], [`Augmentation`], [`PadimConfig::neighbourhood`] and
+//! [`GaussianConfig::pooled`] help.
 
 #![warn(missing_docs)]
 // Allowed in `prefetch` only.
@@ -114,8 +115,9 @@ pub use backbone::{
 };
 pub use decision::{Calibration, CalibrationConfig, Decision, Defect};
 pub use detector::{
-    ChannelContribution, Detector, Explanation, FitProgress, FitStage, ImageInput,
+    Augmentation, ChannelContribution, Detector, Explanation, FitProgress, FitStage, ImageInput,
     LayerContribution, MemoryPlan, Padim, PadimConfig, PartialFit, Prediction, PreparedImage,
+    Registration,
 };
 pub use embedding::{ChannelSelection, PatchEmbedder, Projection};
 pub use error::{Error, Result};
@@ -125,8 +127,8 @@ pub use gaussian::{
     Spectrum, Storage,
 };
 pub use preprocess::{
-    ImageGeometry, InputRegion, Normalization, PreprocessConfig, PreprocessedImage, Preprocessor,
-    RegionOfInterest, Resize, ResizeArithmetic, SixteenBitGrey, decode_file, to_rgb8,
+    Alignment, ImageGeometry, InputRegion, Normalization, PreprocessConfig, PreprocessedImage,
+    Preprocessor, RegionOfInterest, Resize, ResizeArithmetic, SixteenBitGrey, decode_file, to_rgb8,
 };
 pub use resample::{Border, Filter};
 pub use scoring::{

@@ -17,9 +17,11 @@
 //!
 //! All numbers are little-endian. An array is there if its section is in the header: `settings`
 //! always, `backbone` (a residual network) or `efficientnet`, `region`, `projection`, `model`,
-//! `statistics` and `decision` where they apply. Every length follows from the header, and must agree
+//! `statistics`, `decision` and `moving` where they apply. Every length follows from the header, and must agree
 //! with the file's length before anything is allocated. A later version adds sections; a section that
 //! is not known is refused.
+
+mod settings;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -39,12 +41,13 @@ use crate::gaussian::{Block, ModelShape, Numbers, PackedSums, Positions, Tally};
 use crate::{
     AnomalyScorer, Backbone, BackboneSnapshot, ChannelSelection, Decision, Detector, Error,
     Fingerprint, GaussianEstimator, GaussianModel, InputRegion, LayerInfo, Normalization, Padim,
-    PadimConfig, PartialFit, PatchEmbedder, Precision, Preprocessor, Projection, Result, Storage,
+    PartialFit, PatchEmbedder, Precision, Preprocessor, Projection, Registration, Result, Storage,
 };
+use settings::{FirstSettings, MovingSection};
 
 const MAGIC: [u8; 8] = *b"PADIM\r\n\x1a";
-const VERSION: u32 = 3;
-/// What it added, an old file simply does not have.
+const VERSION: u32 = 4;
+/// What later ones added, an old file simply does not have.
 const OLDEST_VERSION: u32 = 2;
 /// A header holds settings and a few thousand indices.
 const MAX_HEADER: usize = 1 << 20;
@@ -52,10 +55,10 @@ const MAX_HEADER: usize = 1 << 20;
 /// The names and contents of the sections.
 type Sections = BTreeMap<String, Vec<u8>>;
 
-/// Everything that decides an embedding or a map.
+/// Everything that decides an embedding or a map, besides what a section of its own holds.
 #[derive(Serialize, Deserialize)]
 struct Settings {
-    config: PadimConfig,
+    config: FirstSettings,
     normalization: Normalization,
     layers: Vec<LayerInfo>,
     indices: Vec<usize>,
@@ -99,6 +102,7 @@ struct Header {
     model: Option<ModelSection>,
     statistics: Option<StatisticsSection>,
     decision: Option<Decision>,
+    moving: MovingSection,
 }
 
 fn encoding() -> Configuration<LittleEndian, Varint, bincode::config::Limit<MAX_HEADER>> {
@@ -147,6 +151,9 @@ impl Header {
         if let Some(section) = &self.decision {
             add("decision", encode(section)?);
         }
+        if self.moving != MovingSection::NONE {
+            add("moving", encode(&self.moving)?);
+        }
         encode(&sections)
     }
 
@@ -175,6 +182,7 @@ impl Header {
             model: take(&mut sections, path, "model")?,
             statistics: take(&mut sections, path, "statistics")?,
             decision: take(&mut sections, path, "decision")?,
+            moving: take(&mut sections, path, "moving")?.unwrap_or(MovingSection::NONE),
         };
         match sections.keys().next() {
             Some(name) => {
@@ -187,6 +195,8 @@ impl Header {
     /// The number of bytes of all arrays, unless it is beyond all measure or they do not fit
     /// together. `positions` of the grid are looked at.
     fn array_bytes(&self, positions: usize) -> Option<u64> {
+        // Those that have a Gaussian.
+        let positions = if self.moving.pooled { positions.min(1) } else { positions };
         let product = |factors: &[usize]| {
             factors.iter().try_fold(1_u64, |product, &n| product.checked_mul(n as u64))
         };
@@ -398,7 +408,7 @@ impl Contents<'_> {
         };
         let header = Header {
             settings: Settings {
-                config: config.clone(),
+                config: FirstSettings::of(config),
                 normalization: backbone.normalization(),
                 layers: backbone.layers().to_vec(),
                 indices: embedder.indices().to_vec(),
@@ -422,6 +432,7 @@ impl Contents<'_> {
                 summed: state.blocks().iter().any(|block| block.sums.is_some()),
             }),
             decision: self.decision.cloned(),
+            moving: MovingSection::of(self.padim),
         };
         let header = header.encode()?;
         write_atomically(path, |file| {
@@ -477,8 +488,8 @@ impl Settings {
     fn into_padim(
         self,
         path: &Path,
+        moving: MovingSection,
         backbone: Arc<dyn Backbone>,
-        region: Option<InputRegion>,
         projection: Option<Projection>,
     ) -> Result<Padim> {
         if backbone.fingerprint() != self.fingerprint {
@@ -495,8 +506,10 @@ impl Settings {
         }
         let channels: Vec<usize> = self.layers.iter().map(|layer| layer.channels).collect();
         let checked = |error: Error| invalid(path, error.to_string());
-        self.config.validate().map_err(checked)?;
-        if self.config.preprocess.input_size().is_some_and(|size| size != self.input_size) {
+        let registration = moving.registration.clone().map(Registration::from_stored);
+        let config = self.config.with(moving);
+        config.validate().map_err(checked)?;
+        if config.preprocess.input_size().is_some_and(|size| size != self.input_size) {
             return Err(invalid(path, "its input size is not that of its settings"));
         }
         let selection = ChannelSelection::Indices(self.indices);
@@ -505,14 +518,15 @@ impl Settings {
             embedder = embedder.with_projection(projection).map_err(checked)?;
         }
         Ok(Padim {
-            preprocessor: Preprocessor::new(self.config.preprocess.clone(), self.normalization)
+            preprocessor: Preprocessor::new(config.preprocess.clone(), self.normalization)
                 .map_err(checked)?,
-            scorer: AnomalyScorer::new(self.config.scoring.clone()).map_err(checked)?,
+            scorer: AnomalyScorer::new(config.scoring.clone()).map_err(checked)?,
             extractor: Extractor::new(&backbone, &embedder),
             embedder,
-            config: self.config,
+            config,
             backbone,
-            region,
+            region: None,
+            registration,
         })
     }
 }
@@ -637,7 +651,7 @@ impl<'a> Body<'a> {
             Some(region) => Positions::inside(grid, &region.positions(grid)),
             None => Positions::all(grid),
         };
-        let positions = positions.map_err(checked)?;
+        let positions = positions.map_err(checked)?.with_pooled(header.moving.pooled);
         self.check_length(header.array_bytes(positions.len()))?;
         let backbone = backbone(convolutions)?;
         let projection = match header.projection {
@@ -648,8 +662,9 @@ impl<'a> Body<'a> {
             }
             None => None,
         };
-        let config = header.settings.config.gaussian.clone();
-        let padim = header.settings.into_padim(path, backbone, region, projection)?;
+        let mut padim = header.settings.into_padim(path, header.moving, backbone, projection)?;
+        padim.region = region;
+        let config = padim.config.gaussian.clone();
         let dimension = padim.embedder.dimension();
         let model = match header.model {
             Some(section) => Some(self.model(section, dimension, &positions)?),
@@ -681,7 +696,7 @@ impl<'a> Body<'a> {
         let positions = positions.clone();
         let shape = ModelShape { storage, dimension, rows, positions, count };
         let each = shape.numbers().unwrap_or(0);
-        let total = shape.positions.len();
+        let total = shape.positions.gaussians();
         let means = self.values(total * dimension)?;
         let scales = self.values(total)?;
         let numbers = match storage.precision() {
@@ -700,11 +715,12 @@ impl<'a> Body<'a> {
     ) -> Result<(Tally, Vec<Block>)> {
         let StatisticsSection { tally, blocks: sizes, summed, .. } = section;
         let damaged = |reason: &str| Err(invalid(self.path, reason));
-        let mut blocks = Block::cut(positions.len(), dimension);
+        let mut blocks = Block::cut(positions.gaussians(), dimension);
         if section.dimension != dimension || !sizes.iter().eq(blocks.iter().map(|b| &b.positions)) {
             return damaged("its statistics do not fit its channels and positions");
         }
-        if !tally.is_sound(summed) {
+        // Vectors that are pooled are never kept.
+        if !tally.is_sound(summed) || positions.pooled() && !(summed && tally.weights.is_empty()) {
             return damaged("the weights of its images cannot be");
         }
         for block in &mut blocks {

@@ -76,7 +76,7 @@ pub enum Border {
 
 impl Border {
     /// The sample that stands for position `i` of an axis of `len` samples, for any `i`.
-    fn source(self, i: i64, len: usize) -> usize {
+    pub(crate) fn source(self, i: i64, len: usize) -> usize {
         let n = len as i64;
         let mirrored = match self {
             Self::EdgeRepeated => {

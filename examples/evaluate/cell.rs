@@ -17,6 +17,7 @@ use padim::{AnomalyMap, Backbone, Detector, Error, Fingerprint, FitStage, Padim,
 use serde::{Deserialize, Serialize};
 
 use crate::common::{self, Outcome};
+use crate::motion::Motion;
 use crate::variant::Reduction;
 
 /// The metrics by their names in files, with the headings of their columns.
@@ -116,6 +117,7 @@ pub struct Job {
     /// One for each detector; with several, maps are added.
     pub backbones: Vec<Arc<dyn Backbone>>,
     pub reduction: Reduction,
+    pub motion: Motion,
     pub category: Category,
     pub wishes: Wishes,
 }
@@ -124,7 +126,8 @@ impl Job {
     /// Made when they are needed, as one that has run keeps a network of its own that is ready to run.
     fn padims(&self) -> impl Iterator<Item = padim::Result<Padim>> {
         let padim = |network: &Arc<dyn Backbone>| {
-            Padim::with_shared_backbone(self.config.clone(), network.clone())
+            let padim = Padim::with_shared_backbone(self.config.clone(), network.clone())?;
+            self.motion.padim(padim)
         };
         self.backbones.iter().map(padim)
     }
@@ -136,7 +139,9 @@ impl Job {
         for padim in self.padims() {
             let padim = padim?;
             let (config, embedder) = (padim.config(), padim.embedder());
-            pieces.push(format!("{config:?} {embedder:?} {}", padim.backbone().fingerprint()));
+            let registration = padim.registration();
+            pieces.push(format!("{config:?} {registration:?}"));
+            pieces.push(format!("{embedder:?} {}", padim.backbone().fingerprint()));
         }
         pieces.push(format!("{:?}", self.category));
         Ok(Fingerprint::of(pieces))
@@ -149,7 +154,8 @@ impl Job {
             Reduction::Components(_) => 2,
             _ => 1,
         };
-        (self.backbones.len() * (passes * train.len() + test.len())) as u64
+        let fitted = passes * self.motion.images(&self.config) * train.len();
+        (self.backbones.len() * (fitted + test.len())) as u64
     }
 
     /// The bytes that it will take at its peak, if that can be told.
@@ -318,13 +324,15 @@ struct Results {
 
 impl Results {
     fn add(&mut self, place: usize, prediction: padim::Prediction) -> Outcome {
+        // Whatever registers images, all are measured by the same pixels.
+        let own = prediction.map_in_input()?;
         match self.maps.get_mut(place) {
             None => {
                 self.scores.push(prediction.image_score);
-                self.maps.push(prediction.anomaly_map);
+                self.maps.push(own);
             }
             Some(map) => {
-                let sum = map.values().iter().zip(prediction.anomaly_map.values());
+                let sum = map.values().iter().zip(own.values());
                 *map = AnomalyMap::new(map.size(), sum.map(|(a, b)| a + b).collect())?;
                 self.scores[place] = map.max();
             }

@@ -9,6 +9,7 @@
 mod cell;
 #[path = "../common/mod.rs"]
 mod common;
+mod motion;
 mod published;
 mod report;
 mod schedule;
@@ -56,7 +57,7 @@ struct Options {
     weights: Option<PathBuf>,
     /// Variants of the embedding, separated by commas [default: table3, the network's own of the paper]
     #[arg(long, value_delimiter = ',', default_value = "table3",
-        help = format!("Variants, separated by commas: {}", variant::SYNTAX))]
+        help = format!("Variants, separated by commas: {}{}", variant::SYNTAX, motion::SYNTAX))]
     variants: Vec<String>,
     /// Seeds of the draws of channels, or with rd: of the versions of the data: 1,2,3 or 0..10
     /// [default: the preset's, 1024 or 0; with rd: 0..5]
@@ -321,10 +322,12 @@ fn job(
         channels: variant.channels(&config, draw),
         ..config
     };
+    let config = variant.motion.config(config);
     let layer_sets = variant.layer_sets();
     let backbones = layer_sets.iter().map(|layers| networks.with_layers(layers));
     let backbones = backbones.collect::<Outcome<_>>()?;
-    let job = Job { name, config, backbones, reduction: variant.reduction, category, wishes };
+    let Variant { reduction, motion, .. } = *variant;
+    let job = Job { name, config, backbones, reduction, motion, category, wishes };
     let file = file_name(&job.name, job.key()?);
     Ok((job, file))
 }

@@ -1,14 +1,17 @@
-//! Which embedding: layers, and how their channels are reduced.
+//! Which embedding: layers, and how their channels are reduced; and what is done about parts that move.
 
 use std::fmt;
 use std::str::FromStr;
 
 use padim::{ChannelSelection, PadimConfig};
 
+use crate::motion::{self, Motion};
+
 /// How `--variants` is written.
 pub const SYNTAX: &str = "LAYERS/REDUCTION, either of which may be left out: layer1, layer2, layer3, \
     layer1+2, .. or sum (of the maps of each layer by itself); all, rd100 (100 channels at random) or \
-    pca100 (100 principal components); or table1, table2, table3 for the paper's";
+    pca100 (100 principal components); or table1, table2, table3 for the paper's. For parts that move, \
+    /PART behind it, several if need be: ";
 
 /// Which layers describe a patch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,16 +30,17 @@ pub enum Reduction {
     Components(usize),
 }
 
-/// One row of the paper's tables I and II.
+/// One row of the paper's tables I and II, or more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variant {
     pub layers: Layers,
     pub reduction: Reduction,
+    pub motion: Motion,
 }
 
 impl Variant {
-    pub const fn together(layers: Vec<usize>, reduction: Reduction) -> Self {
-        Self { layers: Layers::Together(layers), reduction }
+    pub fn together(layers: Vec<usize>, reduction: Reduction) -> Self {
+        Self { layers: Layers::Together(layers), reduction, motion: Motion::default() }
     }
 
     /// The lists of layers that get Gaussians of their own.
@@ -79,11 +83,12 @@ impl FromStr for Variant {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no variant: expected {SYNTAX}");
+        let wrong = || format!("{text:?} is no variant: expected {SYNTAX}{}", motion::SYNTAX);
         let count = |digits: &str| digits.parse().ok().filter(|&n: &usize| n > 0).ok_or_else(wrong);
-        let (mut layers, mut reduction) = (None, None);
+        let (mut layers, mut reduction, mut motion) = (None, None, Motion::default());
         for part in text.split('/') {
-            if part == "sum" && layers.is_none() {
+            if motion.take(part) {
+            } else if part == "sum" && layers.is_none() {
                 layers = Some(Layers::Sum);
             } else if let Some(list) = part.strip_prefix("layer").filter(|_| layers.is_none()) {
                 let list = list.split('+').map(count).collect::<Result<Vec<_>, _>>()?;
@@ -102,6 +107,7 @@ impl FromStr for Variant {
         Ok(Self {
             layers: layers.unwrap_or(Layers::Together(vec![1, 2, 3])),
             reduction: reduction.unwrap_or(Reduction::All),
+            motion,
         })
     }
 }
@@ -123,9 +129,10 @@ impl fmt::Display for Variant {
             Reduction::Components(count) => format!("pca{count}"),
         };
         match layers {
-            Some(layers) if self.reduction == Reduction::All => f.write_str(&layers),
-            Some(layers) => write!(f, "{layers}/{reduction}"),
-            None => f.write_str(&reduction),
+            Some(layers) if self.reduction == Reduction::All => f.write_str(&layers)?,
+            Some(layers) => write!(f, "{layers}/{reduction}")?,
+            None => f.write_str(&reduction)?,
         }
+        write!(f, "{}", self.motion)
     }
 }

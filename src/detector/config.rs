@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::gaussian::reach;
 use crate::{
-    Blur, Border, ChannelSelection, Error, Filter, GaussianConfig, ImageScore, PreprocessConfig,
-    Resize, ResizeArithmetic, Result, ScoreNormalization, ScoringConfig, SixteenBitGrey,
-    Upsampling,
+    Augmentation, Blur, Border, ChannelSelection, Error, Filter, GaussianConfig, ImageScore,
+    PreprocessConfig, Resize, ResizeArithmetic, Result, ScoreNormalization, ScoringConfig,
+    SixteenBitGrey, Upsampling,
 };
 
 /// All settings of PaDiM but the backbone and its layers. Stored with every detector.
@@ -37,6 +38,16 @@ pub struct PadimConfig {
     /// How many images go through the network at once. Default: 8. It trades memory for speed and
     /// has no part in the method.
     pub batch_size: usize,
+    /// More images for the fit: turned, shifted and mirrored copies. Default: `None` (paper: the same).
+    pub augmentation: Option<Augmentation>,
+    /// Each patch is compared with the Gaussians of so many rows and columns of positions around its own,
+    /// and the smallest distance counts: an odd number up to 31. 1 is its own position alone. Default: 1
+    /// (paper: the same).
+    ///
+    /// It forgives shifts of up to `neighbourhood / 2` positions (of 4 pixels of the network's input for
+    /// residual networks), and takes about as many times longer to score as there are positions in
+    /// the window. Defects that look like a neighbouring place are forgiven, too.
+    pub neighbourhood: usize,
 }
 
 impl Default for PadimConfig {
@@ -47,6 +58,8 @@ impl Default for PadimConfig {
             gaussian: GaussianConfig::default(),
             scoring: ScoringConfig::default(),
             batch_size: 8,
+            augmentation: None,
+            neighbourhood: 1,
         }
     }
 }
@@ -110,6 +123,11 @@ impl PadimConfig {
         self.preprocess.validate()?;
         self.gaussian.validate()?;
         self.scoring.validate()?;
+        self.augmentation.as_ref().map_or(Ok(()), Augmentation::validate)?;
+        if reach(self.neighbourhood)? > 0 && self.gaussian.pooled {
+            let reason = "pooled Gaussians are the same everywhere, so none is nearer; use 1";
+            return Err(Error::config("neighbourhood", reason));
+        }
         if self.batch_size == 0 || self.batch_size > 4096 {
             let reason = format!("must be in 1..=4096 images, got {}", self.batch_size);
             return Err(Error::config("batch_size", reason));

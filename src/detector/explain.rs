@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::input::{Batches, Item, stack};
+use crate::gaussian::reach;
 use crate::{AnomalyMap, Detector, Error, ImageInput, Prediction, Result};
 
 /// What drives the scores of an image.
@@ -75,7 +76,7 @@ impl Detector {
                           told to drive a score";
             return Err(Error::config("projection", reason));
         }
-        let mut batches = Batches::new([image].into_iter(), self.preprocessor(), 1);
+        let mut batches = Batches::new([image].into_iter(), self.padim.steps(), 1);
         let explained = batches.advance(|batch| match batch.into_iter().next() {
             Some(item) => self.explain_item(item),
             None => Err(Error::TooFewImages { count: 0 }),
@@ -86,10 +87,12 @@ impl Detector {
     fn explain_item(&self, Item { name, prepared }: Item) -> Result<Explanation> {
         let image = prepared?;
         image.require_size(self.input_size, &name)?;
-        let geometry = image.geometry();
+        let (geometry, alignment) = (image.geometry(), image.alignment());
         let tensor = stack(vec![image], self.input_size, &self.padim.backbone.device());
         let vectors = self.padim.extractor.embed(tensor)?.into_vectors()?;
-        let distances = self.model.distances_of(vectors.as_ref())?;
+        let reach = reach(self.padim.config.neighbourhood)?;
+        let distances = self.model.distances_of(vectors.as_ref(), reach)?;
+        let nearest = self.model.nearest_of(vectors.as_ref(), reach);
 
         let sources = self.padim.embedder.sources();
         let layers = self.padim.backbone.layers();
@@ -99,7 +102,7 @@ impl Detector {
             let mut vector = vec![0.0; sources.len()];
             vectors.write(0, place, &mut vector);
             let distance = f64::from(distances[place]).max(f64::MIN_POSITIVE);
-            let squared = self.model.contributions(place, &vector).unwrap_or_default();
+            let squared = self.model.contributions(nearest[place], &vector).unwrap_or_default();
             squared.into_iter().map(|part| part / distance).collect()
         };
         let of_layers = |place: usize| {
@@ -141,7 +144,7 @@ impl Detector {
             .collect();
         at_peak.sort_by(|a, b| b.contribution.total_cmp(&a.contribution));
         Ok(Explanation {
-            prediction: self.prediction(whole, geometry),
+            prediction: self.prediction(whole, geometry, alignment),
             layers: scored.enumerate().map(layer_contribution).collect(),
             peak: [peak / width, peak % width],
             channels: at_peak,

@@ -5,11 +5,12 @@ use burn::tensor::Tensor;
 use super::input::{Batches, ImageInput, Item, Prepared, PreparedImage, stack};
 use super::partial::{PartialFit, factorising};
 use super::{FitProgress, Padim, PadimConfig};
+use crate::gaussian::reach;
 use crate::preprocess::ImageGeometry;
 use crate::{
-    AnomalyMap, AnomalyScorer, Decision, Error, Fingerprint, GaussianConfig, GaussianEstimator,
-    GaussianModel, InputRegion, Preprocessor, Projection, Result, ScoreNormalization, ScoredMap,
-    ScoringConfig, Storage,
+    Alignment, AnomalyMap, AnomalyScorer, Decision, Error, Fingerprint, GaussianConfig,
+    GaussianEstimator, GaussianModel, InputRegion, Preprocessor, Projection, Registration, Result,
+    ScoreNormalization, ScoredMap, ScoringConfig, Storage,
 };
 
 /// What a detector says of an image.
@@ -24,22 +25,47 @@ pub struct Prediction {
     pub p_value: Option<f64>,
     /// Whether the score reaches the detector's threshold; `None` if it has none.
     pub is_defective: Option<bool>,
-    /// A score for every pixel of the network's input, that is of the image after resize and crop.
+    /// A score for every pixel of the network's input, that is of the image after a registration, resize
+    /// and crop.
     pub anomaly_map: AnomalyMap,
-    /// How the network's input relates to the original image.
+    /// How the network's input relates to the original image, or to the registered one.
     pub geometry: ImageGeometry,
+    /// How a registration has moved the image before all else; `None` without one, and for one that does
+    /// not tell ([`Registration::new`]).
+    pub alignment: Option<Alignment>,
 }
 
 impl Prediction {
-    /// The anomaly map in the original image's size, resize and crop undone. Pixels that the crop
-    /// had cut away were never looked at and are 0.
+    /// The anomaly map in the original image's size, resize, crop and registration undone. Pixels that
+    /// the crop had cut away were never looked at and are 0. After a registration that does not tell how
+    /// it moves images ([`Registration::new`]), it is that of the registered image.
     ///
     /// # Errors
     ///
     /// Those of [`AnomalyMap::new`], which a map from a detector does not meet.
     pub fn map_in_original(&self) -> Result<AnomalyMap> {
-        let values = self.geometry.map_to_original(self.anomaly_map.values(), 0.0);
+        let map = self.anomaly_map.values();
+        let values = match &self.alignment {
+            Some(alignment) => alignment.map_to_original(map, &self.geometry),
+            None => self.geometry.map_to_original(map, 0.0),
+        };
         AnomalyMap::new(self.geometry.original_size(), values)
+    }
+
+    /// The anomaly map of the image as it came, resized and cropped but not registered: what a map
+    /// without a registration is laid over. Without a registration, it is the anomaly map itself.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AnomalyMap::new`], which a map from a detector does not meet.
+    pub fn map_in_input(&self) -> Result<AnomalyMap> {
+        let map = &self.anomaly_map;
+        match &self.alignment {
+            Some(alignment) => {
+                AnomalyMap::new(map.size(), alignment.map_to_input(map.values(), &self.geometry))
+            }
+            None => Ok(map.clone()),
+        }
     }
 }
 
@@ -88,6 +114,23 @@ impl Detector {
         self.input_size
     }
 
+    /// What brings images to one pose before anything else, if anything does.
+    pub fn registration(&self) -> Option<&Registration> {
+        self.padim.registration.as_ref()
+    }
+
+    /// The same detector with its registration, after it has been loaded from a file, which holds only the
+    /// name of one that is code.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for one of another name than it was fitted with.
+    pub fn with_registration(mut self, registration: Registration) -> Result<Self> {
+        let old = self.padim.registration.as_ref();
+        self.padim.registration = Some(Registration::replaced(old, registration)?);
+        Ok(self)
+    }
+
     /// The same detector with another normalisation of image scores, which is saved with it.
     ///
     /// # Errors
@@ -104,6 +147,19 @@ impl Detector {
         self.padim.scorer = AnomalyScorer::new(scoring.clone())?;
         self.padim.config.scoring = scoring;
         Ok(())
+    }
+
+    /// The same detector with another [`neighbourhood`](PadimConfig::neighbourhood), for which nothing
+    /// needs to be fitted again. It changes scores, so a decision is taken away.
+    ///
+    /// # Errors
+    ///
+    /// As [`PadimConfig::validate`].
+    pub fn with_neighbourhood(mut self, neighbourhood: usize) -> Result<Self> {
+        self.padim.config.neighbourhood = neighbourhood;
+        self.padim.config.validate()?;
+        self.decision = None;
+        Ok(self)
     }
 
     /// The part of the network's input that is looked at; `None` for all of it.
@@ -198,7 +254,8 @@ impl Detector {
     /// # Errors
     ///
     /// Says what is wrong with the image: [`Error::Io`], [`Error::Decode`],
-    /// [`Error::UnusableImage`], [`Error::ShapeMismatch`] or [`Error::NotFinite`].
+    /// [`Error::UnusableImage`], [`Error::ShapeMismatch`] or [`Error::NotFinite`]; and
+    /// [`Error::RegistrationMissing`] for a detector that was loaded without its registration.
     pub fn predict(&self, image: impl Into<ImageInput>) -> Result<Prediction> {
         match self.predict_iter([image]).next() {
             Some(prediction) => prediction,
@@ -228,8 +285,7 @@ impl Detector {
         I::Item: Into<ImageInput>,
     {
         let images = images.into_iter();
-        let mut batches =
-            Batches::new(images, &self.padim.preprocessor, self.padim.config.batch_size);
+        let mut batches = Batches::new(images, self.padim.steps(), self.padim.config.batch_size);
         std::iter::from_fn(move || batches.advance(|batch| self.predict_items(batch))).flatten()
     }
 
@@ -244,7 +300,7 @@ impl Detector {
     pub fn prepare(&self, image: impl Into<ImageInput>) -> Result<PreparedImage> {
         let input = image.into();
         let name = input.name().unwrap_or_else(|| "given".to_owned());
-        let prepared = Prepared::new(input, &name, &self.padim.preprocessor)?;
+        let prepared = Prepared::new(input, &name, self.padim.steps())?;
         prepared.require_size(self.input_size, &name)?;
         Ok(PreparedImage(prepared))
     }
@@ -277,7 +333,7 @@ impl Detector {
         self.predict_items((0..).zip(images).map(item).collect::<Vec<_>>())
     }
 
-    /// Scores network input that is ready.
+    /// Scores network input that is ready: registered, too.
     ///
     /// # Shapes
     ///
@@ -287,8 +343,9 @@ impl Detector {
     /// # Errors
     ///
     /// [`Error::ShapeMismatch`] for another shape, [`Error::NotFinite`] for values that are not
-    /// numbers.
+    /// numbers, [`Error::RegistrationMissing`] as in [`predict`](Self::predict).
     pub fn predict_tensor(&self, images: Tensor<4>) -> Result<Vec<Prediction>> {
+        self.registration().map_or(Ok(()), Registration::require)?;
         let [batch, channels, height, width] = images.dims();
         if [channels, height, width] != [3, self.input_size[0], self.input_size[1]] || batch == 0 {
             let expected = format!("[batch, 3, {}, {}]", self.input_size[0], self.input_size[1]);
@@ -296,7 +353,7 @@ impl Detector {
         }
         let geometry = ImageGeometry::identity([height, width]);
         let scored = self.score(images.to_device(&self.padim.backbone.device()))?;
-        Ok(scored.into_iter().map(|scored| self.prediction(scored, geometry)).collect())
+        Ok(scored.into_iter().map(|scored| self.prediction(scored, geometry, None)).collect())
     }
 
     /// The predictions of a batch, one an item.
@@ -325,22 +382,23 @@ impl Detector {
         if images.is_empty() {
             return Vec::new();
         }
-        let geometries: Vec<ImageGeometry> = images.iter().map(Prepared::geometry).collect();
+        let origins: Vec<(ImageGeometry, Option<Alignment>)> =
+            images.iter().map(|image| (image.geometry(), image.alignment())).collect();
         let tensor = stack(images, self.input_size, &self.padim.backbone.device());
-        let count = geometries.len();
+        let count = origins.len();
         match self.score(tensor.clone()) {
             Ok(scored) => scored
                 .into_iter()
-                .zip(geometries)
-                .map(|(scored, geometry)| Ok(self.prediction(scored, geometry)))
+                .zip(origins)
+                .map(|(scored, (geometry, moved))| Ok(self.prediction(scored, geometry, moved)))
                 .collect(),
             // One bad image must not take the others of its batch with it.
             Err(_) if count > 1 => (0..count)
-                .zip(geometries)
-                .map(|(i, geometry)| {
+                .zip(origins)
+                .map(|(i, (geometry, moved))| {
                     let scored = self.score(tensor.clone().narrow(0, i, 1))?;
                     match scored.into_iter().next() {
-                        Some(scored) => Ok(self.prediction(scored, geometry)),
+                        Some(scored) => Ok(self.prediction(scored, geometry, moved)),
                         None => Err(Error::shape("scores", "one map", "none")),
                     }
                 })
@@ -352,13 +410,19 @@ impl Detector {
     fn score(&self, images: Tensor<4>) -> Result<Vec<ScoredMap>> {
         let [batch, _, height, width] = images.dims();
         let vectors = self.padim.extractor.embed(images)?.into_vectors()?;
-        let distances = self.model.distances_of(vectors.as_ref())?;
+        let reach = reach(self.padim.config.neighbourhood)?;
+        let distances = self.model.distances_of(vectors.as_ref(), reach)?;
         let [rows, columns] = self.model.grid();
         let shape = [batch, rows, columns];
         self.padim.scorer.score_host(&distances, shape, [height, width], self.region())
     }
 
-    pub(super) fn prediction(&self, scored: ScoredMap, geometry: ImageGeometry) -> Prediction {
+    pub(super) fn prediction(
+        &self,
+        scored: ScoredMap,
+        geometry: ImageGeometry,
+        alignment: Option<Alignment>,
+    ) -> Prediction {
         let ScoredMap { map, image_score } = scored;
         let normalized_score = self.padim.config.scoring.normalization.apply(image_score);
         let decision = self.decision.as_ref();
@@ -370,6 +434,7 @@ impl Detector {
             is_defective: decision.map(|decision| image_score >= decision.image_threshold),
             anomaly_map: map,
             geometry,
+            alignment,
         }
     }
 }

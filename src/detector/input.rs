@@ -7,9 +7,10 @@ use burn::tensor::{Device, Tensor};
 use image::{DynamicImage, RgbImage};
 use rayon::prelude::*;
 
+use super::registration::Registration;
 use crate::host::to_device;
 use crate::preprocess::{ImageGeometry, PreprocessedImage, Preprocessor, decode_file};
-use crate::{Error, Result};
+use crate::{Alignment, Error, Result};
 
 /// An image to fit or to predict: a file, a decoded image, one that is yet to be made, or a tensor.
 #[derive(Clone)]
@@ -27,7 +28,8 @@ pub enum ImageInput {
         /// Makes it.
         open: Arc<dyn Fn() -> Result<DynamicImage> + Send + Sync>,
     },
-    /// Network input that is ready: normalised RGB `[3, height, width]`. Preprocessing is left out.
+    /// Network input that is ready: normalised RGB `[3, height, width]`. Preprocessing is left out, and so
+    /// is a registration.
     Tensor(Tensor<3>),
 }
 
@@ -105,12 +107,13 @@ pub(super) struct Item {
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Prepared {
-    Pixels(PreprocessedImage),
+    Pixels(PreprocessedImage, Option<Alignment>),
     Tensor(Tensor<3>, ImageGeometry),
 }
 
 impl Prepared {
-    pub fn new(input: ImageInput, name: &str, preprocessor: &Preprocessor) -> Result<Self> {
+    pub fn new(input: ImageInput, name: &str, steps: Steps) -> Result<Self> {
+        steps.registration.map_or(Ok(()), Registration::require)?;
         let image = match input {
             ImageInput::Path(path) => decode_file(path)?,
             ImageInput::Image(image) => image,
@@ -129,7 +132,13 @@ impl Prepared {
                 return Ok(Self::Tensor(tensor, ImageGeometry::identity([height, width])));
             }
         };
-        preprocessor.process(&image).map(Self::Pixels).map_err(|error| match error {
+        let prepared = match steps.registration {
+            Some(registration) => registration.apply(&image).and_then(|(image, alignment)| {
+                Ok(Self::Pixels(steps.preprocessor.process(&image)?, alignment))
+            }),
+            None => steps.preprocessor.process(&image).map(|image| Self::Pixels(image, None)),
+        };
+        prepared.map_err(|error| match error {
             Error::UnusableImage { reason, .. } => {
                 Error::UnusableImage { name: name.to_owned(), reason }
             }
@@ -139,8 +148,16 @@ impl Prepared {
 
     pub fn geometry(&self) -> ImageGeometry {
         match self {
-            Self::Pixels(image) => image.geometry,
+            Self::Pixels(image, _) => image.geometry,
             Self::Tensor(_, geometry) => *geometry,
+        }
+    }
+
+    /// How the image was moved before anything else.
+    pub fn alignment(&self) -> Option<Alignment> {
+        match self {
+            Self::Pixels(_, alignment) => *alignment,
+            Self::Tensor(..) => None,
         }
     }
 
@@ -175,28 +192,35 @@ impl PreparedImage {
 /// One tensor `[batch, 3, height, width]` of images of one size.
 pub(super) fn stack(images: Vec<Prepared>, size: [usize; 2], device: &Device) -> Tensor<4> {
     let shape = [images.len(), 3, size[0], size[1]];
-    let all_pixels = images.iter().all(|image| matches!(image, Prepared::Pixels(_)));
+    let all_pixels = images.iter().all(|image| matches!(image, Prepared::Pixels(..)));
     if all_pixels {
         let mut values = Vec::with_capacity(shape.iter().product());
         for image in images {
-            if let Prepared::Pixels(image) = image {
+            if let Prepared::Pixels(image, _) = image {
                 values.extend(image.values);
             }
         }
         return to_device(values, shape, device);
     }
     let single = |image| match image {
-        Prepared::Pixels(image) => to_device(image.values, [1, 3, size[0], size[1]], device),
+        Prepared::Pixels(image, _) => to_device(image.values, [1, 3, size[0], size[1]], device),
         Prepared::Tensor(tensor, _) => tensor.to_device(device).unsqueeze(),
     };
     Tensor::cat(images.into_iter().map(single).collect(), 0)
+}
+
+/// What is done to an image before the network.
+#[derive(Clone, Copy)]
+pub(super) struct Steps<'a> {
+    pub registration: Option<&'a Registration>,
+    pub preprocessor: &'a Preprocessor,
 }
 
 /// Cuts a stream of images into batches and prepares the next one while the last is worked on, so
 /// that at most two are in memory.
 pub(super) struct Batches<'a, I> {
     inputs: std::iter::Fuse<I>,
-    preprocessor: &'a Preprocessor,
+    steps: Steps<'a>,
     batch_size: usize,
     count: usize,
     ready: Option<Vec<Item>>,
@@ -207,25 +231,25 @@ where
     I: Iterator,
     I::Item: Into<ImageInput>,
 {
-    pub fn new(inputs: I, preprocessor: &'a Preprocessor, batch_size: usize) -> Self {
-        Self { inputs: inputs.fuse(), preprocessor, batch_size, count: 0, ready: None }
+    pub fn new(inputs: I, steps: Steps<'a>, batch_size: usize) -> Self {
+        Self { inputs: inputs.fuse(), steps, batch_size, count: 0, ready: None }
     }
 
     /// Does `work` on the next batch, if there is one.
     pub fn advance<R>(&mut self, work: impl FnOnce(Vec<Item>) -> R) -> Option<R> {
         let current = match self.ready.take() {
             Some(ready) => ready,
-            None => prepare(self.take(), self.preprocessor),
+            None => prepare(self.take(), self.steps),
         };
         if current.is_empty() {
             return None;
         }
         let upcoming = self.take();
         let mut prepared = Vec::new();
-        let preprocessor = self.preprocessor;
+        let steps = self.steps;
         // The network runs on the calling thread, where a GPU backend expects it.
         let result = rayon::in_place_scope(|scope| {
-            scope.spawn(|_| prepared = prepare(upcoming, preprocessor));
+            scope.spawn(|_| prepared = prepare(upcoming, steps));
             work(current)
         });
         self.ready = Some(prepared);
@@ -246,11 +270,11 @@ where
     }
 }
 
-fn prepare(inputs: Vec<(String, ImageInput)>, preprocessor: &Preprocessor) -> Vec<Item> {
+fn prepare(inputs: Vec<(String, ImageInput)>, steps: Steps) -> Vec<Item> {
     inputs
         .into_par_iter()
         .map(|(name, input)| {
-            let prepared = Prepared::new(input, &name, preprocessor);
+            let prepared = Prepared::new(input, &name, steps);
             Item { name, prepared }
         })
         .collect()

@@ -1,5 +1,6 @@
 //! The whole method behind two types: [`Padim`] before the fit, [`Detector`] after it.
 
+mod augmentation;
 mod config;
 mod decisions;
 mod explain;
@@ -8,13 +9,18 @@ mod input;
 mod partial;
 mod parts;
 mod plan;
+mod registration;
 
+pub use augmentation::Augmentation;
 pub use config::PadimConfig;
 pub use explain::{ChannelContribution, Explanation, LayerContribution};
 pub use fitted::{Detector, Prediction};
 pub use input::{ImageInput, PreparedImage};
 pub use partial::PartialFit;
 pub use plan::MemoryPlan;
+pub use registration::Registration;
+
+pub(crate) use registration::StoredRegistration;
 
 use std::sync::Arc;
 
@@ -24,7 +30,7 @@ use crate::{
     AnomalyScorer, Backbone, Error, GaussianConfig, GaussianEstimator, InputRegion, PatchEmbedder,
     Preprocessor, RegionOfInterest, Result,
 };
-use input::{Batches, Item, stack};
+use input::{Batches, Item, Steps, stack};
 
 /// How far a fit has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +87,7 @@ pub struct Padim {
     pub(crate) extractor: Extractor,
     pub(crate) scorer: AnomalyScorer,
     pub(crate) region: Option<InputRegion>,
+    pub(crate) registration: Option<Registration>,
 }
 
 impl Padim {
@@ -110,6 +117,7 @@ impl Padim {
             config,
             backbone,
             region: None,
+            registration: None,
         })
     }
 
@@ -136,6 +144,22 @@ impl Padim {
     pub fn with_region(self, region: &RegionOfInterest) -> Result<Self> {
         let region = Some(region.resolve(&self.preprocessor)?);
         Ok(Self { region, ..self })
+    }
+
+    /// The same, with images brought to one pose before anything else is done to them. A region of
+    /// interest is one of the registered images.
+    pub fn with_registration(self, registration: Registration) -> Self {
+        Self { registration: Some(registration), ..self }
+    }
+
+    /// What brings images to one pose, if anything does.
+    pub fn registration(&self) -> Option<&Registration> {
+        self.registration.as_ref()
+    }
+
+    /// What is done to an image before the network.
+    fn steps(&self) -> Steps<'_> {
+        Steps { registration: self.registration.as_ref(), preprocessor: &self.preprocessor }
     }
 
     /// The same, with the selected channels projected to their `components` principal ones, which
@@ -228,14 +252,14 @@ impl Padim {
         PartialFit::new(self.clone(), None, images, progress)
     }
 
-    /// Runs all images through the network and gives each batch of embeddings to `work`, with the
-    /// number of images so far and of how many. The first image decides the size, if nothing else
-    /// has.
+    /// Runs all images, with the copies that augmentation makes of them, through the network and gives
+    /// each batch of embeddings to `work`, with the number of images so far and of how many. The first
+    /// image decides the size, if nothing else has.
     fn embed_all<I>(
         &self,
         images: I,
         size: &mut Option<[usize; 2]>,
-        mut work: impl FnMut(Embedding, usize, Option<usize>) -> Result<()>,
+        work: impl FnMut(Embedding, usize, Option<usize>) -> Result<()>,
     ) -> Result<()>
     where
         I: IntoIterator,
@@ -246,7 +270,32 @@ impl Padim {
             (lower, Some(upper)) if lower == upper => Some(upper),
             _ => None,
         };
-        let mut batches = Batches::new(images, &self.preprocessor, self.config.batch_size);
+        let steps = self.steps();
+        match self.config.augmentation.clone() {
+            None => self.embed_prepared(images, steps, total, size, work),
+            Some(augmentation) => {
+                let total = total.map(|total| total * (1 + augmentation.copies));
+                // Copies are those of the registered image: what a registration leaves to learn.
+                let images = augmentation.registered(images, self.registration.clone());
+                let steps = Steps { registration: None, ..steps };
+                self.embed_prepared(images, steps, total, size, work)
+            }
+        }
+    }
+
+    fn embed_prepared<I>(
+        &self,
+        images: I,
+        steps: Steps,
+        total: Option<usize>,
+        size: &mut Option<[usize; 2]>,
+        mut work: impl FnMut(Embedding, usize, Option<usize>) -> Result<()>,
+    ) -> Result<()>
+    where
+        I: Iterator,
+        I::Item: Into<ImageInput>,
+    {
+        let mut batches = Batches::new(images, steps, self.config.batch_size);
         let mut done = 0;
         while let Some(result) = batches.advance(|batch| {
             done += batch.len();

@@ -1,7 +1,7 @@
 //! A fit that is not finished.
 
 use super::{Detector, FitProgress, FitStage, ImageInput, Padim};
-use crate::{Error, GaussianEstimator, Result};
+use crate::{Error, GaussianEstimator, Registration, Result};
 
 /// What is known of the good images so far: it can take in more of them, be merged with the fit of
 /// others, saved ([`save`](Self::save)), and made into a [`Detector`].
@@ -63,7 +63,18 @@ impl PartialFit {
         }
     }
 
-    /// The number of images so far.
+    /// The same fit with its registration, after it has been loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for one of another name than it began with.
+    pub fn with_registration(mut self, registration: Registration) -> Result<Self> {
+        let old = self.padim.registration.as_ref();
+        self.padim.registration = Some(Registration::replaced(old, registration)?);
+        Ok(self)
+    }
+
+    /// The number of images so far, with the copies that augmentation has made.
     pub fn image_count(&self) -> usize {
         self.estimator.image_count()
     }
@@ -99,11 +110,15 @@ impl PartialFit {
         if expected != actual {
             return Err(Error::BackboneMismatch { expected, actual });
         }
+        let stored = |padim: &Padim| padim.registration.as_ref().map(Registration::stored);
+        let pooled = |padim: &Padim| padim.config.gaussian.pooled;
         let same = [
             ("preprocessing", ours.config.preprocess == theirs.config.preprocess),
             ("input sizes", self.input_size == other.input_size),
             ("channels", ours.embedder == theirs.embedder),
             ("regions of interest", ours.region == theirs.region),
+            ("registrations", stored(ours) == stored(theirs)),
+            ("Gaussians: pooled or not", pooled(ours) == pooled(theirs)),
         ];
         if let Some((what, _)) = same.iter().find(|(_, same)| !same) {
             let reason = format!("cannot merge fits of different {what}");

@@ -57,7 +57,7 @@ impl fmt::Display for MemoryPlan {
 }
 
 impl Padim {
-    /// How much memory a fit of so many images will take.
+    /// How much memory a fit of so many images will take, their copies by augmentation not counted.
     ///
     /// # Errors
     ///
@@ -72,17 +72,21 @@ impl Padim {
         };
         let stride = self.backbone.layers().first().map_or(1, |layer| layer.stride.max(1));
         let grid = [height.div_ceil(stride), width.div_ceil(stride)];
-        let positions = self.positions(grid)?.len();
+        let positions = self.positions(grid)?.with_pooled(self.config.gaussian.pooled);
         let dimension = self.embedder.dimension();
+        let copies =
+            self.config.augmentation.as_ref().map_or(0, |augmentation| augmentation.copies);
+        let images = images.saturating_mul(1 + copies);
+        let vectors = positions.vectors(images);
         let (storage, rows) =
-            GaussianEstimator::foreseen(&self.config.gaussian, dimension, images)?;
+            GaussianEstimator::foreseen(&self.config.gaussian, dimension, vectors)?;
         let batch_size = self.config.batch_size.min(images.max(1));
         let network = self.extractor.backbone().memory_estimate([batch_size, 3, height, width]);
         let network = network.unwrap_or_default();
         let sizes = Sizes {
-            positions,
+            positions: positions.gaussians(),
             dimension,
-            images,
+            vectors,
             model: storage.numbers(dimension, rows).unwrap_or(0) * storage.precision().bytes(),
         };
         sizes
@@ -115,7 +119,8 @@ impl Padim {
 struct Sizes {
     positions: usize,
     dimension: usize,
-    images: usize,
+    /// Of a position.
+    vectors: usize,
     /// Bytes of a position's Gaussian without its mean.
     model: usize,
 }
@@ -123,7 +128,7 @@ struct Sizes {
 impl Sizes {
     /// Bytes of the statistics, of the model, and the peak while one is made into the other.
     fn plan(&self) -> Option<[usize; 3]> {
-        let Self { positions, dimension, images, model } = *self;
+        let Self { positions, dimension, vectors: images, model } = *self;
         let limit = sample_limit(dimension);
         let vectors = |count: usize| count.checked_mul(4 * dimension);
         let sums = trapezoid_len(dimension, dimension).checked_add(2 * dimension + 1)?;

@@ -64,9 +64,10 @@ pub(super) struct Position<'a> {
     pub range: Range<usize>,
     pub scale: f32,
     pub vectors: &'a dyn PatchVectors,
-    /// Where the vectors are to be found.
-    pub place: usize,
-    /// One a vector.
+    /// Where the vectors are to be found. More than one where several share a Gaussian, or look for the
+    /// nearest one: its rows are then read once for all.
+    pub places: &'a [usize],
+    /// `[places, batch]`
     pub distances: &'a mut [f32],
     pub workspace: &'a mut Workspace,
 }
@@ -76,16 +77,17 @@ impl WithSimd for Position<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { storage, mean, numbers, range, scale, vectors, place, .. } = self;
+        let Self { storage, mean, numbers, range, scale, vectors, places, .. } = self;
         let Self { distances, workspace, .. } = self;
         let d = mean.len();
+        let batch = distances.len() / places.len();
         let padded = padded(d);
         let Workspace { centred, result, rows } = workspace;
         centred.resize(distances.len() * padded, 0.0);
         for (b, centred) in centred.chunks_exact_mut(padded).enumerate() {
             let (centred, behind) = centred.split_at_mut(d);
             behind.fill(0.0);
-            vectors.write(b, place, centred);
+            vectors.write(b % batch, places[b / batch], centred);
             centred.iter_mut().zip(mean).for_each(|(x, m)| *x -= m);
         }
         result.clear();
@@ -666,7 +668,7 @@ mod tests {
                     range: lead..lead + count,
                     scale: 0.25,
                     vectors: &dense,
-                    place: 0,
+                    places: &[0],
                     distances: &mut distances,
                     workspace: &mut Workspace::default(),
                 };

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::covariance::{Covariance, Form, Scratch};
 use super::distance::{NumbersRef, Position, Workspace, correct_low_rank, to_half};
 use super::model::{ModelShape, Numbers};
+use super::pooled;
 use super::positions::Positions;
 use super::shrinkage::Spread;
 use super::statistics::Block;
@@ -23,7 +24,8 @@ use crate::{Error, Result};
 ///
 /// While there are no more images than dimensions, the vectors themselves are kept; after that, the
 /// sums of their outer products in f64, merged around the running mean (Chan, Golub, LeVeque 1979).
-/// So memory stops growing, and a large common offset costs no digits.
+/// So memory stops growing, and a large common offset costs no digits. Pooled Gaussians
+/// ([`GaussianConfig::pooled`]) are sums from the start.
 ///
 /// ```
 /// use burn::tensor::{Device, Distribution, Tensor};
@@ -122,7 +124,8 @@ impl GaussianEstimator {
         positions: Positions,
     ) -> Result<Self> {
         check(&config, dimension)?;
-        let blocks = Block::cut(positions.len(), dimension);
+        let positions = positions.with_pooled(config.pooled);
+        let blocks = Block::cut(positions.gaussians(), dimension);
         Ok(Self { config, dimension, positions, tally: Tally::default(), blocks })
     }
 
@@ -159,9 +162,10 @@ impl GaussianEstimator {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for settings that cannot be.
+    /// [`Error::InvalidConfig`] for settings that cannot be, and for pooled Gaussians of images that were
+    /// not pooled, or the other way round.
     pub fn with_config(mut self, config: GaussianConfig) -> Result<Self> {
-        check(&config, self.dimension)?;
+        self.check(&config)?;
         self.config = config;
         Ok(self)
     }
@@ -174,6 +178,16 @@ impl GaussianEstimator {
     /// The number of images so far.
     pub fn image_count(&self) -> usize {
         self.tally.count
+    }
+
+    /// Checks settings for the images so far.
+    fn check(&self, config: &GaussianConfig) -> Result<()> {
+        check(config, self.dimension)?;
+        if config.pooled != self.config.pooled {
+            let reason = "is decided before the first image; fit again";
+            return Err(Error::config("pooled", reason));
+        }
+        Ok(())
     }
 
     /// Takes in a batch of embeddings `[batch, dimension, grid_height, grid_width]`.
@@ -193,6 +207,13 @@ impl GaussianEstimator {
         self.positions.check(shape, self.dimension)?;
         if !vectors.all_finite() {
             return Err(Error::NotFinite { what: "the embedding".into() });
+        }
+        if let ([block], true) = (self.blocks.as_mut_slice(), self.positions.pooled()) {
+            let weight = pooled::fold(block, vectors, &self.positions, self.tally.folded);
+            self.tally.folded += weight;
+            self.tally.squared += weight;
+            self.tally.count += shape[0];
+            return Ok(());
         }
         let mut done = 0;
         while done < shape[0] {
@@ -221,6 +242,9 @@ impl GaussianEstimator {
     /// Makes room for so many images more, as far as their vectors are kept: less memory is then
     /// moved about.
     pub fn reserve(&mut self, images: usize) {
+        if self.positions.pooled() {
+            return;
+        }
         let room =
             images.min(sample_limit(self.dimension).saturating_sub(self.tally.weights.len()));
         self.blocks.iter_mut().for_each(|block| block.make_room(room, room));
@@ -250,7 +274,9 @@ impl GaussianEstimator {
         if (self.dimension, &self.positions) != (other.dimension, &other.positions) {
             let describe = |e: &Self| {
                 let [height, width] = e.positions.grid();
-                format!("{} of {height}x{width} positions, {}", e.positions.len(), e.dimension)
+                let pooled = if e.positions.pooled() { "pooled" } else { "not pooled" };
+                let count = e.positions.len();
+                format!("{count} of {height}x{width} positions, {pooled}, {}", e.dimension)
             };
             return Err(Error::ShapeMismatch {
                 what: "estimator to merge (positions, dimension)",
@@ -337,7 +363,7 @@ impl GaussianEstimator {
         config: &GaussianConfig,
         progress: impl FnMut(usize, usize),
     ) -> Result<GaussianModel> {
-        check(config, self.dimension)?;
+        self.check(config)?;
         let chosen = self.choose(config)?;
         self.factorise(config, chosen, &self.blocks, progress)
     }
@@ -350,7 +376,7 @@ impl GaussianEstimator {
         mut progress: impl FnMut(usize, usize),
     ) -> Result<GaussianModel> {
         let d = self.dimension;
-        let total = self.positions.len();
+        let total = self.positions.gaussians();
         let shape = ModelShape {
             storage,
             dimension: d,
@@ -394,7 +420,7 @@ impl GaussianEstimator {
     /// a position `row * grid_width + column`, in f64: what storages are compared with. `None` beyond
     /// the grid and outside the region of interest, and before the second image.
     pub fn gaussian(&self, position: usize) -> Option<(DVector<f64>, DMatrix<f64>)> {
-        let number = self.positions.number(position)?;
+        let number = self.positions.gaussian(position)?;
         if self.tally.effective_count() < 1.0 + 1e-9 {
             return None;
         }
@@ -452,10 +478,10 @@ impl GaussianEstimator {
 
     /// The storage that the settings mean for the images so far, and its rows.
     fn choose(&self, config: &GaussianConfig) -> Result<(Storage, usize)> {
-        let count = self.tally.count;
+        let count = self.positions.vectors(self.tally.count);
         // Of images that are as good as forgotten nothing can be divided.
         if count < 2 || self.tally.effective_count() < 1.0 + 1e-9 {
-            return Err(Error::TooFewImages { count });
+            return Err(Error::TooFewImages { count: self.tally.count });
         }
         let (storage, rows) = Self::foreseen(config, self.dimension, count)?;
         match config.storage {
@@ -464,8 +490,8 @@ impl GaussianEstimator {
         }
     }
 
-    /// The storage that the settings mean for so many images, and its rows. [`Storage::Auto`] means
-    /// 16 bits here.
+    /// The storage that the settings mean for so many vectors of a Gaussian, and its rows.
+    /// [`Storage::Auto`] means 16 bits here.
     pub(crate) fn foreseen(
         config: &GaussianConfig,
         dimension: usize,
@@ -504,7 +530,7 @@ impl GaussianEstimator {
         const POSITIONS: usize = 16;
         const PROBES: usize = 4;
         const TOLERANCE: f32 = 1e-3;
-        let (d, total) = (self.dimension, self.positions.len());
+        let (d, total) = (self.dimension, self.positions.gaussians());
         let fine = storage.with_precision(Precision::F32);
         let each = fine.numbers(d, rows).unwrap_or(0);
         let sample: Vec<usize> =
@@ -543,7 +569,7 @@ impl GaussianEstimator {
                     range: 0..count,
                     scale,
                     vectors: &vectors,
-                    place: 0,
+                    places: &[0],
                     distances: &mut distances,
                     workspace: &mut Workspace::default(),
                 });

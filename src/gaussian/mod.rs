@@ -1,4 +1,4 @@
-//! One Gaussian per position of the grid: what good patches look like there.
+//! One Gaussian per position of the grid, or for all: what good patches look like there.
 
 mod covariance;
 mod distance;
@@ -6,6 +6,8 @@ mod estimator;
 mod fold;
 mod inverse;
 mod model;
+mod nearest;
+mod pooled;
 mod positions;
 mod products;
 mod shrinkage;
@@ -56,6 +58,12 @@ pub struct GaussianConfig {
     /// The form in which the Gaussians are kept. Default: chosen by the number of images and
     /// dimensions (paper: the full inverse).
     pub storage: Storage,
+    /// One Gaussian for all positions instead of one for each. Default: `false` (paper: the same).
+    ///
+    /// Where a patch is then does not matter, only what it looks like: for textures, and for parts that
+    /// lie anywhere. The model takes the memory of one position. What is good at one place and a defect at
+    /// another is no longer told apart.
+    pub pooled: bool,
 }
 
 impl Default for GaussianConfig {
@@ -66,8 +74,23 @@ impl Default for GaussianConfig {
             shrinkage: Shrinkage::None,
             components: None,
             storage: Storage::Auto,
+            pooled: false,
         }
     }
+}
+
+/// The largest window in which the nearest Gaussian is looked for.
+const WIDEST: usize = 31;
+
+/// How many rows and columns away the nearest Gaussian is looked for, in a window of so many.
+pub(crate) fn reach(neighbourhood: usize) -> Result<usize> {
+    if neighbourhood % 2 == 1 && neighbourhood <= WIDEST {
+        return Ok(neighbourhood / 2);
+    }
+    let reason = format!(
+        "must be an odd number of positions, 1 (off) to {WIDEST}, got {neighbourhood}; 3 is a good start"
+    );
+    Err(Error::config("neighbourhood", reason))
 }
 
 impl GaussianConfig {
@@ -92,5 +115,7 @@ impl GaussianConfig {
     }
 }
 
+#[cfg(test)]
+mod moving_tests;
 #[cfg(test)]
 mod tests;

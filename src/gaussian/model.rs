@@ -1,18 +1,15 @@
 //! The fitted Gaussians.
 
-use burn::tensor::Tensor;
 use faer::Mat;
 use half::f16;
 use nalgebra::{DMatrix, DVector};
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::covariance::{Covariance, Form, Scratch};
-use super::distance::{LARGEST, NumbersRef, Position, Workspace, correct_low_rank, to_half};
+use super::distance::{LARGEST, NumbersRef, correct_low_rank, to_half};
 use super::positions::Positions;
 use super::storage::{Precision, Storage, trapezoid_rows};
-use crate::embedding::{DenseVectors, PatchVectors};
-use crate::host::{all_finite, all_of, to_device};
+use crate::host::{all_finite, all_of};
 use crate::{Error, Result};
 
 /// The numbers of all positions, of either precision.
@@ -38,7 +35,7 @@ impl Numbers {
         }
     }
 
-    fn slice(&self, range: std::ops::Range<usize>) -> NumbersRef<'_> {
+    pub(super) fn slice(&self, range: std::ops::Range<usize>) -> NumbersRef<'_> {
         match self {
             Self::F32(values) => NumbersRef::F32(&values[range]),
             Self::F16(bits) => NumbersRef::F16(&bits[range]),
@@ -154,7 +151,7 @@ impl GaussianModel {
         scales: Vec<f32>,
         numbers: Numbers,
     ) -> Result<Self> {
-        let positions = shape.positions.len();
+        let positions = shape.positions.gaussians();
         let each = shape.numbers().ok_or_else(|| {
             let reason = format!("cannot keep {} rows of {}", shape.rows, shape.dimension);
             Error::config("storage", reason)
@@ -197,12 +194,17 @@ impl GaussianModel {
         self.positions.grid()
     }
 
-    /// The number of positions that have a Gaussian: those inside the region of interest.
+    /// The number of positions that are looked at: those inside the region of interest.
     pub fn position_count(&self) -> usize {
         self.positions.len()
     }
 
-    /// Which positions of the grid have a Gaussian, row-major; `None` if all have.
+    /// Whether all positions have one Gaussian in common.
+    pub fn is_pooled(&self) -> bool {
+        self.positions.pooled()
+    }
+
+    /// Which positions of the grid are looked at, row-major; `None` if all are.
     pub fn region(&self) -> Option<Vec<bool>> {
         self.positions.mask()
     }
@@ -218,7 +220,8 @@ impl GaussianModel {
         (self.means.len() + self.scales.len()) * 4 + numbers
     }
 
-    /// The means `[positions, dimension]` of all positions that have a Gaussian, in row-major order.
+    /// The means `[positions, dimension]` of all positions that are looked at, in row-major order; of
+    /// pooled Gaussians `[1, dimension]`.
     pub fn means(&self) -> &[f32] {
         &self.means
     }
@@ -247,7 +250,7 @@ impl GaussianModel {
     /// The inverse of the covariance at a position: `[dimension, dimension]`. `None` beyond the grid
     /// and outside the region of interest.
     pub fn inverse_covariance(&self, position: usize) -> Option<DMatrix<f64>> {
-        let number = self.positions.number(position)?;
+        let number = self.positions.gaussian(position)?;
         let d = self.dimension;
         let values = self.numbers.to_f32(self.range(number));
         let scale = f64::from(self.scales[number]);
@@ -304,11 +307,11 @@ impl GaussianModel {
         (!correction.is_empty()).then(|| (vector(&correction[..d]), vector(&correction[d..])))
     }
 
-    /// What each component of a vector adds to its squared distance at a place of the grid: `x * (inverse
-    /// covariance x)`, component by component, where `x` is the vector less the mean. Some can be below
-    /// zero; their sum is the squared distance. `None` outside.
+    /// What each component of a vector adds to its squared distance from the Gaussian at a place of the
+    /// grid: `x * (inverse covariance x)`, component by component, where `x` is the vector less the mean.
+    /// Some can be below zero; their sum is the squared distance. `None` outside.
     pub(crate) fn contributions(&self, place: usize, vector: &[f32]) -> Option<Vec<f64>> {
-        let number = self.positions.number(place)?;
+        let number = self.positions.gaussian(place)?;
         let d = self.dimension;
         let mean = &self.means[number * d..(number + 1) * d];
         let centred = vector.iter().zip(mean).map(|(v, m)| f64::from(*v) - f64::from(*m));
@@ -385,6 +388,7 @@ impl GaussianModel {
         }
         // Of these, only the precision changes. (That of low rank is corrected along a direction that
         // has to be found again.)
+        let vectors = self.positions.vectors(self.count);
         let same_form = matches!(
             (self.storage, storage),
             (Storage::Triangle(_), Storage::Triangle(_))
@@ -402,19 +406,19 @@ impl GaussianModel {
             Storage::LowRank(_) if self.count == 0 => {
                 return fail("low rank needs the number of images, which is not known here".into());
             }
-            Storage::LowRank(_) if self.count > self.dimension => {
+            Storage::LowRank(_) if vectors > self.dimension => {
                 return fail(format!(
-                    "low rank needs fewer images than dimensions, here are {} and {}",
-                    self.count, self.dimension
+                    "low rank needs fewer images than dimensions, here are {vectors} and {}",
+                    self.dimension
                 ));
             }
-            Storage::LowRank(_) => self.count - 1,
+            Storage::LowRank(_) => vectors - 1,
             _ => self.dimension,
         };
         let shape = ModelShape { storage, rows, ..self.shape() };
         let each = shape.numbers().unwrap_or(0);
-        let mut numbers = Numbers::zeros(storage.precision(), each * self.positions.len());
-        let mut scales = vec![0.0; self.positions.len()];
+        let mut numbers = Numbers::zeros(storage.precision(), each * self.positions.gaussians());
+        let mut scales = vec![0.0; self.positions.gaussians()];
         let correction = storage.correction(self.dimension);
         numbers.fill(
             0,
@@ -449,77 +453,9 @@ impl GaussianModel {
         Error::NotPositiveDefinite { position: self.positions.place(number) }
     }
 
-    fn range(&self, number: usize) -> std::ops::Range<usize> {
-        let each = self.numbers.len() / self.positions.len();
+    /// Where the numbers of a Gaussian stand.
+    pub(super) fn range(&self, number: usize) -> std::ops::Range<usize> {
+        let each = self.numbers.len() / self.positions.gaussians();
         number * each..(number + 1) * each
-    }
-
-    /// The Mahalanobis distance (paper, equation 2; not squared) of every embedding vector of a
-    /// batch from the Gaussian at its position; 0 outside the region of interest.
-    ///
-    /// # Shapes
-    ///
-    /// `embeddings`: `[batch, dimension, grid_height, grid_width]`; the result:
-    /// `[batch, grid_height, grid_width]`, on the same device.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ShapeMismatch`] for embeddings of another dimension or grid, [`Error::NotFinite`] for
-    /// embeddings that are not numbers.
-    pub fn mahalanobis_distance(&self, embeddings: Tensor<4>) -> Result<Tensor<3>> {
-        let device = embeddings.device();
-        self.positions.check(embeddings.dims(), self.dimension)?;
-        let vectors = DenseVectors::of(embeddings)?;
-        let [height, width] = self.grid();
-        let batch = vectors.shape()[0];
-        Ok(to_device(self.distances_of(&vectors)?, [batch, height, width], &device))
-    }
-
-    /// The distances `[batch, grid_height, grid_width]` of vectors in the program's own memory.
-    pub(crate) fn distances_of(&self, vectors: &dyn PatchVectors) -> Result<Vec<f32>> {
-        self.positions.check(vectors.shape(), self.dimension)?;
-        let distances = self.distances(vectors);
-        if !distances.iter().all(|v| v.is_finite()) {
-            return Err(Error::NotFinite { what: "an embedding, or its distance,".into() });
-        }
-        Ok(self.positions.spread_out(distances))
-    }
-
-    /// `[batch, positions]`. Each distance depends on its own vector alone, whatever the batch.
-    fn distances(&self, vectors: &dyn PatchVectors) -> Vec<f32> {
-        const RUN: usize = 16;
-        let d = self.dimension;
-        let batch = vectors.shape()[0];
-        let mut by_position = vec![0.0; self.positions.len() * batch];
-        let (arch, numbers) = (Arch::new(), self.numbers.slice(0..self.numbers.len()));
-        by_position.par_chunks_mut(RUN * batch).enumerate().for_each_init(
-            Workspace::default,
-            |workspace, (run, distances)| {
-                for (p, distances) in distances.chunks_exact_mut(batch).enumerate() {
-                    let number = run * RUN + p;
-                    arch.dispatch(Position {
-                        storage: self.storage,
-                        mean: &self.means[number * d..(number + 1) * d],
-                        numbers,
-                        range: self.range(number),
-                        scale: self.scales[number],
-                        vectors,
-                        place: self.positions.place(number),
-                        distances,
-                        workspace,
-                    });
-                }
-            },
-        );
-        if batch == 1 {
-            return by_position;
-        }
-        let mut by_image = vec![0.0; by_position.len()];
-        for (p, distances) in by_position.chunks_exact(batch).enumerate() {
-            for (b, &distance) in distances.iter().enumerate() {
-                by_image[b * self.positions.len() + p] = distance;
-            }
-        }
-        by_image
     }
 }

@@ -1,15 +1,16 @@
-//! The positions of the grid that have a Gaussian.
+//! The positions of the grid that are looked at, and which Gaussian each of them has.
 
 use crate::{Error, Result};
 
 /// All positions of a grid, or those inside a region of interest. Only these are numbered, so what
-/// lies outside takes no memory.
+/// lies outside takes no memory. Each has a Gaussian of its own, or all have one in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Positions {
     /// `[height, width]`
     grid: [usize; 2],
     /// The row-major places in the grid, rising; `None` for all.
     inside: Option<Vec<usize>>,
+    pooled: bool,
 }
 
 impl Positions {
@@ -17,7 +18,7 @@ impl Positions {
         if grid.contains(&0) {
             return Err(Error::config("grid", format!("sizes must not be zero, got {grid:?}")));
         }
-        Ok(Self { grid, inside: None })
+        Ok(Self { grid, inside: None, pooled: false })
     }
 
     /// The positions where `mask` (row-major) is true.
@@ -31,11 +32,35 @@ impl Positions {
         if inside.is_empty() {
             return Err(Error::config("region", "holds no position of the grid; enlarge it"));
         }
-        Ok(if inside.len() == mask.len() { all } else { Self { grid, inside: Some(inside) } })
+        Ok(if inside.len() == mask.len() { all } else { Self { inside: Some(inside), ..all } })
+    }
+
+    /// The same with one Gaussian for all, or with one for each.
+    pub fn with_pooled(self, pooled: bool) -> Self {
+        Self { pooled, ..self }
+    }
+
+    pub fn pooled(&self) -> bool {
+        self.pooled
     }
 
     pub fn grid(&self) -> [usize; 2] {
         self.grid
+    }
+
+    /// How many Gaussians there are.
+    pub fn gaussians(&self) -> usize {
+        if self.pooled { 1 } else { self.len() }
+    }
+
+    /// How many vectors of so many images a Gaussian is estimated from.
+    pub fn vectors(&self, images: usize) -> usize {
+        images.saturating_mul(self.len() / self.gaussians())
+    }
+
+    /// The number of the Gaussian at a place in the grid; `None` outside.
+    pub fn gaussian(&self, place: usize) -> Option<usize> {
+        self.number(place).map(|number| if self.pooled { 0 } else { number })
     }
 
     pub fn len(&self) -> usize {
@@ -53,6 +78,19 @@ impl Positions {
             None => (place < self.grid[0] * self.grid[1]).then_some(place),
             Some(inside) => inside.binary_search(&place).ok(),
         }
+    }
+
+    /// The positions at most `reach` rows and columns away from a place, by their numbers, each with
+    /// where it stands in the whole window of `2 reach + 1` rows and columns, row-major.
+    pub fn window(&self, place: usize, reach: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let [height, width] = self.grid;
+        let (y, x) = (place / width, place % width);
+        let near = move |i: usize, len: usize| i.saturating_sub(reach)..(i + reach + 1).min(len);
+        let places = near(y, height).flat_map(move |v| near(x, width).map(move |u| (v, u)));
+        places.filter_map(move |(v, u)| {
+            let slot = (v + reach - y) * (2 * reach + 1) + u + reach - x;
+            Some((slot, self.number(v * width + u)?))
+        })
     }
 
     /// Which places are inside, row-major; `None` if all are.

@@ -161,6 +161,11 @@ impl Block {
         (0..positions).step_by(size).map(block).collect()
     }
 
+    /// A block of one position that has these vectors.
+    pub fn of_vectors(dimension: usize, vectors: Vec<f32>) -> Self {
+        Self { first: 0, positions: 1, dimension, samples: vectors.into(), sums: None }
+    }
+
     /// Makes room for `room` more images, if there is none for `needed`.
     pub fn make_room(&mut self, needed: usize, room: usize) {
         let image = self.positions * self.dimension;

@@ -7,7 +7,7 @@ use crate::golden;
 use crate::host::{to_device, to_host};
 
 /// Deterministic values with a common offset, `[n, d, 1, positions]`.
-fn samples(n: usize, d: usize, positions: usize, seed: usize, offset: f32) -> Vec<f32> {
+pub(super) fn samples(n: usize, d: usize, positions: usize, seed: usize, offset: f32) -> Vec<f32> {
     (0..n * d * positions)
         .map(|i| {
             let mut z = (i + 7919 * seed) as u64 * 0x9E37_79B9_7F4A_7C15;
@@ -17,14 +17,14 @@ fn samples(n: usize, d: usize, positions: usize, seed: usize, offset: f32) -> Ve
         .collect()
 }
 
-const POSITIONS: usize = 7;
+pub(super) const POSITIONS: usize = 7;
 
-fn batch(values: &[f32], d: usize) -> Tensor<4> {
+pub(super) fn batch(values: &[f32], d: usize) -> Tensor<4> {
     let n = values.len() / (d * POSITIONS);
     to_device(values.to_vec(), [n, d, 1, POSITIONS], &Device::flex())
 }
 
-fn estimator(config: &GaussianConfig, values: &[f32], d: usize) -> GaussianEstimator {
+pub(super) fn estimator(config: &GaussianConfig, values: &[f32], d: usize) -> GaussianEstimator {
     let mut estimator = GaussianEstimator::new(config.clone(), d, [1, POSITIONS]).unwrap();
     if !values.is_empty() {
         estimator.update(batch(values, d)).unwrap();
@@ -32,7 +32,7 @@ fn estimator(config: &GaussianConfig, values: &[f32], d: usize) -> GaussianEstim
     estimator
 }
 
-fn config(storage: Storage) -> GaussianConfig {
+pub(super) fn config(storage: Storage) -> GaussianConfig {
     GaussianConfig { storage, ..GaussianConfig::default() }
 }
 
@@ -41,7 +41,7 @@ fn distances(model: &GaussianModel, q: &[f32]) -> Vec<f32> {
 }
 
 /// Two passes, explicit inverse, f64: the definition.
-struct Definition {
+pub(super) struct Definition {
     mean: DVector<f64>,
     covariance: DMatrix<f64>,
 }
@@ -51,7 +51,7 @@ impl Definition {
         DVector::from_fn(d, |c, _| f64::from(values[(image * d + c) * POSITIONS + p]))
     }
 
-    fn new(values: &[f32], d: usize, p: usize, weights: &[f64]) -> Self {
+    pub(super) fn new(values: &[f32], d: usize, p: usize, weights: &[f64]) -> Self {
         let total: f64 = weights.iter().sum();
         let squared: f64 = weights.iter().map(|w| w * w).sum();
         let vector = |i: usize| Self::vector(values, d, i, p);
@@ -65,14 +65,14 @@ impl Definition {
         Self { mean, covariance }
     }
 
-    fn distance(&self, q: &[f32], image: usize, p: usize) -> f64 {
+    pub(super) fn distance(&self, q: &[f32], image: usize, p: usize) -> f64 {
         let y = Self::vector(q, self.mean.len(), image, p) - &self.mean;
         (y.transpose() * self.covariance.clone().try_inverse().unwrap() * &y)[0].sqrt()
     }
 }
 
 /// The largest error of a distance relative to itself, if that is not next to nothing.
-fn error(actual: &[f32], q: &[f32], at: impl Fn(usize) -> Definition, d: usize) -> f64 {
+pub(super) fn error(actual: &[f32], q: &[f32], at: impl Fn(usize) -> Definition, d: usize) -> f64 {
     let images = q.len() / (d * POSITIONS);
     let mut worst = 0.0_f64;
     for p in 0..POSITIONS {

@@ -80,21 +80,41 @@ impl ImageGeometry {
         out
     }
 
+    /// The value of a map of the network's input at a point `[x, y]` of the original image; `None` where
+    /// the crop had cut it away.
+    pub(crate) fn value_at(&self, map: &[f32], [x, y]: [f64; 2]) -> Option<f32> {
+        let (y0, y1, fy) = self.source(0, y)?;
+        let (x0, x1, fx) = self.source(1, x)?;
+        let at = |y: usize, x: usize| map[y * self.input[1] + x];
+        let along = |y: usize| at(y, x0) + (at(y, x1) - at(y, x0)) * fx;
+        Some(along(y0) + (along(y1) - along(y0)) * fy)
+    }
+
+    /// The point `[x, y]` of the original image at the middle of a pixel of the network's input.
+    pub(crate) fn original_of_input(&self, pixel: usize) -> [f64; 2] {
+        let place = [pixel / self.input[1], pixel % self.input[1]];
+        [1, 0].map(|axis: usize| {
+            let scale = self.original[axis] as f64 / self.resized[axis] as f64;
+            ((place[axis] + self.offset[axis]) as f64 + 0.5) * scale
+        })
+    }
+
     /// For each original coordinate of an axis: the two input samples around it and the weight of
     /// the second, or none where the crop had cut it away.
     fn sources(&self, axis: usize) -> Vec<Option<(usize, usize, f32)>> {
+        (0..self.original[axis]).map(|i| self.source(axis, i as f64 + 0.5)).collect()
+    }
+
+    /// The same for one place on an axis.
+    fn source(&self, axis: usize, place: f64) -> Option<(usize, usize, f32)> {
         let scale = self.resized[axis] as f64 / self.original[axis] as f64;
         let (offset, len) = (self.offset[axis] as f64, self.input[axis]);
-        (0..self.original[axis])
-            .map(|i| {
-                let position = (i as f64 + 0.5) * scale - offset;
-                (0.0..=len as f64).contains(&position).then(|| {
-                    let sample = (position - 0.5).clamp(0.0, (len - 1) as f64);
-                    let first = sample as usize;
-                    (first, (first + 1).min(len - 1), (sample - first as f64) as f32)
-                })
-            })
-            .collect()
+        let position = place * scale - offset;
+        (0.0..=len as f64).contains(&position).then(|| {
+            let sample = (position - 0.5).clamp(0.0, (len - 1) as f64);
+            let first = sample as usize;
+            (first, (first + 1).min(len - 1), (sample - first as f64) as f32)
+        })
     }
 }
 

@@ -3,13 +3,18 @@
 //! The 8-bit path is PIL's to the bit, so that scores agree with implementations in Python. What was
 //! cut away and scaled is kept as [`ImageGeometry`], which brings maps back to the original image.
 
+mod alignment;
 mod decode;
 mod geometry;
+mod principal_axis;
 mod region;
 
+pub use alignment::Alignment;
 pub use decode::{SixteenBitGrey, decode_file, to_rgb8};
 pub use geometry::ImageGeometry;
 pub use region::{InputRegion, RegionOfInterest};
+
+pub(crate) use principal_axis::principal_axis;
 
 use image::{DynamicImage, RgbImage};
 use serde::{Deserialize, Serialize};

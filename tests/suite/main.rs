@@ -14,6 +14,7 @@ mod golden_metrics;
 mod golden_preprocess;
 mod golden_stages;
 mod line;
+mod moving;
 mod partial;
 mod persistence;
 mod real_data;

@@ -1,0 +1,113 @@
+//! What is done about parts that do not lie still.
+
+use std::fmt;
+
+use padim::{
+    Augmentation, GaussianConfig, Padim, PadimConfig, RegionOfInterest, Registration, Result,
+};
+
+/// How it is written in `--variants`, behind the embedding.
+pub const SYNTAX: &str = "turn10, shift5 and x4 (4 copies of each training image, turned by up to 10 degrees \
+    and shifted by up to 5 percent), k3 (the nearest Gaussian of 3x3 positions), pooled (one Gaussian for \
+    all positions), axis45 (long parts turned so that their heavier end points to 45 degrees), \
+    band30 (only a band along that axis is looked at, 30 percent of the side wide)";
+
+/// What a variant adds to its preset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Motion {
+    degrees: Option<u32>,
+    percent: Option<u32>,
+    copies: Option<u32>,
+    neighbourhood: Option<u32>,
+    pooled: bool,
+    axis: Option<u32>,
+    band: Option<u32>,
+}
+
+impl Motion {
+    /// Takes in a part of a variant's name, if it is one of these.
+    pub fn take(&mut self, part: &str) -> bool {
+        let number = |prefix: &str| part.strip_prefix(prefix)?.parse().ok();
+        let Self { degrees, percent, copies, neighbourhood, pooled, axis, band } = self;
+        let numbers = [
+            ("turn", degrees),
+            ("shift", percent),
+            ("x", copies),
+            ("k", neighbourhood),
+            ("axis", axis),
+            ("band", band),
+        ];
+        for (prefix, target) in numbers {
+            if let (Some(value), None) = (number(prefix), &target) {
+                *target = Some(value);
+                return true;
+            }
+        }
+        let fresh = part == "pooled" && !*pooled;
+        *pooled |= fresh;
+        fresh
+    }
+
+    /// How many times a training image is looked at.
+    pub fn images(&self, config: &PadimConfig) -> usize {
+        1 + self.augmentation(config).map_or(0, |augmentation| augmentation.copies)
+    }
+
+    fn augmentation(&self, config: &PadimConfig) -> Option<Augmentation> {
+        let Self { degrees, percent, copies, .. } = *self;
+        if degrees.or(percent).or(copies).is_none() {
+            return config.augmentation.clone();
+        }
+        let default = Augmentation::default();
+        Some(Augmentation {
+            degrees: degrees.unwrap_or(0).into(),
+            shift: f64::from(percent.unwrap_or(0)) / 100.0,
+            copies: copies.map_or(default.copies, |n| n as usize),
+            ..default
+        })
+    }
+
+    pub fn config(&self, config: PadimConfig) -> PadimConfig {
+        PadimConfig {
+            augmentation: self.augmentation(&config),
+            neighbourhood: self.neighbourhood.map_or(config.neighbourhood, |k| k as usize),
+            gaussian: GaussianConfig { pooled: self.pooled, ..config.gaussian },
+            ..config
+        }
+    }
+
+    pub fn padim(&self, padim: Padim) -> Result<Padim> {
+        let Some(degrees) = self.axis.map(f64::from) else { return Ok(padim) };
+        let padim = padim.with_registration(Registration::principal_axis(degrees));
+        let Some(percent) = self.band else { return Ok(padim) };
+        // In thousandths of a square picture.
+        let (sin, cos) = degrees.to_radians().sin_cos();
+        let half = 5.0 * f64::from(percent);
+        let corner = |[along, across]: [f64; 2]| {
+            [500.0 + along * cos + across * sin, 500.0 - along * sin + across * cos]
+        };
+        let ends = [[-999.0, -half], [999.0, -half], [999.0, half], [-999.0, half]];
+        padim.with_region(&RegionOfInterest::polygon([1000, 1000], &ends.map(corner))?)
+    }
+}
+
+/// As it is written, with a slash before each part.
+impl fmt::Display for Motion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { degrees, percent, copies, neighbourhood, pooled, axis, band } = *self;
+        let numbers = [
+            ("axis", axis),
+            ("band", band),
+            ("turn", degrees),
+            ("shift", percent),
+            ("x", copies),
+            ("k", neighbourhood),
+        ];
+        for (prefix, value) in numbers {
+            if let Some(value) = value {
+                write!(f, "/{prefix}{value}")?;
+            }
+        }
+        if pooled { f.write_str("/pooled") } else { Ok(()) }
+    }
+}

@@ -1,0 +1,237 @@
+//! More images to fit with: turned, shifted and mirrored copies.
+
+use std::sync::Arc;
+
+use image::DynamicImage;
+use serde::{Deserialize, Serialize};
+
+use super::input::ImageInput;
+use super::registration::Registration;
+use crate::preprocess::decode_file;
+use crate::random::Random;
+use crate::{Alignment, Error, Result};
+
+/// Copies of the images that a fit is given, each turned, shifted and mirrored at random, so that the
+/// Gaussians know parts that do not lie still. It makes no difference to how an image is scored.
+///
+/// Which motion a copy gets depends on the seed, the image's number in the fit and the copy's, and on
+/// nothing else. What comes in from outside is the image mirrored at its border, see [`Alignment`].
+///
+/// With [`PadimConfig::augmentation`](crate::PadimConfig::augmentation) a fit does it by itself, after a
+/// registration, and it is saved with the detector. [`apply`](Self::apply) does it alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Augmentation {
+    /// How many copies are made of each image, besides the image itself. Default: 4. A fit takes as many
+    /// times longer.
+    pub copies: usize,
+    /// Up to how many degrees they are turned, to either side. Default: 10 (as the paper's Rd-MVTec AD).
+    pub degrees: f64,
+    /// Up to which share of the image's sides they are shifted, to either side. Default: 0.05.
+    pub shift: f64,
+    /// Whether half of the copies are mirrored, left to right. Default: `false`.
+    pub flip_horizontally: bool,
+    /// Whether half of the copies are mirrored, top to bottom. Default: `false`.
+    pub flip_vertically: bool,
+    /// Default: 0.
+    pub seed: u64,
+}
+
+impl Default for Augmentation {
+    fn default() -> Self {
+        Self {
+            copies: 4,
+            degrees: 10.0,
+            shift: 0.05,
+            flip_horizontally: false,
+            flip_vertically: false,
+            seed: 0,
+        }
+    }
+}
+
+/// More copies are a mistake, or a damaged file.
+const MOST_COPIES: usize = 1000;
+
+impl Augmentation {
+    pub(crate) fn validate(&self) -> Result<()> {
+        let fail = |reason| Err(Error::config("augmentation", reason));
+        if self.copies == 0 || self.copies > MOST_COPIES {
+            return fail(format!("copies must be in 1..={MOST_COPIES}, got {}", self.copies));
+        }
+        if !(0.0..=180.0).contains(&self.degrees) {
+            return fail(format!("degrees must be in 0..=180, got {}", self.degrees));
+        }
+        if !(0.0..=0.5).contains(&self.shift) {
+            return fail(format!(
+                "shift must be a share of 0 to 0.5 of a side, got {}",
+                self.shift
+            ));
+        }
+        Ok(())
+    }
+
+    /// Each image, followed by its copies, which are made when their turn comes.
+    ///
+    /// ```
+    /// use padim::{Augmentation, ImageInput};
+    ///
+    /// let turned = Augmentation { copies: 2, degrees: 5.0, ..Augmentation::default() };
+    /// let images: Vec<ImageInput> = turned.apply(["a.png", "b.png"])?.collect();
+    /// assert_eq!(images.len(), 6);
+    /// # Ok::<(), padim::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for settings that cannot be. A tensor is an error when its copies' turn
+    /// comes: it is network input already.
+    pub fn apply<I>(&self, images: I) -> Result<impl Iterator<Item = ImageInput> + use<I>>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        self.validate()?;
+        Ok(self.clone().registered(images.into_iter(), None))
+    }
+
+    /// The images, registered, and copies of what they are then.
+    pub(super) fn registered<I>(
+        self,
+        images: I,
+        registration: Option<Registration>,
+    ) -> impl Iterator<Item = ImageInput> + use<I>
+    where
+        I: Iterator,
+        I::Item: Into<ImageInput>,
+    {
+        images.enumerate().flat_map(move |(number, image)| {
+            let augmentation = self.clone();
+            let (name, open) = opening(number, image.into(), registration.clone());
+            (0..=augmentation.copies).map(move |copy| {
+                if copy == 0 {
+                    return ImageInput::Deferred { name: name.clone(), open: open.clone() };
+                }
+                let (augmentation, open) = (augmentation.clone(), open.clone());
+                ImageInput::Deferred {
+                    name: format!("{name}, copy {copy}"),
+                    open: Arc::new(move || augmentation.copy(open()?, number, copy)),
+                }
+            })
+        })
+    }
+
+    fn copy(&self, image: DynamicImage, number: usize, copy: usize) -> Result<DynamicImage> {
+        let mut random = Random::of(self.seed, (number * (MOST_COPIES + 1) + copy) as u64);
+        let mut within = |range: f64| random.between(-range, range);
+        let [width, height] = [image.width(), image.height()].map(f64::from);
+        let degrees = within(self.degrees);
+        let centre = [width * (0.5 + within(self.shift)), height * (0.5 + within(self.shift))];
+        let [across, down] = [within(1.0), within(1.0)].map(|v| v < 0.0);
+        let image = if self.flip_horizontally && across { image.fliph() } else { image };
+        let image = if self.flip_vertically && down { image.flipv() } else { image };
+        Alignment { centre, degrees }.apply(&image)
+    }
+}
+
+type Open = Arc<dyn Fn() -> Result<DynamicImage> + Send + Sync>;
+
+/// What errors call an image, and what makes it.
+fn opening(number: usize, image: ImageInput, registration: Option<Registration>) -> (String, Open) {
+    let (name, open): (String, Open) = match image {
+        ImageInput::Path(path) => {
+            (path.display().to_string(), Arc::new(move || decode_file(&path)))
+        }
+        ImageInput::Image(image) => {
+            (format!("number {number}"), Arc::new(move || Ok(image.clone())))
+        }
+        ImageInput::Deferred { name, open } => (name, open),
+        ImageInput::Tensor(_) => {
+            let name = format!("number {number}");
+            let fail = move || {
+                let reason = "a tensor is network input already and has no copies; give an image, or \
+                              no augmentation";
+                Err(Error::UnusableImage {
+                    name: format!("number {number}"),
+                    reason: reason.into(),
+                })
+            };
+            (name, Arc::new(fail))
+        }
+    };
+    match registration {
+        Some(registration) => (name, Arc::new(move || Ok(registration.apply(&open()?)?.0))),
+        None => (name, open),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{Rgb, RgbImage};
+
+    fn image(i: u32) -> RgbImage {
+        RgbImage::from_fn(40, 30, move |x, y| Rgb([5 * x as u8, 8 * y as u8, (40 * i) as u8]))
+    }
+
+    fn made(augmentation: &Augmentation) -> Vec<RgbImage> {
+        let inputs = augmentation.apply((0..3).map(image)).unwrap();
+        let open = |input| match input {
+            ImageInput::Deferred { open, .. } => open().unwrap().to_rgb8(),
+            other => panic!("{other:?}"),
+        };
+        inputs.map(open).collect()
+    }
+
+    #[test]
+    fn copies_follow_their_images_and_depend_on_the_seed_alone() {
+        let augmentation = Augmentation::default();
+        let images = made(&augmentation);
+        assert_eq!(images.len(), 15);
+        for (i, own) in images.chunks(5).enumerate() {
+            assert_eq!(own[0], image(i as u32));
+            for (a, copy) in own.iter().enumerate() {
+                assert_eq!(copy.get_pixel(7, 9).0[2], 40 * i as u8, "of the right image");
+                assert!(own[..a].iter().all(|other| other != copy), "no two copies alike");
+            }
+        }
+        assert_eq!(images, made(&augmentation));
+        assert_ne!(images[1..5], made(&Augmentation { seed: 1, ..augmentation })[1..5]);
+        let flips =
+            Augmentation { degrees: 0.0, shift: 0.0, copies: 20, ..Augmentation::default() };
+        assert!(made(&flips).chunks(21).all(|own| own.iter().all(|copy| *copy == own[0])));
+        let flips = Augmentation { flip_horizontally: true, ..flips };
+        let flipped = DynamicImage::from(image(1)).fliph().to_rgb8();
+        let count = made(&flips)[21..42].iter().filter(|&copy| *copy == flipped).count();
+        assert!((4..=16).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn no_black_corners_come_in() {
+        let white = RgbImage::from_pixel(30, 20, Rgb([250; 3]));
+        let wild =
+            Augmentation { degrees: 180.0, shift: 0.5, copies: 9, ..Augmentation::default() };
+        for input in wild.apply([white.clone()]).unwrap() {
+            let ImageInput::Deferred { open, .. } = input else { panic!() };
+            assert_eq!(open().unwrap().to_rgb8(), white);
+        }
+    }
+
+    #[test]
+    fn impossible_settings_and_tensors_are_refused() {
+        let default = Augmentation::default;
+        for augmentation in [
+            Augmentation { copies: 0, ..default() },
+            Augmentation { degrees: -1.0, ..default() },
+            Augmentation { degrees: f64::NAN, ..default() },
+            Augmentation { shift: 0.6, ..default() },
+        ] {
+            assert!(augmentation.apply([image(0)]).is_err(), "{augmentation:?}");
+        }
+        let tensor = burn::tensor::Tensor::<3>::zeros([3, 4, 4], &burn::tensor::Device::flex());
+        let Some(ImageInput::Deferred { open, .. }) = default().apply([tensor]).unwrap().nth(1)
+        else {
+            panic!()
+        };
+        assert!(open().unwrap_err().to_string().contains("tensor"));
+    }
+}

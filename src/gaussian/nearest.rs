@@ -1,0 +1,219 @@
+//! The distances of all vectors of a batch: from the Gaussians at their positions, from the nearest ones
+//! around, or from the only one.
+
+use burn::tensor::Tensor;
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::distance::{Position, Workspace};
+use super::positions::Positions;
+use super::{GaussianModel, reach};
+use crate::embedding::{DenseVectors, PatchVectors};
+use crate::host::to_device;
+use crate::{Error, Result};
+
+impl GaussianModel {
+    /// The Mahalanobis distance (paper, equation 2; not squared) of every embedding vector of a
+    /// batch from the Gaussian at its position; 0 outside the region of interest.
+    ///
+    /// # Shapes
+    ///
+    /// `embeddings`: `[batch, dimension, grid_height, grid_width]`; the result:
+    /// `[batch, grid_height, grid_width]`, on the same device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`] for embeddings of another dimension or grid, [`Error::NotFinite`] for
+    /// embeddings that are not numbers.
+    pub fn mahalanobis_distance(&self, embeddings: Tensor<4>) -> Result<Tensor<3>> {
+        self.nearest_mahalanobis_distance(embeddings, 1)
+    }
+
+    /// As [`mahalanobis_distance`](Self::mahalanobis_distance), from the nearest of the Gaussians in a
+    /// window of `neighbourhood` rows and columns around the position, cut off at the border of the grid
+    /// and of the region of interest. A window of 1 is the position itself. Pooled Gaussians are all the
+    /// same, so no window changes anything.
+    ///
+    /// # Errors
+    ///
+    /// As [`mahalanobis_distance`](Self::mahalanobis_distance), and [`Error::InvalidConfig`] for a
+    /// neighbourhood that is not odd, or above 31.
+    pub fn nearest_mahalanobis_distance(
+        &self,
+        embeddings: Tensor<4>,
+        neighbourhood: usize,
+    ) -> Result<Tensor<3>> {
+        let reach = reach(neighbourhood)?;
+        let device = embeddings.device();
+        self.positions.check(embeddings.dims(), self.dimension)?;
+        let vectors = DenseVectors::of(embeddings)?;
+        let [height, width] = self.grid();
+        let batch = vectors.shape()[0];
+        Ok(to_device(self.distances_of(&vectors, reach)?, [batch, height, width], &device))
+    }
+
+    /// The distances `[batch, grid_height, grid_width]` of vectors in the program's own memory from the
+    /// nearest Gaussian at most `reach` rows and columns away.
+    pub(crate) fn distances_of(
+        &self,
+        vectors: &dyn PatchVectors,
+        reach: usize,
+    ) -> Result<Vec<f32>> {
+        self.positions.check(vectors.shape(), self.dimension)?;
+        let distances = self.distances(vectors, reach);
+        if !distances.iter().all(|v| v.is_finite()) {
+            return Err(Error::NotFinite { what: "an embedding, or its distance,".into() });
+        }
+        Ok(self.positions.spread_out(distances))
+    }
+
+    /// The places `[grid_height, grid_width]` of the Gaussians that are nearest to the vectors of the
+    /// first image; outside the region, their own.
+    pub(crate) fn nearest_of(&self, vectors: &dyn PatchVectors, reach: usize) -> Vec<usize> {
+        let mut nearest: Vec<usize> = (0..self.grid().iter().product()).collect();
+        if reach == 0 || self.positions.pooled() {
+            return nearest;
+        }
+        let windows = Windows::new(self, vectors, reach);
+        for number in 0..self.positions.len() {
+            let place = self.positions.place(number);
+            let seen = windows.seen_from(&self.positions, number, 0);
+            if let Some((_, number)) = seen.min_by(|a, b| a.0.total_cmp(&b.0)) {
+                nearest[place] = self.positions.place(number);
+            }
+        }
+        nearest
+    }
+
+    /// `[batch, positions]`. Each distance depends on its own vector alone, whatever the batch.
+    fn distances(&self, vectors: &dyn PatchVectors, reach: usize) -> Vec<f32> {
+        let batch = vectors.shape()[0];
+        let positions = &self.positions;
+        let by_position = match reach {
+            _ if positions.pooled() => self.pooled_distances(vectors),
+            0 => Windows::new(self, vectors, 0).distances,
+            _ => {
+                let windows = Windows::new(self, vectors, reach);
+                let mut nearest = vec![0.0; positions.len() * batch];
+                nearest.par_chunks_exact_mut(batch).enumerate().for_each(|(number, nearest)| {
+                    for (b, nearest) in nearest.iter_mut().enumerate() {
+                        let seen = windows.seen_from(positions, number, b);
+                        *nearest = seen.map(|(distance, _)| distance).fold(f32::INFINITY, f32::min);
+                    }
+                });
+                nearest
+            }
+        };
+        if batch == 1 {
+            return by_position;
+        }
+        let mut by_image = vec![0.0; by_position.len()];
+        for (p, distances) in by_position.chunks_exact(batch).enumerate() {
+            for (b, &distance) in distances.iter().enumerate() {
+                by_image[b * positions.len() + p] = distance;
+            }
+        }
+        by_image
+    }
+
+    /// `[positions, batch]`, of the only Gaussian.
+    fn pooled_distances(&self, vectors: &dyn PatchVectors) -> Vec<f32> {
+        let batch = vectors.shape()[0];
+        let places: Vec<usize> =
+            (0..self.positions.len()).map(|number| self.positions.place(number)).collect();
+        let together = (TOGETHER / batch).max(1);
+        let mut distances = vec![0.0; places.len() * batch];
+        let runs = places.par_chunks(together).zip(distances.par_chunks_mut(together * batch));
+        runs.for_each_init(Workspace::default, |workspace, (places, distances)| {
+            self.measure(0, vectors, places, distances, workspace);
+        });
+        distances
+    }
+
+    /// Writes the distances `[places, batch]` of the vectors at some places from one Gaussian.
+    fn measure(
+        &self,
+        gaussian: usize,
+        vectors: &dyn PatchVectors,
+        places: &[usize],
+        distances: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
+        let d = self.dimension;
+        Arch::new().dispatch(Position {
+            storage: self.storage,
+            mean: &self.means[gaussian * d..(gaussian + 1) * d],
+            numbers: self.numbers.slice(0..self.numbers.len()),
+            range: self.range(gaussian),
+            scale: self.scales[gaussian],
+            vectors,
+            places,
+            distances,
+            workspace,
+        });
+    }
+}
+
+/// So many vectors are measured at once where there are many: they stay near the processor.
+const TOGETHER: usize = 32;
+
+/// The distances of all vectors in the windows around positions from the Gaussians there: a Gaussian's
+/// rows are read once for all vectors that it may be the nearest one of.
+struct Windows {
+    reach: usize,
+    batch: usize,
+    /// `[positions, window, batch]`; 0 where there is no position.
+    distances: Vec<f32>,
+}
+
+impl Windows {
+    fn new(model: &GaussianModel, vectors: &dyn PatchVectors, reach: usize) -> Self {
+        const RUN: usize = 16;
+        let batch = vectors.shape()[0];
+        let positions = &model.positions;
+        let each = (2 * reach + 1).pow(2) * batch;
+        let together = (TOGETHER / batch).max(1);
+        let mut distances = vec![0.0; positions.len() * each];
+        distances.par_chunks_mut(RUN * each).enumerate().for_each_init(
+            || (Workspace::default(), Vec::new()),
+            |(workspace, measured), (run, targets)| {
+                for (p, target) in targets.chunks_exact_mut(each).enumerate() {
+                    let number = run * RUN + p;
+                    let place = positions.place(number);
+                    if reach == 0 {
+                        model.measure(number, vectors, &[place], target, workspace);
+                        continue;
+                    }
+                    let (slots, places): (Vec<usize>, Vec<usize>) = positions
+                        .window(place, reach)
+                        .map(|(slot, number)| (slot, positions.place(number)))
+                        .unzip();
+                    for (slots, places) in slots.chunks(together).zip(places.chunks(together)) {
+                        measured.resize(places.len() * batch, 0.0);
+                        model.measure(number, vectors, places, measured, workspace);
+                        for (&slot, own) in slots.iter().zip(measured.chunks_exact(batch)) {
+                            target[slot * batch..(slot + 1) * batch].copy_from_slice(own);
+                        }
+                    }
+                }
+            },
+        );
+        Self { reach, batch, distances }
+    }
+
+    /// The distances of a position's vector in an image from all Gaussians of its window, with the
+    /// numbers of their positions.
+    fn seen_from<'a>(
+        &'a self,
+        positions: &'a Positions,
+        number: usize,
+        image: usize,
+    ) -> impl Iterator<Item = (f32, usize)> + 'a {
+        let window = (2 * self.reach + 1).pow(2);
+        positions.window(positions.place(number), self.reach).map(move |(slot, other)| {
+            // The other one sees this one on the opposite side.
+            let slot = other * window + window - 1 - slot;
+            (self.distances[slot * self.batch + image], other)
+        })
+    }
+}
