@@ -44,6 +44,7 @@
 //! | map and score | [`AnomalyScorer`] | [`AnomalyMap`], score |
 //! | a threshold, from good images alone | [`Decision`], [`Calibration`] | p-values, [`Defect`]s |
 //! | all of it | [`Padim`] -> [`Detector`] | [`Prediction`] |
+//! | the same for large images, in tiles | [`TiledPadim`] -> [`TiledDetector`] | [`Prediction`] |
 //!
 //! Each step is public and can be used alone. [`metrics`], [`dataset`], [`mod@line`] and
 //! [`visualize`] hang off the side: the steps do not know them.
@@ -90,6 +91,8 @@ mod gaussian;
 
 mod scoring;
 
+mod tiling;
+
 mod decision;
 
 mod detector;
@@ -116,6 +119,7 @@ pub use decision::{Calibration, CalibrationConfig, Decision, Defect};
 pub use detector::{
     ChannelContribution, Detector, Explanation, FitProgress, FitStage, ImageInput,
     LayerContribution, MemoryPlan, Padim, PadimConfig, PartialFit, Prediction, PreparedImage,
+    TiledDetector, TiledPadim,
 };
 pub use embedding::{ChannelSelection, PatchEmbedder, Projection};
 pub use error::{Error, Result};
@@ -133,6 +137,8 @@ pub use scoring::{
     AnomalyMap, AnomalyScorer, Blur, ImageScore, ScoreNormalization, ScoredMap, ScoringConfig,
     Upsampling,
 };
+
+pub use tiling::{TileModels, TilingConfig};
 
 #[cfg(feature = "download")]
 pub use weights::FetchProgress;

@@ -24,9 +24,10 @@ pub struct Prediction {
     pub p_value: Option<f64>,
     /// Whether the score reaches the detector's threshold; `None` if it has none.
     pub is_defective: Option<bool>,
-    /// A score for every pixel of the network's input, that is of the image after resize and crop.
+    /// A score for every pixel of the network's input, that is of the image after resize and crop. Of an
+    /// image in tiles, all of it at the network's resolution.
     pub anomaly_map: AnomalyMap,
-    /// How the network's input relates to the original image.
+    /// How the map relates to the original image.
     pub geometry: ImageGeometry,
 }
 

@@ -8,6 +8,7 @@ mod input;
 mod partial;
 mod parts;
 mod plan;
+mod tiled;
 
 pub use config::PadimConfig;
 pub use explain::{ChannelContribution, Explanation, LayerContribution};
@@ -15,6 +16,7 @@ pub use fitted::{Detector, Prediction};
 pub use input::{ImageInput, PreparedImage};
 pub use partial::PartialFit;
 pub use plan::MemoryPlan;
+pub use tiled::{TiledDetector, TiledPadim};
 
 use std::sync::Arc;
 

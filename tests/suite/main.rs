@@ -17,6 +17,8 @@ mod line;
 mod partial;
 mod persistence;
 mod real_data;
+mod rectangles;
+mod tiles;
 
 use burn::tensor::{Device, Tensor, TensorData};
 

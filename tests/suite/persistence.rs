@@ -169,7 +169,7 @@ fn hostile_files_are_errors() {
         ("empty", vec![], "too early"),
         ("foreign", b"PK\x03\x04 something else entirely".to_vec(), "does not begin"),
         ("converted as text", text, "does not begin"),
-        ("newer version", with(8, &4_u32.to_le_bytes()), "update padim"),
+        ("newer version", with(8, &5_u32.to_le_bytes()), "update padim"),
         ("older version", with(8, &1_u32.to_le_bytes()), "before the first release"),
         ("huge header", with(12, &u64::MAX.to_le_bytes()), "its header claims"),
         ("header a little longer", with(12, &(header_end as u64 - 19).to_le_bytes()), "header"),
