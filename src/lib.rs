@@ -44,6 +44,7 @@
 //! | map and score | [`AnomalyScorer`] | [`AnomalyMap`], score |
 //! | a threshold, from good images alone | [`Decision`], [`Calibration`] | p-values, [`Defect`]s |
 //! | all of it | [`Padim`] -> [`Detector`] | [`Prediction`] |
+//! | the same for large images, in tiles | [`TiledPadim`] -> [`TiledDetector`] | [`Prediction`] |
 //!
 //! Each step is public and can be used alone. [`metrics`], [`dataset`], [`mod@line`] and
 //! [`visualize`] hang off the side: the steps do not know them.
@@ -91,6 +92,8 @@ mod gaussian;
 
 mod scoring;
 
+mod tiling;
+
 mod decision;
 
 mod detector;
@@ -117,7 +120,7 @@ pub use decision::{Calibration, CalibrationConfig, Decision, Defect};
 pub use detector::{
     Augmentation, ChannelContribution, Detector, Explanation, FitProgress, FitStage, ImageInput,
     LayerContribution, MemoryPlan, Padim, PadimConfig, PartialFit, Prediction, PreparedImage,
-    Registration,
+    Registration, TiledDetector, TiledPadim,
 };
 pub use embedding::{ChannelSelection, PatchEmbedder, Projection};
 pub use error::{Error, Result};
@@ -135,6 +138,8 @@ pub use scoring::{
     AnomalyMap, AnomalyScorer, Blur, ImageScore, ScoreNormalization, ScoredMap, ScoringConfig,
     Upsampling,
 };
+
+pub use tiling::{TileModels, TilingConfig};
 
 #[cfg(feature = "download")]
 pub use weights::FetchProgress;

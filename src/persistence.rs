@@ -12,16 +12,18 @@
 //! scales            f32, [positions]
 //! Gaussians         f32 or f16, [positions, numbers of a position]
 //! statistics        block by block: vectors as f32, then mean, third, fourth and scatter as f64
+//! tiles             means, scales and Gaussians of each further tile position
 //! CRC-32            u32, of all before
 //! ```
 //!
 //! All numbers are little-endian. An array is there if its section is in the header: `settings`
 //! always, `backbone` (a residual network) or `efficientnet`, `region`, `projection`, `model`,
-//! `statistics`, `decision` and `moving` where they apply. Every length follows from the header, and must agree
-//! with the file's length before anything is allocated. A later version adds sections; a section that
-//! is not known is refused.
+//! `statistics`, `decision`, `moving` and `tiles` where they apply. Every length follows from the header,
+//! and must agree with the file's length before anything is allocated. A later version adds sections; a
+//! section that is not known is refused.
 
 mod settings;
+mod tiles;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -42,6 +44,7 @@ use crate::{
     AnomalyScorer, Backbone, BackboneSnapshot, ChannelSelection, Decision, Detector, Error,
     Fingerprint, GaussianEstimator, GaussianModel, InputRegion, LayerInfo, Normalization, Padim,
     PartialFit, PatchEmbedder, Precision, Preprocessor, Projection, Registration, Result, Storage,
+    TiledDetector, TilingConfig,
 };
 use settings::{FirstSettings, MovingSection};
 
@@ -92,6 +95,15 @@ struct ProjectionSection {
     components: usize,
 }
 
+/// What makes a detector one of tiles.
+#[derive(Serialize, Deserialize)]
+struct TilesSection {
+    tiling: TilingConfig,
+    image_size: Option<[usize; 2]>,
+    /// The models but the first.
+    others: Vec<ModelSection>,
+}
+
 /// All sections.
 struct Header {
     settings: Settings,
@@ -103,6 +115,7 @@ struct Header {
     statistics: Option<StatisticsSection>,
     decision: Option<Decision>,
     moving: MovingSection,
+    tiles: Option<TilesSection>,
 }
 
 fn encoding() -> Configuration<LittleEndian, Varint, bincode::config::Limit<MAX_HEADER>> {
@@ -154,6 +167,9 @@ impl Header {
         if self.moving != MovingSection::NONE {
             add("moving", encode(&self.moving)?);
         }
+        if let Some(section) = &self.tiles {
+            add("tiles", encode(section)?);
+        }
         encode(&sections)
     }
 
@@ -183,6 +199,7 @@ impl Header {
             statistics: take(&mut sections, path, "statistics")?,
             decision: take(&mut sections, path, "decision")?,
             moving: take(&mut sections, path, "moving")?.unwrap_or(MovingSection::NONE),
+            tiles: take(&mut sections, path, "tiles")?,
         };
         match sections.keys().next() {
             Some(name) => {
@@ -190,6 +207,29 @@ impl Header {
             }
             None => Ok(header),
         }
+    }
+
+    /// Builds the backbone of the file from its weights, if it has one.
+    fn embedded<'a>(
+        &self,
+        path: &'a Path,
+        device: &'a Device,
+    ) -> Result<impl FnOnce(Vec<FoldedConvolution>) -> Result<Arc<dyn Backbone>> + use<'a>> {
+        let Some(config) = self.backbone.clone() else {
+            return Err(Error::BackboneNotEmbedded {
+                reason: format!(
+                    "{} holds no backbone; use `load_with_backbone` with the weights {}",
+                    path.display(),
+                    self.settings.fingerprint
+                ),
+            });
+        };
+        Ok(move |convolutions: Vec<FoldedConvolution>| {
+            let mut source = FoldedParameters { convolutions: convolutions.into_iter() };
+            config
+                .build(&mut source, device)
+                .map_err(|e| invalid(path, format!("its backbone cannot be built: {e}")))
+        })
     }
 
     /// The number of bytes of all arrays, unless it is beyond all measure or they do not fit
@@ -214,7 +254,8 @@ impl Header {
         if let Some(projection) = &self.projection {
             add(product(&[4, projection.components, self.settings.indices.len()])?)?;
         }
-        if let Some(model) = &self.model {
+        let others = self.tiles.iter().flat_map(|tiles| &tiles.others);
+        for model in self.model.iter().chain(others) {
             let ModelSection { storage, dimension, rows, .. } = *model;
             let each = storage.numbers(dimension, rows)?;
             add(product(&[4, positions, dimension.checked_add(1)?])?)?;
@@ -248,13 +289,8 @@ impl Detector {
     /// [`Error::Io`] if the file cannot be written, [`Error::BackboneNotEmbedded`] if the backbone is
     /// a network of your own.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let snapshot =
-            self.padim.backbone.snapshot()?.ok_or_else(|| Error::BackboneNotEmbedded {
-                reason: "this backbone cannot be embedded in a detector file; use \
-                     `save_without_backbone` and `load_with_backbone`"
-                    .into(),
-            })?;
-        self.write(path.as_ref(), Some(snapshot))
+        let snapshot = self.snapshot()?;
+        self.write(path.as_ref(), Some(snapshot), None)
     }
 
     /// Saves everything but the backbone's weights, of which only the fingerprint is kept. Load it
@@ -264,7 +300,7 @@ impl Detector {
     ///
     /// [`Error::Io`] if the file cannot be written.
     pub fn save_without_backbone(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.write(path.as_ref(), None)
+        self.write(path.as_ref(), None, None)
     }
 
     /// Loads a detector with its embedded backbone onto a device. It scores as the one that was
@@ -292,21 +328,8 @@ impl Detector {
     pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
         let (header, body) = Body::open(path)?;
-        let Some(config) = header.backbone.clone() else {
-            return Err(Error::BackboneNotEmbedded {
-                reason: format!(
-                    "{} holds no backbone; use `load_with_backbone` with the weights {}",
-                    path.display(),
-                    header.settings.fingerprint
-                ),
-            });
-        };
-        body.detector(header, |convolutions| {
-            let mut source = FoldedParameters { convolutions: convolutions.into_iter() };
-            config
-                .build(&mut source, device)
-                .map_err(|e| invalid(path, format!("its backbone cannot be built: {e}")))
-        })
+        let backbone = header.embedded(path, device)?;
+        body.detector(header, backbone)
     }
 
     /// Loads a detector and uses it with the given backbone, on the backbone's device.
@@ -335,7 +358,20 @@ impl Detector {
         body.detector(header, |_embedded| Ok(backbone))
     }
 
-    fn write(&self, path: &Path, snapshot: Option<BackboneSnapshot>) -> Result<()> {
+    fn snapshot(&self) -> Result<BackboneSnapshot> {
+        self.padim.backbone.snapshot()?.ok_or_else(|| Error::BackboneNotEmbedded {
+            reason: "this backbone cannot be embedded in a detector file; use \
+                     `save_without_backbone` and `load_with_backbone`"
+                .into(),
+        })
+    }
+
+    fn write(
+        &self,
+        path: &Path,
+        snapshot: Option<BackboneSnapshot>,
+        tiles: Option<&TiledDetector>,
+    ) -> Result<()> {
         let contents = Contents {
             padim: &self.padim,
             input_size: self.input_size,
@@ -343,6 +379,7 @@ impl Detector {
             model: Some(&self.model),
             state: self.state.as_ref(),
             decision: self.decision.as_ref(),
+            tiles,
         };
         contents.write(path, self.model.grid())
     }
@@ -365,6 +402,7 @@ impl PartialFit {
             model: None,
             state: Some(&self.estimator),
             decision: None,
+            tiles: None,
         };
         contents.write(path.as_ref(), self.estimator.positions().grid())
     }
@@ -397,6 +435,7 @@ struct Contents<'a> {
     model: Option<&'a GaussianModel>,
     state: Option<&'a GaussianEstimator>,
     decision: Option<&'a Decision>,
+    tiles: Option<&'a TiledDetector>,
 }
 
 impl Contents<'_> {
@@ -421,10 +460,7 @@ impl Contents<'_> {
             projection: embedder
                 .projection()
                 .map(|projection| ProjectionSection { components: projection.components() }),
-            model: self.model.map(|model| {
-                let ModelShape { storage, dimension, rows, count, .. } = model.shape();
-                ModelSection { storage, dimension, rows, count }
-            }),
+            model: self.model.map(ModelSection::of),
             statistics: self.state.map(|state| StatisticsSection {
                 dimension: state.dimension(),
                 tally: state.tally().clone(),
@@ -433,6 +469,7 @@ impl Contents<'_> {
             }),
             decision: self.decision.cloned(),
             moving: MovingSection::of(self.padim),
+            tiles: self.tiles.map(TilesSection::of),
         };
         let header = header.encode()?;
         write_atomically(path, |file| {
@@ -455,12 +492,7 @@ impl Contents<'_> {
                 write(&mut writer, projection.matrix())?;
             }
             if let Some(model) = self.model {
-                write(&mut writer, model.means())?;
-                write(&mut writer, model.scales())?;
-                match model.numbers() {
-                    Numbers::F32(values) => write(&mut writer, values)?,
-                    Numbers::F16(bits) => write(&mut writer, bits)?,
-                }
+                write_model(&mut writer, model)?;
             }
             for block in self.state.map_or(&[][..], GaussianEstimator::blocks) {
                 write(&mut writer, &block.samples)?;
@@ -470,9 +502,28 @@ impl Contents<'_> {
                     }
                 }
             }
+            for model in self.tiles.map_or(&[][..], |tiles| &tiles.others) {
+                write_model(&mut writer, model)?;
+            }
             let checksum = writer.checksum.clone().finalize();
             writer.inner.write_all(&checksum.to_le_bytes())
         })
+    }
+}
+
+fn write_model(writer: &mut impl Write, model: &GaussianModel) -> io::Result<()> {
+    write(writer, model.means())?;
+    write(writer, model.scales())?;
+    match model.numbers() {
+        Numbers::F32(values) => write(writer, values),
+        Numbers::F16(bits) => write(writer, bits),
+    }
+}
+
+impl ModelSection {
+    fn of(model: &GaussianModel) -> Self {
+        let ModelShape { storage, dimension, rows, count, .. } = model.shape();
+        Self { storage, dimension, rows, count }
     }
 }
 
@@ -482,6 +533,20 @@ struct Parts {
     input_size: [usize; 2],
     model: Option<GaussianModel>,
     state: Option<GaussianEstimator>,
+    /// The models of further tile positions.
+    others: Vec<GaussianModel>,
+}
+
+impl Parts {
+    /// The detector of a file, or of its first tile.
+    fn detector(self, path: &Path, decision: Option<Decision>) -> Result<Detector> {
+        let Self { padim, input_size, model, state, .. } = self;
+        let model = model.ok_or_else(|| {
+            invalid(path, "it holds a fit that is not finished; use `PartialFit::load`")
+        })?;
+        let detector = Detector { padim, input_size, model, state, decision: None };
+        detector.with_decision(decision).map_err(|e| invalid(path, e.to_string()))
+    }
 }
 
 impl Settings {
@@ -613,13 +678,11 @@ impl<'a> Body<'a> {
         backbone: impl FnOnce(Vec<FoldedConvolution>) -> Result<Arc<dyn Backbone>>,
     ) -> Result<Detector> {
         let path = self.path;
+        if header.tiles.is_some() {
+            return Err(invalid(path, "it holds a detector of tiles; use `TiledDetector::load`"));
+        }
         let decision = header.decision.clone();
-        let Parts { padim, input_size, model, state } = self.parts(header, backbone)?;
-        let model = model.ok_or_else(|| {
-            invalid(path, "it holds a fit that is not finished; use `PartialFit::load`")
-        })?;
-        let detector = Detector { padim, input_size, model, state, decision: None };
-        detector.with_decision(decision).map_err(|e| invalid(path, e.to_string()))
+        self.parts(header, backbone)?.detector(path, decision)
     }
 
     fn parts(
@@ -673,14 +736,22 @@ impl<'a> Body<'a> {
         let state = match header.statistics {
             Some(section) => {
                 let (tally, blocks) = self.statistics(section, dimension, &positions)?;
-                let estimator =
-                    GaussianEstimator::from_parts(config, dimension, positions, tally, blocks);
+                let estimator = GaussianEstimator::from_parts(
+                    config,
+                    dimension,
+                    positions.clone(),
+                    tally,
+                    blocks,
+                );
                 Some(estimator.map_err(checked)?)
             }
             None => None,
         };
+        let others = header.tiles.map_or(Vec::new(), |tiles| tiles.others).into_iter();
+        let others = others.map(|section| self.model(section, dimension, &positions));
+        let others = others.collect::<Result<_>>()?;
         self.finish()?;
-        Ok(Parts { padim, input_size, model, state })
+        Ok(Parts { padim, input_size, model, state, others })
     }
 
     fn model(

@@ -157,6 +157,20 @@ impl Taps {
         }
     }
 
+    /// Bilinear interpolation at any places of an axis, each multiplied by a factor. At place 0 is the
+    /// first sample; beyond the ends their samples count.
+    pub fn at(input_len: usize, samples: impl Iterator<Item = (f64, f64)>) -> Self {
+        let last = input_len - 1;
+        let runs = samples.map(|(place, factor)| {
+            let place = place.clamp(0.0, last as f64);
+            let cell = place as usize;
+            let offset = place - cell as f64;
+            let taps = [(cell, 1.0 - offset), ((cell + 1).min(last), offset)];
+            Run::gather(taps.into_iter().map(|(i, w)| (i, w * factor)))
+        });
+        Self { input_len, runs: runs.collect() }
+    }
+
     /// The nearest sample by centres, as PIL takes it (it adds up the step, rounding each time).
     fn nearest_centre(input_len: usize, output_len: usize) -> Self {
         let step = input_len as f64 / output_len as f64;

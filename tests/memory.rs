@@ -77,15 +77,57 @@ impl Case {
     }
 }
 
+const TILES: [TileModels; 2] = [TileModels::Shared, TileModels::PerPosition];
+const FRAME: [usize; 2] = [3072, 4096];
+const FRAMES: u64 = 8;
+
+/// Twenty tiles of a frame, each a quarter of the size for the network.
+fn tiled(models: TileModels) -> TiledPadim {
+    let config = PadimConfig {
+        preprocess: PreprocessConfig {
+            resize: Resize::square(256),
+            crop: None,
+            ..PreprocessConfig::default()
+        },
+        ..PadimConfig::default()
+    };
+    let tiling = TilingConfig { tile: [1024, 1024], overlap: 128, models };
+    TiledPadim::new(config, tiling, ResNet18::untrained(0, &Device::flex()).unwrap()).unwrap()
+}
+
+/// Frames that are made when their turn comes.
+fn frames() -> impl ExactSizeIterator<Item = ImageInput> {
+    let [height, width] = FRAME.map(|side| side as u32);
+    (0..FRAMES as u32).map(move |i| ImageInput::Deferred {
+        name: format!("frame {i}"),
+        open: std::sync::Arc::new(move || {
+            let pixel = |x, y| Rgb([(x / 4 + i * 5) as u8, (y / 3) as u8, ((x ^ y) / 2 + i) as u8]);
+            Ok(RgbImage::from_fn(width, height, pixel).into())
+        }),
+    })
+}
+
 /// What a process of its own does: prints how much its peak is above its beginning.
 #[test]
 fn measured() {
     let Ok(task) = std::env::var("PADIM_MEMORY_TASK") else { return };
     let parts: Vec<&str> = task.splitn(3, ' ').collect();
-    let case = &CASES[parts[1].parse::<usize>().unwrap()];
+    let number = parts[1].parse::<usize>().unwrap();
+    let case = &CASES[number];
     let path = Path::new(parts[2]);
     let before = resident("VmRSS").unwrap();
     match parts[0] {
+        "fit-tiles" => {
+            let detector = tiled(TILES[number]).fit(frames(), |_| ()).unwrap();
+            println!("peak {}", resident("VmHWM").unwrap() - before);
+            detector.save(path).unwrap();
+        }
+        "predict-tiles" => {
+            let detector = TiledDetector::load(path, &Device::flex()).unwrap();
+            println!("loaded {}", resident("VmHWM").unwrap() - before);
+            detector.predict_iter(frames().take(3)).for_each(|p| drop(p.unwrap()));
+            println!("peak {}", resident("VmHWM").unwrap() - before);
+        }
         "fit" => {
             let padim = case.padim();
             let detector = padim.fit((0..case.images as u64).map(picture), |_| ()).unwrap();
@@ -125,11 +167,18 @@ fn plans_hold() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.padim");
     let mut wrong = Vec::new();
-    for (number, case) in CASES.iter().enumerate() {
+    let whole = CASES.iter().enumerate().map(|(number, case)| {
         let plan = case.padim().memory_plan(case.images).unwrap();
-        println!("{}: {plan}", case.name);
-        let fit = run("fit", number, &path);
-        let predict = run("predict", number, &path);
+        (case.name, plan, ["fit", "predict"], number)
+    });
+    let tiles = TILES.iter().enumerate().map(|(number, &models)| {
+        let plan = tiled(models).memory_plan(FRAME, FRAMES as usize).unwrap();
+        let name = ["tiles with a shared model", "tiles with their own models"][number];
+        (name, plan, ["fit-tiles", "predict-tiles"], number)
+    });
+    for (name, plan, tasks, number) in whole.chain(tiles) {
+        println!("{name}: {plan}");
+        let [fit, predict] = tasks.map(|task| run(task, number, &path));
         let measured = [
             ("fit", plan.fit, fit("peak ")),
             ("load", plan.network + plan.model, predict("loaded ")),
@@ -142,7 +191,7 @@ fn plans_hold() {
             // allocator keeps some of what is freed.
             let own = 24 << 20;
             if share < 0.8 || measured as f64 > 1.2 * planned as f64 + f64::from(own) {
-                wrong.push(format!("{}, {what}: {share:.2}", case.name));
+                wrong.push(format!("{name}, {what}: {share:.2}"));
             }
         }
     }

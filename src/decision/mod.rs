@@ -2,12 +2,14 @@
 
 mod calibration;
 mod defects;
+mod histogram;
 
 pub use calibration::{Calibration, CalibrationConfig};
 pub use defects::Defect;
 
 pub(crate) use calibration::pixel_threshold;
 pub(crate) use defects::defects;
+pub(crate) use histogram::PixelHistogram;
 
 use serde::{Deserialize, Serialize};
 

@@ -74,18 +74,19 @@ impl Detector {
             progress(FitProgress { stage: FitStage::Calibrating, done, total });
         }
         let Scores { images, maps } = scores;
-        self.decide_by(Calibration::new(images)?, &maps, config)
+        let calibration = Calibration::new(images)?;
+        let region = self.region().map(|region| region.mask());
+        let pixel_threshold = pixel_threshold(&maps, region, config.pixel_false_alarm_rate)?;
+        self.decide_by(calibration, pixel_threshold, config)
     }
 
-    fn decide_by(
+    pub(super) fn decide_by(
         &mut self,
         calibration: Calibration,
-        maps: &[AnomalyMap],
+        pixel_threshold: f32,
         config: &CalibrationConfig,
     ) -> Result<()> {
         let threshold = calibration.threshold(config.image_false_alarm_rate)?;
-        let region = self.region().map(|region| region.mask());
-        let pixel_threshold = pixel_threshold(maps, region, config.pixel_false_alarm_rate)?;
         let smallest_area = self.decision.as_ref().map_or(1, |decision| decision.smallest_area);
         // The lowest score becomes 0.
         let min = calibration.scores().first().copied().unwrap_or(threshold);
@@ -177,7 +178,9 @@ impl Padim {
         }
         let mut detector = without(None)?;
         let Scores { images, maps } = scores;
-        detector.decide_by(Calibration::cross_fitted(images)?, &maps, config)?;
+        let region = detector.region().map(|region| region.mask());
+        let pixel_threshold = pixel_threshold(&maps, region, config.pixel_false_alarm_rate)?;
+        detector.decide_by(Calibration::cross_fitted(images)?, pixel_threshold, config)?;
         Ok(detector)
     }
 }

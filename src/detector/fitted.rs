@@ -26,9 +26,9 @@ pub struct Prediction {
     /// Whether the score reaches the detector's threshold; `None` if it has none.
     pub is_defective: Option<bool>,
     /// A score for every pixel of the network's input, that is of the image after a registration, resize
-    /// and crop.
+    /// and crop. Of an image in tiles, all of it at the network's resolution.
     pub anomaly_map: AnomalyMap,
-    /// How the network's input relates to the original image, or to the registered one.
+    /// How the map relates to the original image, or to the registered one.
     pub geometry: ImageGeometry,
     /// How a registration has moved the image before all else; `None` without one, and for one that does
     /// not tell ([`Registration::new`]).

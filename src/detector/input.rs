@@ -97,11 +97,26 @@ impl From<Tensor<3>> for ImageInput {
     }
 }
 
-/// An image that is ready for the network, or why it is not.
-pub(super) struct Item {
+impl ImageInput {
+    /// The decoded image.
+    fn open(self, name: &str) -> Result<DynamicImage> {
+        match self {
+            Self::Path(path) => decode_file(path),
+            Self::Image(image) => Ok(image),
+            Self::Deferred { open, .. } => open(),
+            Self::Tensor(_) => Err(Error::UnusableImage {
+                name: name.to_owned(),
+                reason: "it is network input, and cannot be cut into tiles; give the image".into(),
+            }),
+        }
+    }
+}
+
+/// An image that is ready for what follows, or why it is not.
+pub(super) struct Item<T = Prepared> {
     /// The path, or the number of the image.
     pub name: String,
-    pub prepared: Result<Prepared>,
+    pub prepared: Result<T>,
 }
 
 #[derive(Debug, Clone)]
@@ -114,36 +129,27 @@ pub(super) enum Prepared {
 impl Prepared {
     pub fn new(input: ImageInput, name: &str, steps: Steps) -> Result<Self> {
         steps.registration.map_or(Ok(()), Registration::require)?;
-        let image = match input {
-            ImageInput::Path(path) => decode_file(path)?,
-            ImageInput::Image(image) => image,
-            ImageInput::Deferred { open, .. } => open()?,
-            ImageInput::Tensor(tensor) => {
-                let [channels, height, width] = tensor.dims();
-                if channels != 3 || height == 0 || width == 0 {
-                    return Err(Error::UnusableImage {
-                        name: name.to_owned(),
-                        reason: format!(
-                            "its tensor must be [3, height, width], none of them 0, and is {:?}",
-                            tensor.dims()
-                        ),
-                    });
-                }
-                return Ok(Self::Tensor(tensor, ImageGeometry::identity([height, width])));
+        if let ImageInput::Tensor(tensor) = input {
+            let [channels, height, width] = tensor.dims();
+            if channels != 3 || height == 0 || width == 0 {
+                return Err(Error::UnusableImage {
+                    name: name.to_owned(),
+                    reason: format!(
+                        "its tensor must be [3, height, width], none of them 0, and is {:?}",
+                        tensor.dims()
+                    ),
+                });
             }
-        };
+            return Ok(Self::Tensor(tensor, ImageGeometry::identity([height, width])));
+        }
+        let image = input.open(name)?;
         let prepared = match steps.registration {
             Some(registration) => registration.apply(&image).and_then(|(image, alignment)| {
                 Ok(Self::Pixels(steps.preprocessor.process(&image)?, alignment))
             }),
             None => steps.preprocessor.process(&image).map(|image| Self::Pixels(image, None)),
         };
-        prepared.map_err(|error| match error {
-            Error::UnusableImage { reason, .. } => {
-                Error::UnusableImage { name: name.to_owned(), reason }
-            }
-            other => other,
-        })
+        prepared.map_err(named(name))
     }
 
     pub fn geometry(&self) -> ImageGeometry {
@@ -189,6 +195,16 @@ impl PreparedImage {
     }
 }
 
+/// Says of which image an error speaks.
+pub(super) fn named(name: &str) -> impl FnOnce(Error) -> Error + '_ {
+    move |error| match error {
+        Error::UnusableImage { reason, .. } => {
+            Error::UnusableImage { name: name.to_owned(), reason }
+        }
+        other => other,
+    }
+}
+
 /// One tensor `[batch, 3, height, width]` of images of one size.
 pub(super) fn stack(images: Vec<Prepared>, size: [usize; 2], device: &Device) -> Tensor<4> {
     let shape = [images.len(), 3, size[0], size[1]];
@@ -218,38 +234,68 @@ pub(super) struct Steps<'a> {
 
 /// Cuts a stream of images into batches and prepares the next one while the last is worked on, so
 /// that at most two are in memory.
-pub(super) struct Batches<'a, I> {
+pub(super) struct Batches<'a, I, T> {
     inputs: std::iter::Fuse<I>,
-    steps: Steps<'a>,
+    prepare: Box<Prepare<'a, T>>,
     batch_size: usize,
     count: usize,
-    ready: Option<Vec<Item>>,
+    ready: Option<Vec<Item<T>>>,
 }
 
-impl<'a, I> Batches<'a, I>
+/// What is done with an image of a name before its turn.
+type Prepare<'a, T> = dyn Fn(ImageInput, &str) -> Result<T> + Send + Sync + 'a;
+
+impl<'a, I> Batches<'a, I, Prepared>
 where
     I: Iterator,
     I::Item: Into<ImageInput>,
 {
+    /// Batches of network input.
     pub fn new(inputs: I, steps: Steps<'a>, batch_size: usize) -> Self {
-        Self { inputs: inputs.fuse(), steps, batch_size, count: 0, ready: None }
+        let prepare = move |input, name: &str| Prepared::new(input, name, steps);
+        Self::with(inputs, Box::new(prepare), batch_size)
+    }
+}
+
+impl<I> Batches<'static, I, DynamicImage>
+where
+    I: Iterator,
+    I::Item: Into<ImageInput>,
+{
+    /// Decoded images, one at a time.
+    pub fn decoded(inputs: I) -> Self {
+        Self::with(inputs, Box::new(ImageInput::open), 1)
+    }
+}
+
+impl<'a, I, T> Batches<'a, I, T>
+where
+    I: Iterator,
+    I::Item: Into<ImageInput>,
+    T: Send,
+{
+    fn with(inputs: I, prepare: Box<Prepare<'a, T>>, batch_size: usize) -> Self {
+        Self { inputs: inputs.fuse(), prepare, batch_size, count: 0, ready: None }
     }
 
     /// Does `work` on the next batch, if there is one.
-    pub fn advance<R>(&mut self, work: impl FnOnce(Vec<Item>) -> R) -> Option<R> {
+    pub fn advance<R>(&mut self, work: impl FnOnce(Vec<Item<T>>) -> R) -> Option<R> {
         let current = match self.ready.take() {
             Some(ready) => ready,
-            None => prepare(self.take(), self.steps),
+            None => {
+                let inputs = self.take();
+                prepare(inputs, &self.prepare)
+            }
         };
         if current.is_empty() {
             return None;
         }
         let upcoming = self.take();
         let mut prepared = Vec::new();
-        let steps = self.steps;
+        let how = &self.prepare;
         // The network runs on the calling thread, where a GPU backend expects it.
         let result = rayon::in_place_scope(|scope| {
-            scope.spawn(|_| prepared = prepare(upcoming, steps));
+            scope.spawn(|_| prepared = prepare(upcoming, how));
             work(current)
         });
         self.ready = Some(prepared);
@@ -270,11 +316,11 @@ where
     }
 }
 
-fn prepare(inputs: Vec<(String, ImageInput)>, steps: Steps) -> Vec<Item> {
+fn prepare<T: Send>(inputs: Vec<(String, ImageInput)>, how: &Prepare<'_, T>) -> Vec<Item<T>> {
     inputs
         .into_par_iter()
         .map(|(name, input)| {
-            let prepared = Prepared::new(input, &name, steps);
+            let prepared = how(input, &name);
             Item { name, prepared }
         })
         .collect()

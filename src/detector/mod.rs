@@ -10,6 +10,7 @@ mod partial;
 mod parts;
 mod plan;
 mod registration;
+mod tiled;
 
 pub use augmentation::Augmentation;
 pub use config::PadimConfig;
@@ -19,6 +20,7 @@ pub use input::{ImageInput, PreparedImage};
 pub use partial::PartialFit;
 pub use plan::MemoryPlan;
 pub use registration::Registration;
+pub use tiled::{TiledDetector, TiledPadim};
 
 pub(crate) use registration::StoredRegistration;
 

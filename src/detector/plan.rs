@@ -70,6 +70,17 @@ impl Padim {
             let reason = "without a crop, a plan needs an exact size to resize to";
             return Err(Error::config("resize", reason));
         };
+        self.plan_for([height, width], images, images)
+    }
+
+    /// The plan of a fit for input of `[height, width]`, where each position sees so many vectors and the
+    /// network so many inputs.
+    pub(super) fn plan_for(
+        &self,
+        [height, width]: [usize; 2],
+        images: usize,
+        inputs: usize,
+    ) -> Result<MemoryPlan> {
         let stride = self.backbone.layers().first().map_or(1, |layer| layer.stride.max(1));
         let grid = [height.div_ceil(stride), width.div_ceil(stride)];
         let positions = self.positions(grid)?.with_pooled(self.config.gaussian.pooled);
@@ -80,7 +91,7 @@ impl Padim {
         let vectors = positions.vectors(images);
         let (storage, rows) =
             GaussianEstimator::foreseen(&self.config.gaussian, dimension, vectors)?;
-        let batch_size = self.config.batch_size.min(images.max(1));
+        let batch_size = self.config.batch_size.min(inputs.max(1));
         let network = self.extractor.backbone().memory_estimate([batch_size, 3, height, width]);
         let network = network.unwrap_or_default();
         let sizes = Sizes {
@@ -112,6 +123,39 @@ impl Padim {
                 })
             })
             .ok_or_else(|| Error::config("channels", "such a fit would take more than all memory"))
+    }
+}
+
+impl MemoryPlan {
+    /// The plan for so many models like the one that this is the plan of, some fitted at once, where images,
+    /// tiles and maps have so many pixels.
+    pub(super) fn for_tiles(
+        self,
+        [models, at_once]: [usize; 2],
+        [image, tile, map]: [usize; 3],
+    ) -> Result<Self> {
+        let Self { network, batch, statistics, model, .. } = self;
+        let whole = || {
+            // The image in work and the next one, in 8-bit colour, and the tiles that threads cut out and
+            // convert.
+            let cut = rayon::current_num_threads().checked_mul(2 * 3 * tile)?;
+            let images = image.checked_mul(2 * 3)?.checked_add(cut)?;
+            let map = map.checked_mul(4)?;
+            let fixed = network.checked_add(batch)?.checked_add(images)?;
+            // One is finished after the other, beside what others know and those that are done.
+            let waiting = statistics.max(model).checked_mul(at_once - 1)?;
+            let done = model.checked_mul(models - at_once)?;
+            let last = self.fit - network - batch;
+            let all = model.checked_mul(models)?;
+            Some(Self {
+                model: all,
+                statistics: statistics.checked_mul(at_once)?,
+                fit: fixed.checked_add(last)?.checked_add(waiting)?.checked_add(done)?,
+                predict: fixed.checked_add(all)?.checked_add(map)?,
+                ..self
+            })
+        };
+        whole().ok_or_else(|| Error::config("tile", "such a fit would take more than all memory"))
     }
 }
 

@@ -11,7 +11,7 @@ pub use selection::ChannelSelection;
 
 pub(crate) use extractor::Extractor;
 pub(crate) use projection::ProjectionEstimator;
-pub(crate) use vectors::{DenseVectors, PatchVectors};
+pub(crate) use vectors::{DenseVectors, PartOfBatch, PatchVectors};
 
 use burn::tensor::{Device, Tensor};
 

@@ -1,5 +1,7 @@
 //! Embedding vectors in the program's own memory.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 
@@ -51,6 +53,27 @@ impl PatchVectors for DenseVectors {
         let [_, dimension, height, width] = self.shape;
         let start = (image * height * width + place) * dimension;
         target.copy_from_slice(&self.values[start..start + dimension]);
+    }
+}
+
+/// Some images of a batch. Whether it is all numbers is for its owner to ask, once.
+pub(crate) struct PartOfBatch<'a> {
+    pub vectors: &'a dyn PatchVectors,
+    pub images: Range<usize>,
+}
+
+impl PatchVectors for PartOfBatch<'_> {
+    fn shape(&self) -> [usize; 4] {
+        let [_, dimension, height, width] = self.vectors.shape();
+        [self.images.len(), dimension, height, width]
+    }
+
+    fn all_finite(&self) -> bool {
+        true
+    }
+
+    fn write(&self, image: usize, place: usize, target: &mut [f32]) {
+        self.vectors.write(self.images.start + image, place, target);
     }
 }
 

@@ -114,7 +114,7 @@ impl Default for PreprocessConfig {
 
 /// The largest side an image may be resized to. A configuration beyond it is a mistake or a
 /// damaged file.
-const MAX_SIDE: usize = 1 << 14;
+pub(crate) const MAX_SIDE: usize = 1 << 14;
 
 impl PreprocessConfig {
     pub(crate) fn validate(&self) -> Result<()> {

@@ -9,6 +9,9 @@ fn public_types_cross_threads() {
     shared::<Padim>();
     shared::<Detector>();
     shared::<Prediction>();
+    shared::<TiledPadim>();
+    shared::<TiledDetector>();
+    shared::<TilingConfig>();
     shared::<PadimConfig>();
     shared::<ImageInput>();
     shared::<ResNet>();

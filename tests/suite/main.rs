@@ -18,6 +18,8 @@ mod moving;
 mod partial;
 mod persistence;
 mod real_data;
+mod rectangles;
+mod tiles;
 
 use burn::tensor::{Device, Tensor, TensorData};
 

@@ -1,0 +1,239 @@
+//! A large picture in tiles: draws cloth, learns from good pieces, finds the flaws in another,
+//! and writes what it found as pictures to look at for seams.
+//!
+//!     cargo run --release --example tiles
+
+mod common;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use clap::Parser;
+use common::Outcome;
+use image::imageops::{FilterType, resize};
+use image::{Rgb, RgbImage};
+use padim::visualize::{ScoreRange, heat_map, overlay, save_png};
+use padim::{
+    ImageInput, PadimConfig, PreprocessConfig, ResNet18, Resize, TileModels, TiledDetector,
+    TiledPadim, TilingConfig,
+};
+
+/// Draws cloth, fits PaDiM on tiles of it and finds flaws.
+#[derive(Parser)]
+struct Options {
+    /// ResNet18 weights in torchvision's layout. Without: seeded untrained ones.
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Height of the pictures in pixels.
+    #[arg(long, default_value_t = 3072)]
+    height: u32,
+    /// Their width.
+    #[arg(long, default_value_t = 4096)]
+    width: u32,
+    /// Side of a tile in pixels.
+    #[arg(long, default_value_t = 512)]
+    tile: usize,
+    /// How many pixels neighbouring tiles share.
+    #[arg(long, default_value_t = 128)]
+    overlap: usize,
+    /// Side of a tile for the network.
+    #[arg(long, default_value_t = 256)]
+    input: usize,
+    /// A model for each tile position, instead of one for all.
+    #[arg(long)]
+    per_position: bool,
+    /// How many good pictures are learnt from.
+    #[arg(long, default_value_t = 6)]
+    train: u32,
+    /// Memory for the fit in megabytes: with a model for each position, pictures are then gone through
+    /// several times.
+    #[arg(long)]
+    megabytes: Option<usize>,
+    /// The folder for pictures and the detector.
+    #[arg(long, default_value = "tiles-out")]
+    output: PathBuf,
+}
+
+fn main() {
+    common::report(run(&Options::parse()));
+}
+
+fn run(options: &Options) -> Outcome {
+    let begin = Instant::now();
+    let device = Device::default();
+    let backbone = match &options.weights {
+        Some(weights) => ResNet18::load(weights, &device)?,
+        None => {
+            println!(
+                "The network is untrained (seed 0): enough for these drawings, not for photos."
+            );
+            ResNet18::untrained(0, &device)?
+        }
+    };
+    let tiling = TilingConfig {
+        tile: [options.tile; 2],
+        overlap: options.overlap,
+        models: if options.per_position { TileModels::PerPosition } else { TileModels::Shared },
+    };
+    let config = PadimConfig {
+        preprocess: PreprocessConfig {
+            resize: Resize::square(options.input),
+            crop: None,
+            ..PreprocessConfig::default()
+        },
+        ..PadimConfig::default()
+    };
+    let padim = TiledPadim::new(config, tiling, backbone)?;
+    let (height, width) = (options.height, options.width);
+    let size = [height as usize, width as usize];
+    let count = tiling.origins(size)?.len();
+    println!("{count} tiles of {0}x{0} pixels in a picture of {height}x{width}.", options.tile);
+    println!("Planned: {}.", padim.memory_plan(size, options.train as usize)?);
+
+    // Drawn when its turn comes, so that memory holds no more than two.
+    let good = (0..options.train).map(|seed| ImageInput::Deferred {
+        name: format!("picture {seed}"),
+        open: std::sync::Arc::new(move || Ok(cloth([height, width], seed).into())),
+    });
+    let bar = common::progress_bar("images", options.train.into());
+    let start = Instant::now();
+    let detector = match options.megabytes {
+        Some(megabytes) => padim.fit_within(megabytes << 20, good, common::show_fit(&bar))?,
+        None => padim.fit(good, common::show_fit(&bar))?,
+    };
+    bar.finish_and_clear();
+    report("Fitted", start);
+
+    let image = cloth([height, width], 1000);
+    let flaws = flaws([height, width]);
+    let spoilt = spoil(image.clone(), &flaws);
+    let start = Instant::now();
+    let clean = detector.predict(image)?;
+    report("Predicted a good picture", start);
+    let start = Instant::now();
+    let prediction = detector.predict(spoilt.clone())?;
+    report("Predicted one with flaws", start);
+    println!("Scores {:.2} and {:.2}.", clean.image_score, prediction.image_score);
+
+    common::create_folder(&options.output)?;
+    let threshold = 1.05 * clean.image_score;
+    let map = &prediction.anomaly_map;
+    let [rows, columns] = map.size().map(|side| side as u32);
+    let picture = resize(&spoilt, columns, rows, FilterType::Triangle);
+    if let Some(range) = ScoreRange::of([map, &clean.anomaly_map]) {
+        let over = overlay(&picture, map, range, Some(threshold))?;
+        save_png(&over, options.output.join("overlay.png"))?;
+    }
+    // The good picture's own range: steps would show.
+    if let Some(range) = ScoreRange::of([&clean.anomaly_map]) {
+        save_png(&heat_map(&clean.anomaly_map, range), options.output.join("good_map.png"))?;
+    }
+
+    let decision = padim::Decision::fixed(threshold).with_pixel_threshold(threshold);
+    let detector = detector.with_decision(Some(decision.with_smallest_area(100)))?;
+    for defect in detector.defects(&prediction)?.iter().take(8) {
+        let padim::Defect { top, left, height, width, peak, .. } = defect;
+        println!("  row {top}, column {left}: {height}x{width} pixels, up to {peak:.2}");
+    }
+    for Flaw { x, y, radius, .. } in &flaws {
+        println!("  drawn about row {y:.0}, column {x:.0}, radius {radius:.0}");
+    }
+    let file = options.output.join("cloth.padim");
+    detector.save(&file)?;
+    let again = TiledDetector::load(&file, &device)?.predict(spoilt)?;
+    println!("Saved and loaded: score {:.2} and {:.2}.", prediction.image_score, again.image_score);
+    report("All of it", begin);
+    println!("Look at overlay.png and good_map.png in {}.", options.output.display());
+    Ok(())
+}
+
+/// Seconds, and the most memory that the process has taken so far, where the system tells.
+fn report(what: &str, start: Instant) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or(" unknown");
+    println!(
+        "{what}: {:.1} s; peak of memory so far {}.",
+        start.elapsed().as_secs_f64(),
+        peak.trim()
+    );
+}
+
+/// Woven threads of uneven thickness, that look alike everywhere.
+fn cloth([height, width]: [u32; 2], seed: u32) -> RgbImage {
+    let noise = |x: u32, y: u32, salt: u32| {
+        let mut z = x.wrapping_mul(0x9E37_79B1)
+            ^ y.wrapping_mul(0x85EB_CA77)
+            ^ (seed * 8 + salt).wrapping_mul(0xC2B2_AE3D);
+        z = (z ^ (z >> 15)).wrapping_mul(0x2C1B_3C6D);
+        z = (z ^ (z >> 12)).wrapping_mul(0x297A_2D39);
+        (z >> 8) as f32 / (1 << 24) as f32
+    };
+    let bow = |i: u32| (i as f32 * std::f32::consts::TAU / 16.0).sin();
+    let thickness = |i: u32, salt: u32| 18.0 + 10.0 * noise(i / 16, 0, salt);
+    let warp: Vec<f32> = (0..width).map(|x| thickness(x, 1) * bow(x)).collect();
+    let weft: Vec<f32> = (0..height).map(|y| thickness(y, 2) * bow(y)).collect();
+    RgbImage::from_fn(width, height, |x, y| {
+        let over = (x / 16 + y / 16) % 2 == 0;
+        let thread = if over { warp[x as usize] } else { weft[y as usize] };
+        let light = 120.0 + thread + 24.0 * (noise(x, y, 3) - 0.5);
+        Rgb([light, 0.95 * light, 0.8 * light].map(|v| v.clamp(0.0, 255.0) as u8))
+    })
+}
+
+struct Flaw {
+    x: f32,
+    y: f32,
+    radius: f32,
+    kind: fn(f32, f32) -> f32,
+    colour: [f32; 3],
+}
+
+/// A stain, a hole, and a pulled thread; the first lies where four tiles of the default size meet.
+fn flaws([height, width]: [u32; 2]) -> [Flaw; 3] {
+    let (w, h) = (width as f32, height as f32);
+    let dark = [40.0, 38.0, 36.0];
+    [
+        Flaw {
+            x: 448.0,
+            y: 448.0,
+            radius: 60.0,
+            kind: |x, y| 0.6 * (1.0 - x.hypot(y)),
+            colour: dark,
+        },
+        Flaw {
+            x: 0.6 * w,
+            y: 0.4 * h,
+            radius: 24.0,
+            kind: |x, y| f32::from(u8::from(x.hypot(y) < 1.0)),
+            colour: [12.0, 10.0, 9.0],
+        },
+        Flaw {
+            x: 0.75 * w,
+            y: 0.8 * h,
+            radius: 400.0,
+            kind: |x, y| (1.0 - 90.0 * (y - 0.1 * (5.0 * x).sin()).abs()) * (1.0 - x.abs()),
+            colour: [235.0, 230.0, 210.0],
+        },
+    ]
+}
+
+fn spoil(mut image: RgbImage, flaws: &[Flaw]) -> RgbImage {
+    for Flaw { x, y, radius, kind, colour } in flaws {
+        let span = |centre: f32, side: u32| {
+            let end = (centre + radius).clamp(0.0, side as f32) as u32;
+            (centre - radius).clamp(0.0, side as f32) as u32..end
+        };
+        for (px, py) in span(*x, image.width())
+            .flat_map(|px| span(*y, image.height()).map(move |py| (px, py)))
+            .collect::<Vec<_>>()
+        {
+            let part = kind((px as f32 - x) / radius, (py as f32 - y) / radius).clamp(0.0, 1.0);
+            let pixel = image.get_pixel_mut(px, py);
+            for (value, colour) in pixel.0.iter_mut().zip(colour) {
+                *value = (f32::from(*value) * (1.0 - part) + colour * part) as u8;
+            }
+        }
+    }
+    image
+}

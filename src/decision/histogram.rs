@@ -1,0 +1,82 @@
+//! The scores of more pixels than memory holds.
+
+use crate::{Error, Result};
+
+/// Counts pixels by their scores, in steps of a two-thousandth of a score.
+pub(crate) struct PixelHistogram {
+    counts: Vec<u64>,
+    total: u64,
+}
+
+/// So many bits of a score are counted by: sign, exponent and eleven of the mantissa.
+const BITS: u32 = 20;
+
+impl PixelHistogram {
+    pub fn new() -> Self {
+        Self { counts: vec![0; 1 << BITS], total: 0 }
+    }
+
+    /// Takes in scores, which are numbers.
+    pub fn add(&mut self, scores: &[f32]) {
+        scores.iter().for_each(|&score| self.counts[bin(score)] += 1);
+        self.total += scores.len() as u64;
+    }
+
+    /// A score that at most this share of the pixels reach: the lowest one at which a step begins.
+    pub fn threshold(&self, rate: f64) -> Result<f32> {
+        let mut left = (rate * self.total as f64).floor() as u64;
+        for (bin, &count) in self.counts.iter().enumerate().rev() {
+            match left.checked_sub(count) {
+                Some(rest) => left = rest,
+                None => return Ok(begin(bin + 1)),
+            }
+        }
+        Err(Error::TooFewImages { count: 0 })
+    }
+}
+
+/// Ascends with the score.
+fn bin(score: f32) -> usize {
+    let bits = score.to_bits();
+    let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    (ordered >> (32 - BITS)) as usize
+}
+
+/// The lowest score of a bin.
+fn begin(bin: usize) -> f32 {
+    let ordered = (bin as u32) << (32 - BITS);
+    f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::AnomalyMap;
+    use crate::decision::pixel_threshold;
+
+    #[test]
+    fn no_pixels_have_no_threshold() {
+        assert!(matches!(PixelHistogram::new().threshold(0.5), Err(Error::TooFewImages { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn close_above_the_exact_threshold(
+            pixels in prop::collection::vec(-3e4f32..3e4, 1..60),
+            rate in 0.01f64..0.99,
+        ) {
+            let mut histogram = PixelHistogram::new();
+            pixels.chunks(7).for_each(|part| histogram.add(part));
+            let found = histogram.threshold(rate).unwrap();
+            let map = AnomalyMap::new([1, pixels.len()], pixels.clone()).unwrap();
+            let exact = pixel_threshold(&[map], None, rate).unwrap();
+            let marked = pixels.iter().filter(|p| **p >= found).count() as f64;
+            prop_assert!(marked <= rate * pixels.len() as f64);
+            // A score that reaches `found` exactly is not above the exact one, which is a hair higher.
+            prop_assert!(found >= exact.next_down(), "{} {}", found, exact);
+            prop_assert!(f64::from(found - exact) <= 5e-4 * f64::from(exact.abs()) + 1e-30);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Scoring images in tiles.
+
+use super::{Tiled, TiledPadim, parts};
+use crate::decision::PixelHistogram;
+use crate::detector::input::{Batches, ImageInput};
+use crate::gaussian::reach;
+use crate::tiling::MapBlender;
+use crate::{
+    Calibration, CalibrationConfig, Decision, Defect, Detector, Error, Fingerprint, FitProgress,
+    FitStage, GaussianModel, ImageScore, PadimConfig, Prediction, Result, ScoreNormalization,
+    ScoredMap, TileModels, TilingConfig,
+};
+
+/// PaDiM for images in tiles, after it has seen good ones: scores new ones.
+///
+/// It is immutable and can be used from many threads at once. Of an image, its tiles on their way and
+/// its map are in memory, beside the image itself and the next one.
+#[derive(Debug, Clone)]
+pub struct TiledDetector {
+    pub(crate) tiling: TilingConfig,
+    /// That of all images, where each position has a model.
+    pub(crate) image_size: Option<[usize; 2]>,
+    /// All settings, the decision, and the model of the first tile or of all.
+    pub(crate) first: Detector,
+    /// The models of the other tiles, if they have some.
+    pub(crate) others: Vec<GaussianModel>,
+}
+
+impl TiledDetector {
+    /// Puts together what must fit together.
+    pub(crate) fn new(
+        tiling: TilingConfig,
+        image_size: Option<[usize; 2]>,
+        first: Detector,
+        others: Vec<GaussianModel>,
+    ) -> Result<Self> {
+        let tiled = TiledPadim::of(first.padim.clone(), tiling)?;
+        if tiled.input_size()? != first.input_size {
+            let expected = format!("{:?} for a tile", first.input_size);
+            return Err(Error::shape("input size", expected, tiled.input_size()?));
+        }
+        let (image_size, expected) = match tiling.models {
+            TileModels::Shared => (None, 1),
+            TileModels::PerPosition => {
+                let size = image_size.ok_or(Error::TooFewImages { count: 0 })?;
+                (Some(size), tiling.layout(size)?.count())
+            }
+        };
+        if others.len() + 1 != expected {
+            return Err(Error::shape("models of tiles", expected.to_string(), others.len() + 1));
+        }
+        Ok(Self { tiling, image_size, first, others })
+    }
+
+    /// The settings of what is done with a tile.
+    pub fn config(&self) -> &PadimConfig {
+        self.first.config()
+    }
+
+    /// How images are cut.
+    pub fn tiling(&self) -> &TilingConfig {
+        &self.tiling
+    }
+
+    /// The `[height, width]` that images must have; `None` if they may have any.
+    pub fn image_size(&self) -> Option<[usize; 2]> {
+        self.image_size
+    }
+
+    /// The Gaussians: of all tiles, or of each tile position, row by row.
+    pub fn models(&self) -> impl Iterator<Item = &GaussianModel> {
+        std::iter::once(&self.first.model).chain(&self.others)
+    }
+
+    /// The fingerprint of the backbone's weights.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.first.fingerprint()
+    }
+
+    /// As [`Detector::with_normalization`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] if the normalisation divides by zero.
+    pub fn with_normalization(mut self, normalization: ScoreNormalization) -> Result<Self> {
+        self.first.normalize_by(normalization)?;
+        Ok(self)
+    }
+
+    /// Where good ends, if that has been said.
+    pub fn decision(&self) -> Option<&Decision> {
+        self.first.decision()
+    }
+
+    /// The same detector with other thresholds, or none. They are saved with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Decision::validate`].
+    pub fn with_decision(self, decision: Option<Decision>) -> Result<Self> {
+        Ok(Self { first: self.first.with_decision(decision)?, ..self })
+    }
+
+    /// As [`Detector::calibrate`]: each image counts once, however many tiles it has. Its pixels are
+    /// counted and not kept; the threshold for pixels may be 0.0005 of itself above the exact one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Detector::calibrate`].
+    pub fn calibrate<I>(
+        &mut self,
+        images: I,
+        config: &CalibrationConfig,
+        mut progress: impl FnMut(FitProgress),
+    ) -> Result<()>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        config.validate()?;
+        let images = images.into_iter();
+        let total = images.size_hint().1;
+        let (mut scores, mut pixels) = (Vec::new(), PixelHistogram::new());
+        for prediction in self.predict_iter(images) {
+            let prediction = prediction?;
+            scores.push(prediction.image_score);
+            pixels.add(prediction.anomaly_map.values());
+            progress(FitProgress { stage: FitStage::Calibrating, done: scores.len(), total });
+        }
+        let calibration = Calibration::new(scores)?;
+        let pixel_threshold = pixels.threshold(config.pixel_false_alarm_rate)?;
+        self.first.decide_by(calibration, pixel_threshold, config)
+    }
+
+    /// As [`Detector::defects`]: in pixels of the original image, whatever tiles they touch.
+    ///
+    /// # Errors
+    ///
+    /// As [`Detector::defects`].
+    pub fn defects(&self, prediction: &Prediction) -> Result<Vec<Defect>> {
+        self.first.defects(prediction)
+    }
+
+    /// Scores one image.
+    ///
+    /// The prediction's map has the resolution of the network's input, or that of the image if that is
+    /// lower. The score is the maximum of the blended map; with [`ImageScore::MaxBeforeBlur`], the
+    /// largest score of a tile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Detector::predict`]; [`Error::UnusableImage`] also if it is smaller than a tile or not of
+    /// [`image_size`](Self::image_size).
+    pub fn predict(&self, image: impl Into<ImageInput>) -> Result<Prediction> {
+        match self.predict_iter([image]).next() {
+            Some(prediction) => prediction,
+            None => Err(Error::TooFewImages { count: 0 }),
+        }
+    }
+
+    /// Scores images as they are asked for, in their order; the next one is decoded meanwhile. An image
+    /// that cannot be scored gives its error and does not stop the others.
+    pub fn predict_iter<I>(&self, images: I) -> impl Iterator<Item = Result<Prediction>>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        let mut images = Batches::decoded(images.into_iter());
+        std::iter::from_fn(move || {
+            images.advance(|batch| -> Vec<_> {
+                let image = |item| self.predict_tiled(&Tiled::new(item, &self.tiling)?);
+                batch.into_iter().map(image).collect()
+            })
+        })
+        .flatten()
+    }
+
+    fn predict_tiled(&self, image: &Tiled) -> Result<Prediction> {
+        self.image_size.map_or(Ok(()), |size| image.require_size(size))?;
+        let Detector { padim, input_size, .. } = &self.first;
+        let mut blender = MapBlender::new(image.layout, *input_size);
+        let reach = reach(padim.config.neighbourhood)?;
+        let mut highest = f32::NEG_INFINITY;
+        let all = 0..image.layout.count();
+        image.embed(padim, all, &mut Some(*input_size), |mut number, batch| {
+            for (model, part) in parts(batch, self.tiling.models, number) {
+                let model = match model {
+                    None | Some(0) => &self.first.model,
+                    Some(number) => &self.others[number - 1],
+                };
+                let [rows, columns] = model.grid();
+                let shape = [part.images.len(), rows, columns];
+                let distances = model.distances_of(&part, reach)?;
+                for scored in padim.scorer.score_host(&distances, shape, *input_size, None)? {
+                    highest = highest.max(scored.image_score);
+                    blender.add(number, &scored.map);
+                    number += 1;
+                }
+            }
+            Ok(())
+        })?;
+        let (map, geometry) = blender.finish()?;
+        let image_score = match padim.config.scoring.image_score {
+            ImageScore::MaxOfMap => map.max(),
+            ImageScore::MaxBeforeBlur => highest,
+        };
+        Ok(self.first.prediction(ScoredMap { map, image_score }, geometry, None))
+    }
+}

@@ -1,0 +1,94 @@
+//! Images of any size, in tiles: [`TiledPadim`] before the fit, [`TiledDetector`] after it.
+
+mod fit;
+mod fitted;
+
+pub use fit::TiledPadim;
+pub use fitted::TiledDetector;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use image::DynamicImage;
+
+use super::Padim;
+use super::input::{ImageInput, Item, named};
+use crate::embedding::{PartOfBatch, PatchVectors};
+use crate::tiling::TileLayout;
+use crate::{Error, Result, TileModels, TilingConfig};
+
+/// An image and its tiles.
+struct Tiled {
+    name: String,
+    image: Arc<DynamicImage>,
+    layout: TileLayout,
+    tile: [usize; 2],
+}
+
+impl Tiled {
+    fn new(Item { name, prepared }: Item<DynamicImage>, tiling: &TilingConfig) -> Result<Self> {
+        let image = Arc::new(prepared?);
+        let size = [image.height() as usize, image.width() as usize];
+        let layout = tiling.layout(size).map_err(named(&name))?;
+        Ok(Self { name, image, layout, tile: tiling.tile })
+    }
+
+    fn require_size(&self, expected: [usize; 2]) -> Result<()> {
+        let actual = self.layout.image();
+        if actual == expected {
+            return Ok(());
+        }
+        Err(Error::UnusableImage {
+            name: self.name.clone(),
+            reason: format!(
+                "it has {actual:?} pixels (height, width), and each tile has its own model for images \
+                 of {expected:?}; bring it to that size, or use `TileModels::Shared`"
+            ),
+        })
+    }
+
+    /// A tile that is cut out when its turn comes.
+    fn tile(&self, number: usize) -> ImageInput {
+        let ([top, left], [height, width]) = (self.layout.origin(number), self.tile);
+        let [x, y, w, h] = [left, top, width, height].map(|n| n as u32);
+        let image = self.image.clone();
+        ImageInput::Deferred {
+            name: format!("{} (tile at row {top}, column {left})", self.name),
+            open: Arc::new(move || Ok(image.crop_imm(x, y, w, h))),
+        }
+    }
+
+    /// Gives the embeddings of tiles to `work` in batches, with the number of the first tile.
+    fn embed(
+        &self,
+        padim: &Padim,
+        numbers: Range<usize>,
+        input_size: &mut Option<[usize; 2]>,
+        mut work: impl FnMut(usize, &dyn PatchVectors) -> Result<()>,
+    ) -> Result<()> {
+        let begin = numbers.start;
+        let tiles = numbers.map(|number| self.tile(number));
+        padim.embed_all(tiles, input_size, |embedding, done, _| {
+            let vectors = embedding.into_vectors()?;
+            work(begin + done - vectors.shape()[0], &*vectors)
+        })
+    }
+}
+
+/// The parts of a batch of tiles that are for one model, and the number of the tile whose model it is,
+/// if it is not that of all.
+fn parts(
+    batch: &dyn PatchVectors,
+    models: TileModels,
+    first: usize,
+) -> impl Iterator<Item = (Option<usize>, PartOfBatch<'_>)> {
+    let count = batch.shape()[0];
+    let each = match models {
+        TileModels::Shared => count,
+        TileModels::PerPosition => 1,
+    };
+    (0..count).step_by(each.max(1)).map(move |i| {
+        let number = (models == TileModels::PerPosition).then_some(first + i);
+        (number, PartOfBatch { vectors: batch, images: i..i + each })
+    })
+}
