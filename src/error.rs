@@ -42,6 +42,18 @@ pub enum Error {
         source: image::ImageError,
     },
 
+    /// A file would decode to an image that is larger than the [`DecodeLimits`](crate::DecodeLimits).
+    #[error(
+        "the image {name} is too large: {what}; if the file can be trusted, raise the limits by \
+         `with_decode_limits`"
+    )]
+    ImageTooLarge {
+        /// The image's path.
+        name: String,
+        /// Its size, and what is allowed.
+        what: String,
+    },
+
     /// An image decoded, but cannot be used as it is (no pixels, too small for the crop, values
     /// that are not numbers).
     #[error("cannot use the image {name}: {reason}")]
@@ -64,9 +76,7 @@ pub enum Error {
     },
 
     /// Values that must be finite numbers are NaN or infinite.
-    #[error(
-        "{what} holds NaN or infinite values; check the input image and the backbone's weights"
-    )]
+    #[error("NaN or infinite values in {what}; check the input images and the backbone's weights")]
     NotFinite {
         /// What holds the values.
         what: String,

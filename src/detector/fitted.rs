@@ -7,9 +7,9 @@ use super::partial::{PartialFit, factorising};
 use super::{FitProgress, Padim, PadimConfig};
 use crate::preprocess::ImageGeometry;
 use crate::{
-    AnomalyMap, AnomalyScorer, Decision, Error, Fingerprint, GaussianConfig, GaussianEstimator,
-    GaussianModel, InputRegion, Preprocessor, Projection, Result, ScoreNormalization, ScoredMap,
-    ScoringConfig, Storage,
+    AnomalyMap, AnomalyScorer, Decision, DecodeLimits, Error, Fingerprint, GaussianConfig,
+    GaussianEstimator, GaussianModel, InputRegion, Preprocessor, Projection, Result,
+    ScoreNormalization, ScoredMap, ScoringConfig, Storage,
 };
 
 /// What a detector says of an image.
@@ -86,6 +86,13 @@ impl Detector {
     /// The network's input size `[height, width]` in pixels.
     pub fn input_size(&self) -> [usize; 2] {
         self.input_size
+    }
+
+    /// The same detector for files that decode to images of other sizes. That is not saved.
+    #[must_use]
+    pub fn with_decode_limits(mut self, limits: DecodeLimits) -> Self {
+        self.padim = self.padim.with_decode_limits(limits);
+        self
     }
 
     /// The same detector with another normalisation of image scores, which is saved with it.

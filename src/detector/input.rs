@@ -8,7 +8,7 @@ use image::{DynamicImage, RgbImage};
 use rayon::prelude::*;
 
 use crate::host::to_device;
-use crate::preprocess::{ImageGeometry, PreprocessedImage, Preprocessor, decode_file};
+use crate::preprocess::{ImageGeometry, PreprocessedImage, Preprocessor, decode_file_with};
 use crate::{Error, Result};
 
 /// An image to fit or to predict: a file, a decoded image, one that is yet to be made, or a tensor.
@@ -112,7 +112,7 @@ pub(super) enum Prepared {
 impl Prepared {
     pub fn new(input: ImageInput, name: &str, preprocessor: &Preprocessor) -> Result<Self> {
         let image = match input {
-            ImageInput::Path(path) => decode_file(path)?,
+            ImageInput::Path(path) => decode_file_with(path, preprocessor.decode_limits())?,
             ImageInput::Image(image) => image,
             ImageInput::Deferred { open, .. } => open()?,
             ImageInput::Tensor(tensor) => {

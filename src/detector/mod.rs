@@ -21,8 +21,8 @@ use std::sync::Arc;
 use crate::embedding::{Embedding, Extractor, ProjectionEstimator};
 use crate::gaussian::Positions;
 use crate::{
-    AnomalyScorer, Backbone, Error, GaussianConfig, GaussianEstimator, InputRegion, PatchEmbedder,
-    Preprocessor, RegionOfInterest, Result,
+    AnomalyScorer, Backbone, DecodeLimits, Error, GaussianConfig, GaussianEstimator, InputRegion,
+    PatchEmbedder, Preprocessor, RegionOfInterest, Result,
 };
 use input::{Batches, Item, stack};
 
@@ -180,6 +180,13 @@ impl Padim {
     fn with_embedder(&self, embedder: PatchEmbedder) -> Self {
         let extractor = Extractor::new(&self.backbone, &embedder);
         Self { embedder, extractor, ..self.clone() }
+    }
+
+    /// The same, for files that decode to images of other sizes. What it fits takes the limits over.
+    #[must_use]
+    pub fn with_decode_limits(mut self, limits: DecodeLimits) -> Self {
+        self.preprocessor = self.preprocessor.with_decode_limits(limits);
+        self
     }
 
     /// The settings.
