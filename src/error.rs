@@ -34,7 +34,7 @@ pub enum Error {
 
     /// An image could not be decoded: the file is damaged, is not an image, or is of a format that
     /// this crate does not read (it reads PNG, JPEG, BMP, TIFF and WebP).
-    #[error("cannot decode the image {name}: {source}")]
+    #[error("cannot decode the image {name}: {source}; PNG, JPEG, BMP, TIFF and WebP can be read")]
     Decode {
         /// The image's path, or a description of where it came from.
         name: String,
@@ -190,7 +190,8 @@ pub enum Error {
     /// A detector was loaded with a backbone whose weights are not those it was fitted with. Its
     /// scores would be meaningless.
     #[error(
-        "the detector was fitted with backbone weights {expected}, but those given are {actual}"
+        "the detector was fitted with backbone weights {expected}, but those given are {actual}; load \
+         it with the weights that it was fitted with"
     )]
     BackboneMismatch {
         /// The fingerprint stored in the detector.

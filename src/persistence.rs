@@ -588,7 +588,10 @@ impl<'a> Body<'a> {
             return Ok(());
         }
         let reason = match expected {
-            Some(expected) => format!("it has {} bytes instead of {expected}", self.length),
+            Some(expected) => format!(
+                "it has {} bytes instead of {expected}: it was cut off, or damaged",
+                self.length
+            ),
             None => "the sizes in its header do not fit together".into(),
         };
         Err(invalid(self.path, reason))

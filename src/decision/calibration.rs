@@ -85,7 +85,7 @@ impl Calibration {
     pub(crate) fn validate(&self) -> Result<()> {
         let count = self.scores.len();
         if !(1..=MAX_IMAGES).contains(&count) {
-            let reason = format!("needs 1 to {MAX_IMAGES} scores, got {count}");
+            let reason = format!("needs the scores of 1 to {MAX_IMAGES} good images, got {count}");
             return Err(Error::config("calibration", reason));
         }
         if !all_finite(&self.scores) {

@@ -310,6 +310,7 @@ impl Detector {
     fn predict_items(&self, batch: Vec<Item>) -> Vec<Result<Prediction>> {
         let mut results: Vec<Option<Result<Prediction>>> = Vec::with_capacity(batch.len());
         let mut usable = Vec::with_capacity(batch.len());
+        let mut names = Vec::with_capacity(batch.len());
         for Item { name, prepared } in batch {
             let checked = prepared.and_then(|image| {
                 image.require_size(self.input_size, &name)?;
@@ -318,12 +319,19 @@ impl Detector {
             match checked {
                 Ok(image) => {
                     usable.push(image);
+                    names.push(name);
                     results.push(None);
                 }
                 Err(error) => results.push(Some(Err(error))),
             }
         }
-        let mut predictions = self.predict_usable(usable).into_iter();
+        let named = |(prediction, name): (Result<Prediction>, String)| match prediction {
+            Err(Error::NotFinite { what }) => {
+                Err(Error::NotFinite { what: format!("{what} of the image {name}") })
+            }
+            other => other,
+        };
+        let mut predictions = self.predict_usable(usable).into_iter().zip(names).map(named);
         let filled = results.into_iter().map(|result| result.or_else(|| predictions.next()));
         filled.flatten().collect()
     }

@@ -261,7 +261,7 @@ impl Padim {
             let embedding = self.embed_batch(batch, size)?;
             work(embedding, done, total).map_err(|error| match error {
                 Error::NotFinite { .. } => {
-                    let what = format!("the embedding of one of {}", names.join(", "));
+                    let what = format!("the embedding of one of the images {}", names.join(", "));
                     Error::NotFinite { what }
                 }
                 other => other,

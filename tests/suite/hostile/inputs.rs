@@ -180,7 +180,7 @@ fn empty_sets_and_sets_of_one_are_errors_that_say_so() {
         (
             "calibrate with none",
             detector.clone().calibrate(none(), &config, |_| ()),
-            "1 to 100000 scores, got 0",
+            "good images, got 0",
         ),
         (
             "calibrate with one",
