@@ -1,12 +1,14 @@
-//! Images that claim to be huge.
+//! Files that claim to be huge.
 
 use std::path::PathBuf;
 
 use image::ImageFormat;
 use padim::*;
 
-use super::checks::Squares;
+use super::checks::{self, Squares};
+use super::seeds::pickled;
 use super::{squares_config, tiny};
+use crate::devices;
 
 fn chunk(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
     let named = [kind, content].concat();
@@ -139,4 +141,25 @@ fn limits_can_be_changed_wherever_files_are_decoded() {
     assert_eq!(detector.preprocessor().decode_limits(), enough);
     assert!(detector.predict(&files[0]).is_ok() && sample.open_with(enough).is_ok());
     assert!(sample.truth(detector.preprocessor(), [8, 8]).is_ok());
+}
+
+/// A view of one number can have any shape: with strides of 0, it is the same one everywhere.
+#[test]
+fn a_tensor_that_claims_gigabytes_is_not_read() {
+    const SIDE: usize = 1 << 15;
+    let mut pickle = pickled(&[("conv1.weight".into(), vec![SIDE, SIDE])]);
+    let strides = [&b"J"[..], &(SIDE as u32).to_le_bytes(), b"J\x01\0\0\0t\x89"].concat();
+    let at = pickle.windows(strides.len()).position(|part| part == strides).unwrap();
+    pickle[at..at + 10].copy_from_slice(b"J\0\0\0\0J\0\0\0\0");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bomb.pth");
+    std::fs::write(&path, checks::checkpoint(&pickle)).unwrap();
+    let error = checks::network().load(&path, &devices()[0]).unwrap_err();
+    assert!(matches!(error, Error::TensorShape { .. }), "{error}");
+    // The 4 GiB were never there.
+    if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        assert!(kib < 3 << 20, "{peak}");
+    }
 }
