@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use clap::Parser;
 use common::{Network, Outcome};
 use padim::visualize::{ScoreRange, heat_map, overlay, panel, save_png};
-use padim::{Detector, Prediction, Spectrum, Storage, decode_file, to_rgb8};
+use padim::{Detector, Prediction, Spectrum, Storage, decode_file_with, to_rgb8};
 
 /// Scores images with a detector that was saved before.
 #[derive(Parser)]
@@ -195,12 +195,13 @@ fn explain(detector: &Detector, path: &Path, target: &Path) -> Outcome {
 
     let map = &explanation.prediction.anomaly_map;
     let range = ScoreRange { min: 0.0, max: map.max() };
+    let preprocessor = detector.preprocessor();
     // Maps of layers are those of the registered image.
-    let mut image = decode_file(path)?;
+    let mut image = decode_file_with(path, preprocessor.decode_limits())?;
     if let Some(registration) = detector.registration() {
         image = registration.apply(&image)?.0;
     }
-    let mut pictures = vec![detector.preprocessor().crop_picture(&image)?];
+    let mut pictures = vec![preprocessor.crop_picture(&image)?];
     pictures.push(heat_map(map, range));
     pictures.extend(explanation.layers.iter().map(|layer| heat_map(&layer.map, range)));
     save_png(&panel(&pictures.iter().collect::<Vec<_>>()), target)?;
@@ -215,7 +216,8 @@ fn write_overlay(
     target: &Path,
 ) -> Outcome {
     let grey16 = detector.config().preprocess.sixteen_bit_grey;
-    let picture = to_rgb8(&decode_file(path)?, grey16)?;
+    let picture =
+        to_rgb8(&decode_file_with(path, detector.preprocessor().decode_limits())?, grey16)?;
     let map = prediction.map_in_original()?;
     let own = detector.decision().and_then(|decision| decision.pixel_threshold);
     let threshold = options.threshold.or(own);

@@ -363,10 +363,9 @@ fn write_panels(
         let truth = masks.map(|masks| masks[i].as_slice());
         let map = &prediction.anomaly_map;
         let panel = common::result_panel(&picture, truth, map, range, evaluation.f1.threshold)?;
-        save_png(
-            &panel,
-            folder.join(format!("{}_{}.png", image.defect, common::stem(&image.path))),
-        )?;
+        let defect: String = image.defect.chars().take(50).collect();
+        let name = format!("{defect}_{i:05}_{}.png", common::stem(&image.path));
+        save_png(&panel, folder.join(name))?;
         if last_defect != Some(&image.defect) {
             last_defect = Some(&image.defect);
             first_of_each.push(panel);

@@ -1,5 +1,6 @@
 //! Finds a threshold from good images alone, and shows what its promise is worth: over many random splits
-//! of the good images that were not fitted with, how many false alarms there are.
+//! of the good images that were not fitted with, how many false alarms there are. Beside it, what comes of
+//! taking a percentile of their scores, which promises nothing.
 //!
 //!     cargo run --release --example thresholds -- --data DIR --weights FILE --save part.padim
 
@@ -73,7 +74,8 @@ fn run(options: &Options) -> Outcome {
         defective.len(),
         options.splits
     );
-    println!("promised   exact  observed  within two deviations  defects found");
+    println!("                                                            as a percentile");
+    println!("promised   exact  observed  within two deviations   found  observed   found");
     for &rate in &options.rates {
         show(rate, &good_scores, &defective_scores, options.splits);
     }
@@ -96,22 +98,27 @@ fn show(rate: f64, good: &[f32], defective: &[f32], splits: u64) {
     let half = good.len() / 2;
     let tested = good.len() - half;
     let (mut alarms, mut found) = (Vec::new(), 0.0);
+    let mut by_percentile = [0.0; 2];
     for split in 0..splits {
         let order = shuffled(good.len(), split);
         let (calibration, test) = order.split_at(half);
         let calibration: Vec<f32> = calibration.iter().map(|&i| good[i]).collect();
-        let threshold = match Calibration::new(calibration).and_then(|c| c.threshold(rate)) {
-            Ok(threshold) => threshold,
+        let thresholds = Calibration::new(calibration)
+            .and_then(|c| Ok([c.threshold(rate)?, c.percentile(100.0 * (1.0 - rate))?]));
+        let [threshold, percentile] = match thresholds {
+            Ok(thresholds) => thresholds,
             Err(error) => {
                 println!("{rate:8.3}   {error}");
                 return;
             }
         };
-        let reached = |scores: f64, all: usize| scores / all.max(1) as f64;
-        let count = test.iter().filter(|&&i| good[i] >= threshold).count();
-        alarms.push(reached(count as f64, tested));
-        let count = defective.iter().filter(|&&score| score >= threshold).count();
-        found += reached(count as f64, defective.len()) / splits as f64;
+        let share = |count: usize, all: usize| count as f64 / all.max(1) as f64;
+        let alarm = |t: f32| share(test.iter().filter(|&&i| good[i] >= t).count(), tested);
+        let hit = |t: f32| share(defective.iter().filter(|&&s| s >= t).count(), defective.len());
+        alarms.push(alarm(threshold));
+        found += hit(threshold) / splits as f64;
+        by_percentile[0] += alarm(percentile) / splits as f64;
+        by_percentile[1] += hit(percentile) / splits as f64;
     }
     // So many of the places among the others' scores are alarms.
     let places = (half + 1) as f64;
@@ -122,9 +129,11 @@ fn show(rate: f64, good: &[f32], defective: &[f32], splits: u64) {
     let near = |share: &&f64| (**share - exact).abs() <= 2.0 * variance.sqrt() + 1e-9;
     let inside = alarms.iter().filter(near).count() as f64 / splits as f64;
     println!(
-        "{rate:8.3}{exact:8.3}{observed:10.3}{:22.0} %{:13.0} %",
+        "{rate:8.3}{exact:8.3}{observed:10.3}{:21.0} %{:6.0} %{:10.3}{:6.0} %",
         100.0 * inside,
-        100.0 * found
+        100.0 * found,
+        by_percentile[0],
+        100.0 * by_percentile[1]
     );
 }
 

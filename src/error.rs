@@ -34,12 +34,24 @@ pub enum Error {
 
     /// An image could not be decoded: the file is damaged, is not an image, or is of a format that
     /// this crate does not read (it reads PNG, JPEG, BMP, TIFF and WebP).
-    #[error("cannot decode the image {name}: {source}")]
+    #[error("cannot decode the image {name}: {source}; PNG, JPEG, BMP, TIFF and WebP can be read")]
     Decode {
         /// The image's path, or a description of where it came from.
         name: String,
         /// The decoder's reason.
         source: image::ImageError,
+    },
+
+    /// A file would decode to an image that is larger than the [`DecodeLimits`](crate::DecodeLimits).
+    #[error(
+        "the image {name} is too large: {what}; if the file can be trusted, raise the limits by \
+         `with_decode_limits`"
+    )]
+    ImageTooLarge {
+        /// The image's path.
+        name: String,
+        /// Its size, and what is allowed.
+        what: String,
     },
 
     /// An image decoded, but cannot be used as it is (no pixels, too small for the crop, values
@@ -64,9 +76,7 @@ pub enum Error {
     },
 
     /// Values that must be finite numbers are NaN or infinite.
-    #[error(
-        "{what} holds NaN or infinite values; check the input image and the backbone's weights"
-    )]
+    #[error("NaN or infinite values in {what}; check the input images and the backbone's weights")]
     NotFinite {
         /// What holds the values.
         what: String,
@@ -191,7 +201,8 @@ pub enum Error {
     /// A detector was loaded with a backbone whose weights are not those it was fitted with. Its
     /// scores would be meaningless.
     #[error(
-        "the detector was fitted with backbone weights {expected}, but those given are {actual}"
+        "the detector was fitted with backbone weights {expected}, but those given are {actual}; load \
+         it with the weights that it was fitted with"
     )]
     BackboneMismatch {
         /// The fingerprint stored in the detector.

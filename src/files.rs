@@ -4,11 +4,16 @@ use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::{Error, Result};
 
+/// How temporary files begin and end.
+const NAME: [&str; 2] = [".padim-", ".tmp"];
+
 /// Writes a file beside its target and renames it when it is complete and on the disk. On any error
-/// the target stays as it was and nothing is left behind.
+/// the target stays as it was and nothing is left behind, unless the process is killed
+/// ([`remove_left_over`]).
 pub(crate) fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
@@ -18,7 +23,8 @@ pub(crate) fn write_atomically(
     let (temporary, file) = loop {
         // Not the target's own name with an ending: that may be as long as the file system allows.
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let temporary = path.with_file_name(format!(".padim-{}-{number}.tmp", std::process::id()));
+        let [begin, end] = NAME;
+        let temporary = path.with_file_name(format!("{begin}{}-{number}{end}", std::process::id()));
         match File::create_new(&temporary) {
             Ok(file) => break (temporary, file),
             // Left by a process of the same number that was killed.
@@ -26,6 +32,8 @@ pub(crate) fn write_atomically(
             Err(error) => return Err(fail(error)),
         }
     };
+    // Says that somebody is at work. Where files cannot be locked, nobody will find this one unlocked.
+    let _ = file.lock();
     let written = (|| {
         let mut writer = BufWriter::with_capacity(1 << 20, file);
         write(&mut writer)?;
@@ -38,6 +46,28 @@ pub(crate) fn write_atomically(
         let _ = fs::remove_file(&temporary);
         fail(source)
     })
+}
+
+/// Between a file's making and its lock is less than this.
+const NEW: Duration = Duration::from_secs(60);
+
+/// Removes what killed processes have left beside a file: temporary files that are a minute old and that
+/// nobody holds. What cannot be removed stays.
+pub(crate) fn remove_left_over(beside: &Path) {
+    let folder = beside.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let Ok(entries) = fs::read_dir(folder.unwrap_or(Path::new("."))) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        if !(name.starts_with(NAME[0].as_bytes()) && name.ends_with(NAME[1].as_bytes())) {
+            continue;
+        }
+        let changed = entry.metadata().and_then(|file| file.modified());
+        let old = changed.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > NEW));
+        if old && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -58,6 +88,33 @@ mod tests {
         write_atomically(&path, |w| w.write_all(b"new")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_what_nobody_holds_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+        let file = |name: &str, time| {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_modified(time).unwrap();
+            file
+        };
+        let held = file(".padim-1-0.tmp", hour_ago);
+        held.lock().unwrap();
+        file(".padim-1-1.tmp", hour_ago);
+        file(".padim-1-2.tmp", std::time::SystemTime::now());
+        file("padim-1-3.tmp", hour_ago);
+        let left = || {
+            remove_left_over(&folder.path().join("model"));
+            let names = fs::read_dir(folder.path()).unwrap();
+            let mut names: Vec<_> = names.map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(left(), [".padim-1-0.tmp", ".padim-1-2.tmp", "padim-1-3.tmp"]);
+        drop(held);
+        assert_eq!(left(), [".padim-1-2.tmp", "padim-1-3.tmp"]);
+        remove_left_over(Path::new("no/such/folder/model"));
     }
 
     #[test]

@@ -130,8 +130,9 @@ pub use gaussian::{
     Spectrum, Storage,
 };
 pub use preprocess::{
-    Alignment, ImageGeometry, InputRegion, Normalization, PreprocessConfig, PreprocessedImage,
-    Preprocessor, RegionOfInterest, Resize, ResizeArithmetic, SixteenBitGrey, decode_file, to_rgb8,
+    Alignment, DecodeLimits, ImageGeometry, InputRegion, Normalization, PreprocessConfig,
+    PreprocessedImage, Preprocessor, RegionOfInterest, Resize, ResizeArithmetic, SixteenBitGrey,
+    decode_file, decode_file_with, to_rgb8,
 };
 pub use resample::{Border, Filter};
 pub use scoring::{

@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{BackboneConfig, FoldedConvolution, FoldedParameters};
 use crate::embedding::Extractor;
-use crate::files::write_atomically;
+use crate::files::{remove_left_over, write_atomically};
 use crate::gaussian::{Block, ModelShape, Numbers, PackedSums, Positions, Tally};
 use crate::{
     AnomalyScorer, Backbone, BackboneSnapshot, ChannelSelection, Decision, Detector, Error,
@@ -472,6 +472,7 @@ impl Contents<'_> {
             tiles: self.tiles.map(TilesSection::of),
         };
         let header = header.encode()?;
+        remove_left_over(path);
         write_atomically(path, |file| {
             let mut writer = ChecksumWriter { inner: file, checksum: crc32fast::Hasher::new() };
             writer.write_all(&MAGIC)?;
@@ -666,7 +667,10 @@ impl<'a> Body<'a> {
             return Ok(());
         }
         let reason = match expected {
-            Some(expected) => format!("it has {} bytes instead of {expected}", self.length),
+            Some(expected) => format!(
+                "it has {} bytes instead of {expected}: it was cut off, or damaged",
+                self.length
+            ),
             None => "the sizes in its header do not fit together".into(),
         };
         Err(invalid(self.path, reason))
@@ -786,13 +790,17 @@ impl<'a> Body<'a> {
     ) -> Result<(Tally, Vec<Block>)> {
         let StatisticsSection { tally, blocks: sizes, summed, .. } = section;
         let damaged = |reason: &str| Err(invalid(self.path, reason));
-        let mut blocks = Block::cut(positions.gaussians(), dimension);
-        if section.dimension != dimension || !sizes.iter().eq(blocks.iter().map(|b| &b.positions)) {
-            return damaged("its statistics do not fit its channels and positions");
-        }
+        // In this order: of no images and no dimensions, the file could claim any number of positions.
         // Vectors that are pooled are never kept.
         if !tally.is_sound(summed) || positions.pooled() && !(summed && tally.weights.is_empty()) {
             return damaged("the weights of its images cannot be");
+        }
+        if section.dimension != dimension {
+            return damaged("its statistics do not fit its channels");
+        }
+        let mut blocks = Block::cut(positions.gaussians(), dimension);
+        if !sizes.iter().eq(blocks.iter().map(|b| &b.positions)) {
+            return damaged("its statistics do not fit its positions");
         }
         for block in &mut blocks {
             let samples: Vec<f32> =

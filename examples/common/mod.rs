@@ -237,9 +237,10 @@ pub fn result_panel(
     }
 }
 
-/// The name of a file without its folder and extension, for a person.
+/// The name of a file without its folder and extension, for a person, and short enough for the name of
+/// another file. Two files can have the same one.
 pub fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_stem().unwrap_or_default().to_string_lossy().chars().take(50).collect()
 }
 
 pub fn create_folder(folder: &Path) -> Outcome {

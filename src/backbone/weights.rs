@@ -3,10 +3,11 @@
 //! A `.pth` file is a pickle. It is parsed for names, shapes and storages only: no class is looked
 //! up and no function called, whatever the pickle asks for.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use pytorch_reader::PytorchReader;
@@ -25,27 +26,56 @@ pub(crate) struct Checkpoint {
 struct RawTensor {
     dtype: String,
     shape: Vec<usize>,
-    /// Row-major little-endian values.
-    bytes: Vec<u8>,
+    values: Values,
+}
+
+/// Row-major little-endian values.
+#[derive(Debug)]
+enum Values {
+    Bytes(Vec<u8>),
+    /// Read when the tensor is known to be what the network needs: in a pickle, the few bytes that are
+    /// shown with a stride of 0 can claim gigabytes.
+    Pickled {
+        path: PathBuf,
+        tensor: pytorch_reader::Tensor,
+    },
 }
 
 impl RawTensor {
+    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        match &self.values {
+            Values::Bytes(bytes) => Ok(bytes.into()),
+            Values::Pickled { path, tensor } => {
+                let mut bytes = tensor.read().map_err(|e| unreadable(path)(e.to_string()))?;
+                if cfg!(target_endian = "big") {
+                    bytes.chunks_exact_mut(tensor.dtype().size()).for_each(<[u8]>::reverse);
+                }
+                Ok(bytes.into())
+            }
+        }
+    }
+
     /// The values, which f16 and bf16 hold exactly as f32 does; `None` for other types.
-    fn floats(&self) -> Option<Vec<f32>> {
-        let halves = || self.bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
-        Some(match self.dtype.as_str() {
-            "F32" => f32_from_bytes(&self.bytes).collect(),
-            "F16" => halves().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
-            "BF16" => halves().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
-            _ => return None,
-        })
+    fn floats(&self) -> Result<Option<Vec<f32>>> {
+        let halves = |bytes: &[u8], value: fn([u8; 2]) -> f32| {
+            bytes.chunks_exact(2).map(|b| value([b[0], b[1]])).collect()
+        };
+        Ok(Some(match self.dtype.as_str() {
+            "F32" => f32_from_bytes(&self.bytes()?).collect(),
+            "F16" => halves(&self.bytes()?, |b| f16::from_le_bytes(b).to_f32()),
+            "BF16" => halves(&self.bytes()?, |b| bf16::from_le_bytes(b).to_f32()),
+            _ => return Ok(None),
+        }))
     }
 
     /// Integers that count something; `None` for other values.
-    fn counts(&self) -> Option<Vec<usize>> {
+    fn counts(&self) -> Result<Option<Vec<usize>>> {
+        if self.dtype != "I64" {
+            return Ok(None);
+        }
         let value = |b: &[u8]| Some(i64::from_le_bytes(b.try_into().ok()?));
-        let values = self.bytes.chunks_exact(8).map(|b| usize::try_from(value(b)?).ok());
-        (self.dtype == "I64").then(|| values.collect())?
+        let count = |b| usize::try_from(value(b)?).ok();
+        Ok(self.bytes()?.chunks_exact(8).map(count).collect())
     }
 }
 
@@ -68,7 +98,7 @@ impl Checkpoint {
     /// Takes out the tensor `name`, which must be f32, f16 or bf16, and of `shape`.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let tensor = self.take_raw(name, shape)?;
-        let values = tensor.floats().ok_or_else(|| Error::TensorType {
+        let values = tensor.floats()?.ok_or_else(|| Error::TensorType {
             name: name.to_owned(),
             actual: tensor.dtype.clone(),
         })?;
@@ -94,7 +124,7 @@ impl Checkpoint {
     /// Takes out the tensor `name`, of `count` indices.
     pub fn take_indices(&mut self, name: &str, count: usize) -> Result<Vec<usize>> {
         let tensor = self.take_raw(name, &[count])?;
-        tensor.counts().filter(|indices| indices.len() == count).ok_or_else(|| {
+        tensor.counts()?.filter(|indices| indices.len() == count).ok_or_else(|| {
             let reason = format!("`{name}` must hold indices in 64 bits, it is {}", tensor.dtype);
             Error::config("channels", reason)
         })
@@ -102,10 +132,11 @@ impl Checkpoint {
 
     /// A single value, if there is such a tensor; it may be no number.
     pub fn scalar(&self, name: &str) -> Option<f32> {
-        match self.tensors.get(name)?.floats()?.as_slice() {
-            &[value] => Some(value),
-            _ => None,
+        let tensor = self.tensors.get(name)?;
+        if tensor.shape.iter().any(|&side| side != 1) {
+            return None;
         }
+        tensor.floats().ok()??.first().copied()
     }
 
     /// The shape of a tensor, if it is there.
@@ -162,11 +193,8 @@ fn read_safetensors(path: &Path, unused: &[String]) -> Result<BTreeMap<String, R
         let name = without_module(&name);
         if used(name, unused) {
             let (dtype, shape) = (format!("{:?}", view.dtype()), view.shape().to_vec());
-            insert_once(
-                &mut tensors,
-                name,
-                RawTensor { dtype, shape, bytes: view.data().to_vec() },
-            )?;
+            let values = Values::Bytes(view.data().to_vec());
+            insert_once(&mut tensors, name, RawTensor { dtype, shape, values })?;
         }
     }
     Ok(tensors)
@@ -185,23 +213,19 @@ fn insert_once(
 }
 
 fn read_pytorch(path: &Path, unused: &[String]) -> Result<BTreeMap<String, RawTensor>> {
-    let fail = unreadable(path);
-    let reader = PytorchReader::new(path).map_err(|e| fail(e.to_string()))?;
+    let reader = PytorchReader::new(path).map_err(|e| unreadable(path)(e.to_string()))?;
     let wrapped = reader.tensors().keys().any(|name| name.starts_with("state_dict."));
     let mut tensors = BTreeMap::new();
-    for (name, tensor) in reader.into_tensors() {
-        let name = match name.strip_prefix("state_dict.") {
+    for (full_name, tensor) in reader.into_tensors() {
+        let name = match full_name.strip_prefix("state_dict.") {
             Some(inner) => without_module(inner),
             None if wrapped => continue, // optimiser state and the like, beside the weights
-            None => without_module(&name),
+            None => without_module(&full_name),
         };
         if used(name, unused) {
             let (dtype, shape) = (format!("{:?}", tensor.dtype()), tensor.shape().to_vec());
-            let mut bytes = tensor.read().map_err(|e| fail(e.to_string()))?;
-            if cfg!(target_endian = "big") {
-                bytes.chunks_exact_mut(tensor.dtype().size()).for_each(<[u8]>::reverse);
-            }
-            insert_once(&mut tensors, name, RawTensor { dtype, shape, bytes })?;
+            let values = Values::Pickled { path: path.to_owned(), tensor };
+            insert_once(&mut tensors, name, RawTensor { dtype, shape, values })?;
         }
     }
     Ok(tensors)
@@ -223,7 +247,8 @@ mod tests {
         }
 
         pub fn insert(&mut self, name: &str, dtype: &str, shape: &[usize], bytes: Vec<u8>) {
-            let raw = RawTensor { dtype: dtype.to_owned(), shape: shape.to_vec(), bytes };
+            let (dtype, values) = (dtype.to_owned(), Values::Bytes(bytes));
+            let raw = RawTensor { dtype, shape: shape.to_vec(), values };
             self.tensors.insert(name.to_owned(), raw);
         }
     }
@@ -286,7 +311,7 @@ mod tests {
             let tensor = checkpoint.tensors.get(name).unwrap_or_else(|| panic!("{file}: {name}"));
             assert_eq!(torch_name(&tensor.dtype), facts["dtype"], "{file}: {name}");
             assert_eq!(serde_json::json!(tensor.shape), facts["shape"], "{file}: {name}");
-            let hash = format!("{:016x}", golden::fnv1a64(&tensor.bytes));
+            let hash = format!("{:016x}", golden::fnv1a64(&tensor.bytes().unwrap()));
             assert_eq!(hash, facts["fnv1a64"], "{file}: {name}");
             found += 1;
         }

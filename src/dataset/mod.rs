@@ -26,7 +26,7 @@ pub use shanghaitech::ShanghaiTech;
 pub use table::Table;
 pub use visa::Visa;
 
-use crate::{Error, ImageInput, Preprocessor, Result, decode_file};
+use crate::{DecodeLimits, Error, ImageInput, Preprocessor, Result, decode_file_with};
 
 /// A collection of images, in categories (kinds of parts) that have a model each.
 ///
@@ -123,11 +123,11 @@ pub enum MaskFile {
 
 impl MaskFile {
     /// The mask as a picture of black and white.
-    fn open(&self) -> Result<DynamicImage> {
+    fn open(&self, limits: DecodeLimits) -> Result<DynamicImage> {
         match self {
-            Self::Picture(path) => decode_file(path),
+            Self::Picture(path) => decode_file_with(path, limits),
             Self::Labels(path) => {
-                let mut labels = decode_file(path)?.into_luma16();
+                let mut labels = decode_file_with(path, limits)?.into_luma16();
                 labels.iter_mut().for_each(|v| *v = if *v == 0 { 0 } else { u16::MAX });
                 Ok(labels.into())
             }
@@ -162,9 +162,18 @@ impl Sample {
     ///
     /// # Errors
     ///
-    /// As [`decode_file`].
+    /// As [`decode_file`](crate::decode_file).
     pub fn open(&self) -> Result<DynamicImage> {
-        let image = decode_file(&self.path)?;
+        self.open_with(DecodeLimits::default())
+    }
+
+    /// As [`open`](Self::open), within these limits.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode_file`](crate::decode_file).
+    pub fn open_with(&self, limits: DecodeLimits) -> Result<DynamicImage> {
+        let image = decode_file_with(&self.path, limits)?;
         match &self.pose {
             Some(pose) => Ok(pose.of_image(&image)?.into()),
             None => Ok(image),
@@ -176,7 +185,7 @@ impl Sample {
     ///
     /// # Errors
     ///
-    /// As [`decode_file`], [`Error::Dataset`] for a defective image without a mask, and
+    /// As [`decode_file`](crate::decode_file), [`Error::Dataset`] for a defective image without a mask, and
     /// [`Error::ShapeMismatch`] for a mask that gets another size.
     pub fn truth(&self, preprocessor: &Preprocessor, size: [usize; 2]) -> Result<Vec<bool>> {
         if !self.is_defective() {
@@ -185,11 +194,20 @@ impl Sample {
         let Some(mask) = &self.mask else {
             return Err(failed(&self.path, "this defective image has no mask"));
         };
-        let mask = mask.open()?;
+        let mask = mask.open(preprocessor.decode_limits())?;
         let truth = match &self.pose {
-            Some(pose) => preprocessor.process_mask(&pose.of_mask(&mask)?.into())?,
-            None => preprocessor.process_mask(&mask)?,
+            Some(pose) => {
+                pose.of_mask(&mask).and_then(|mask| preprocessor.process_mask(&mask.into()))
+            }
+            None => preprocessor.process_mask(&mask),
         };
+        let truth = truth.map_err(|error| match error {
+            Error::UnusableImage { reason, .. } => {
+                let name = format!("(the mask of {})", self.path.display());
+                Error::UnusableImage { name, reason }
+            }
+            other => other,
+        })?;
         if truth.len() != size[0] * size[1] {
             let expected =
                 format!("{} pixels, as the input of {}", size[0] * size[1], self.path.display());
@@ -204,7 +222,7 @@ impl Sample {
     ///
     /// As [`open`](Self::open).
     pub fn picture(&self, preprocessor: &Preprocessor) -> Result<RgbImage> {
-        preprocessor.crop_picture(&self.open()?)
+        preprocessor.crop_picture(&self.open_with(preprocessor.decode_limits())?)
     }
 }
 

@@ -114,6 +114,7 @@ mod tests {
     use super::super::npy::tests::npy;
     use super::super::testing::{dataset_error, touch, write};
     use super::*;
+    use crate::DecodeLimits;
 
     #[test]
     fn films_are_put_together_by_scene() {
@@ -146,7 +147,13 @@ mod tests {
         assert_eq!(scene.test.len(), 4);
         let defective: Vec<bool> = scene.test.iter().map(Sample::is_defective).collect();
         assert_eq!(defective, [false, false, true, false]);
-        let mask = scene.test[2].mask.as_ref().unwrap().open().unwrap().into_luma8();
+        let mask = scene.test[2]
+            .mask
+            .as_ref()
+            .unwrap()
+            .open(DecodeLimits::default())
+            .unwrap()
+            .into_luma8();
         assert_eq!(mask.as_raw(), &[0, 255]);
         let sparse = stc.clone().every(1, 2).category("01").unwrap();
         assert_eq!((sparse.train.len(), sparse.test.len()), (8, 2));

@@ -70,6 +70,7 @@ impl Dataset for Visa {
 mod tests {
     use super::super::testing::{dataset_error, write};
     use super::*;
+    use crate::DecodeLimits;
     use image::GrayImage;
 
     #[test]
@@ -94,7 +95,13 @@ mod tests {
         let mask = root.join("candle/Data/Masks/Anomaly/0.png");
         std::fs::create_dir_all(mask.parent().unwrap()).unwrap();
         GrayImage::from_raw(3, 1, vec![0, 1, 4]).unwrap().save(&mask).unwrap();
-        let mask = category.test[1].mask.as_ref().unwrap().open().unwrap().into_luma8();
+        let mask = category.test[1]
+            .mask
+            .as_ref()
+            .unwrap()
+            .open(DecodeLimits::default())
+            .unwrap()
+            .into_luma8();
         assert_eq!(mask.as_raw(), &[0, 255, 255]);
         assert!(dataset_error(visa.category("pcb")).contains("candle, fryum"));
         let message = dataset_error(Visa::new(root.join("candle")).categories());

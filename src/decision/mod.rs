@@ -18,8 +18,8 @@ use crate::{Error, Result};
 /// Where good ends. Stored with a detector, and can be changed afterwards
 /// ([`Detector::with_decision`](crate::Detector::with_decision)).
 ///
-/// [`Detector::calibrate`](crate::Detector::calibrate) finds one from good images alone. Where there are
-/// defective ones, too, [`metrics::image_f1_max`](crate::metrics::image_f1_max) and
+/// [`Detector::calibrate`](crate::Detector::calibrate) finds one from good images alone;
+/// [`Calibration::percentile`] is the rule of thumb that promises less. Where there are defective ones, too, [`metrics::image_f1_max`](crate::metrics::image_f1_max) and
 /// [`metrics::image_threshold_at_recall`](crate::metrics::image_threshold_at_recall) give thresholds.
 ///
 /// ```

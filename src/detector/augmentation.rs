@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::input::ImageInput;
 use super::registration::Registration;
-use crate::preprocess::decode_file;
+use crate::preprocess::decode_file_with;
 use crate::random::Random;
-use crate::{Alignment, Error, Result};
+use crate::{Alignment, DecodeLimits, Error, Result};
 
 /// Copies of the images that a fit is given, each turned, shifted and mirrored at random, so that the
 /// Gaussians know parts that do not lie still. It makes no difference to how an image is scored.
@@ -91,7 +91,7 @@ impl Augmentation {
         I::Item: Into<ImageInput>,
     {
         self.validate()?;
-        Ok(self.clone().registered(images.into_iter(), None))
+        Ok(self.clone().registered(images.into_iter(), None, DecodeLimits::default()))
     }
 
     /// The images, registered, and copies of what they are then.
@@ -99,6 +99,7 @@ impl Augmentation {
         self,
         images: I,
         registration: Option<Registration>,
+        limits: DecodeLimits,
     ) -> impl Iterator<Item = ImageInput> + use<I>
     where
         I: Iterator,
@@ -106,7 +107,7 @@ impl Augmentation {
     {
         images.enumerate().flat_map(move |(number, image)| {
             let augmentation = self.clone();
-            let (name, open) = opening(number, image.into(), registration.clone());
+            let (name, open) = opening(number, image.into(), registration.clone(), limits);
             (0..=augmentation.copies).map(move |copy| {
                 if copy == 0 {
                     return ImageInput::Deferred { name: name.clone(), open: open.clone() };
@@ -136,10 +137,15 @@ impl Augmentation {
 type Open = Arc<dyn Fn() -> Result<DynamicImage> + Send + Sync>;
 
 /// What errors call an image, and what makes it.
-fn opening(number: usize, image: ImageInput, registration: Option<Registration>) -> (String, Open) {
+fn opening(
+    number: usize,
+    image: ImageInput,
+    registration: Option<Registration>,
+    limits: DecodeLimits,
+) -> (String, Open) {
     let (name, open): (String, Open) = match image {
         ImageInput::Path(path) => {
-            (path.display().to_string(), Arc::new(move || decode_file(&path)))
+            (path.display().to_string(), Arc::new(move || decode_file_with(&path, limits)))
         }
         ImageInput::Image(image) => {
             (format!("number {number}"), Arc::new(move || Ok(image.clone())))

@@ -131,8 +131,8 @@ impl Padim {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for fewer than two folds, or more than images; as [`fit`](Self::fit) and
-    /// [`Detector::calibrate`].
+    /// [`Error::TooFewImages`] for fewer than two, [`Error::InvalidConfig`] for fewer than two folds, or
+    /// more than images; as [`fit`](Self::fit) and [`Detector::calibrate`].
     pub fn fit_calibrated<I>(
         &self,
         images: &[I],
@@ -144,6 +144,9 @@ impl Padim {
         I: Clone + Into<ImageInput>,
     {
         config.validate()?;
+        if images.len() < 2 {
+            return Err(Error::TooFewImages { count: images.len() });
+        }
         if folds < 2 || folds > images.len() {
             let reason = format!("must be 2 to {}, one image each, got {folds}", images.len());
             return Err(Error::config("folds", reason));

@@ -8,9 +8,9 @@ use super::{FitProgress, Padim, PadimConfig};
 use crate::gaussian::reach;
 use crate::preprocess::ImageGeometry;
 use crate::{
-    Alignment, AnomalyMap, AnomalyScorer, Decision, Error, Fingerprint, GaussianConfig,
-    GaussianEstimator, GaussianModel, InputRegion, Preprocessor, Projection, Registration, Result,
-    ScoreNormalization, ScoredMap, ScoringConfig, Storage,
+    Alignment, AnomalyMap, AnomalyScorer, Decision, DecodeLimits, Error, Fingerprint,
+    GaussianConfig, GaussianEstimator, GaussianModel, InputRegion, Preprocessor, Projection,
+    Registration, Result, ScoreNormalization, ScoredMap, ScoringConfig, Storage,
 };
 
 /// What a detector says of an image.
@@ -129,6 +129,13 @@ impl Detector {
         let old = self.padim.registration.as_ref();
         self.padim.registration = Some(Registration::replaced(old, registration)?);
         Ok(self)
+    }
+
+    /// The same detector for files that decode to images of other sizes. That is not saved.
+    #[must_use]
+    pub fn with_decode_limits(mut self, limits: DecodeLimits) -> Self {
+        self.padim = self.padim.with_decode_limits(limits);
+        self
     }
 
     /// The same detector with another normalisation of image scores, which is saved with it.
@@ -360,6 +367,7 @@ impl Detector {
     fn predict_items(&self, batch: Vec<Item>) -> Vec<Result<Prediction>> {
         let mut results: Vec<Option<Result<Prediction>>> = Vec::with_capacity(batch.len());
         let mut usable = Vec::with_capacity(batch.len());
+        let mut names = Vec::with_capacity(batch.len());
         for Item { name, prepared } in batch {
             let checked = prepared.and_then(|image| {
                 image.require_size(self.input_size, &name)?;
@@ -368,12 +376,19 @@ impl Detector {
             match checked {
                 Ok(image) => {
                     usable.push(image);
+                    names.push(name);
                     results.push(None);
                 }
                 Err(error) => results.push(Some(Err(error))),
             }
         }
-        let mut predictions = self.predict_usable(usable).into_iter();
+        let named = |(prediction, name): (Result<Prediction>, String)| match prediction {
+            Err(Error::NotFinite { what }) => {
+                Err(Error::NotFinite { what: format!("{what} of the image {name}") })
+            }
+            other => other,
+        };
+        let mut predictions = self.predict_usable(usable).into_iter().zip(names).map(named);
         let filled = results.into_iter().map(|result| result.or_else(|| predictions.next()));
         filled.flatten().collect()
     }

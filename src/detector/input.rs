@@ -9,8 +9,8 @@ use rayon::prelude::*;
 
 use super::registration::Registration;
 use crate::host::to_device;
-use crate::preprocess::{ImageGeometry, PreprocessedImage, Preprocessor, decode_file};
-use crate::{Alignment, Error, Result};
+use crate::preprocess::{ImageGeometry, PreprocessedImage, Preprocessor, decode_file_with};
+use crate::{Alignment, DecodeLimits, Error, Result};
 
 /// An image to fit or to predict: a file, a decoded image, one that is yet to be made, or a tensor.
 #[derive(Clone)]
@@ -99,9 +99,9 @@ impl From<Tensor<3>> for ImageInput {
 
 impl ImageInput {
     /// The decoded image.
-    fn open(self, name: &str) -> Result<DynamicImage> {
+    fn open(self, name: &str, limits: DecodeLimits) -> Result<DynamicImage> {
         match self {
-            Self::Path(path) => decode_file(path),
+            Self::Path(path) => decode_file_with(path, limits),
             Self::Image(image) => Ok(image),
             Self::Deferred { open, .. } => open(),
             Self::Tensor(_) => Err(Error::UnusableImage {
@@ -142,7 +142,7 @@ impl Prepared {
             }
             return Ok(Self::Tensor(tensor, ImageGeometry::identity([height, width])));
         }
-        let image = input.open(name)?;
+        let image = input.open(name, steps.preprocessor.decode_limits())?;
         let prepared = match steps.registration {
             Some(registration) => registration.apply(&image).and_then(|(image, alignment)| {
                 Ok(Self::Pixels(steps.preprocessor.process(&image)?, alignment))
@@ -263,8 +263,9 @@ where
     I::Item: Into<ImageInput>,
 {
     /// Decoded images, one at a time.
-    pub fn decoded(inputs: I) -> Self {
-        Self::with(inputs, Box::new(ImageInput::open), 1)
+    pub fn decoded(inputs: I, limits: DecodeLimits) -> Self {
+        let open = move |input: ImageInput, name: &str| input.open(name, limits);
+        Self::with(inputs, Box::new(open), 1)
     }
 }
 

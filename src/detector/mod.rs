@@ -29,8 +29,8 @@ use std::sync::Arc;
 use crate::embedding::{Embedding, Extractor, ProjectionEstimator};
 use crate::gaussian::Positions;
 use crate::{
-    AnomalyScorer, Backbone, Error, GaussianConfig, GaussianEstimator, InputRegion, PatchEmbedder,
-    Preprocessor, RegionOfInterest, Result,
+    AnomalyScorer, Backbone, DecodeLimits, Error, GaussianConfig, GaussianEstimator, InputRegion,
+    PatchEmbedder, Preprocessor, RegionOfInterest, Result,
 };
 use input::{Batches, Item, Steps, stack};
 
@@ -208,6 +208,13 @@ impl Padim {
         Self { embedder, extractor, ..self.clone() }
     }
 
+    /// The same, for files that decode to images of other sizes. What it fits takes the limits over.
+    #[must_use]
+    pub fn with_decode_limits(mut self, limits: DecodeLimits) -> Self {
+        self.preprocessor = self.preprocessor.with_decode_limits(limits);
+        self
+    }
+
     /// The settings.
     pub fn config(&self) -> &PadimConfig {
         &self.config
@@ -278,7 +285,8 @@ impl Padim {
             Some(augmentation) => {
                 let total = total.map(|total| total * (1 + augmentation.copies));
                 // Copies are those of the registered image: what a registration leaves to learn.
-                let images = augmentation.registered(images, self.registration.clone());
+                let limits = self.preprocessor.decode_limits();
+                let images = augmentation.registered(images, self.registration.clone(), limits);
                 let steps = Steps { registration: None, ..steps };
                 self.embed_prepared(images, steps, total, size, work)
             }
@@ -305,7 +313,7 @@ impl Padim {
             let embedding = self.embed_batch(batch, size)?;
             work(embedding, done, total).map_err(|error| match error {
                 Error::NotFinite { .. } => {
-                    let what = format!("the embedding of one of {}", names.join(", "));
+                    let what = format!("the embedding of one of the images {}", names.join(", "));
                     Error::NotFinite { what }
                 }
                 other => other,

@@ -71,7 +71,8 @@ impl Tally {
     /// Whether this can be what images have left behind, or has been tampered with.
     pub fn is_sound(&self, summed: bool) -> bool {
         let positive = |w: f64| w.is_finite() && w > 0.0;
-        self.weights.iter().all(|&w| positive(w))
+        (summed || !self.weights.is_empty())
+            && self.weights.iter().all(|&w| positive(w))
             && self.count >= self.weights.len()
             && (if summed { positive(self.folded) } else { self.folded == 0.0 })
             && positive(self.squared)

@@ -62,7 +62,7 @@ impl GaussianModel {
         self.positions.check(vectors.shape(), self.dimension)?;
         let distances = self.distances(vectors, reach);
         if !distances.iter().all(|v| v.is_finite()) {
-            return Err(Error::NotFinite { what: "an embedding, or its distance,".into() });
+            return Err(Error::NotFinite { what: "the embedding or its distances".into() });
         }
         Ok(self.positions.spread_out(distances))
     }

@@ -112,8 +112,12 @@ impl Storage {
             Self::FullInverse => dimension.checked_mul(dimension),
             Self::Diagonal => Some(dimension),
             Self::Auto => None,
-            Self::Triangle(_) | Self::LowRank(_) | Self::Principal(_) => (rows <= dimension)
-                .then(|| trapezoid_len(dimension, rows) + self.correction(dimension)),
+            Self::Triangle(_) | Self::LowRank(_) | Self::Principal(_) => {
+                // A file may say anything; where this fits, nothing below overflows.
+                dimension.checked_add(2)?.checked_mul(dimension)?;
+                (rows <= dimension)
+                    .then(|| trapezoid_len(dimension, rows) + self.correction(dimension))
+            }
         }
     }
 

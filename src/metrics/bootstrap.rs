@@ -54,7 +54,7 @@ impl Bootstrap {
     /// # Errors
     ///
     /// [`Error::InvalidConfig`] for no draws or a confidence outside of `0..1`,
-    /// [`Error::UndefinedMetric`] if the metric is undefined in more than half of the draws, and other
+    /// [`Error::UndefinedMetric`] without an image, or if the metric is undefined in more than half of the draws, and other
     /// errors of the metric.
     pub fn interval(
         &self,
@@ -68,6 +68,10 @@ impl Bootstrap {
         if !(confidence > 0.0 && confidence < 1.0) {
             let reason = format!("must be above 0 and below 1, is {confidence}");
             return Err(Error::config("confidence", reason));
+        }
+        if images == 0 {
+            let reason = "there is no image to draw".into();
+            return Err(Error::UndefinedMetric { metric: "interval", reason });
         }
         let draw = |number: usize| {
             let mut random = Random::of(seed, number as u64);

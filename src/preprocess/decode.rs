@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use image::{DynamicImage, ImageReader, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -19,22 +19,90 @@ pub enum SixteenBitGrey {
     ClipAt255,
 }
 
-/// Decodes a PNG, JPEG, BMP, TIFF or WebP file, told apart by content and not by name.
+/// How large an image a file may decode to. A file of a few kilobytes can claim any size, and would take
+/// the memory of it.
+///
+/// A part of the program that runs, not of a detector: it is not saved. Raise it with
+/// [`Detector::with_decode_limits`](crate::Detector::with_decode_limits),
+/// [`Padim::with_decode_limits`](crate::Padim::with_decode_limits) or
+/// [`Preprocessor::with_decode_limits`](crate::Preprocessor::with_decode_limits).
+///
+/// ```
+/// use padim::{DecodeLimits, decode_file_with};
+///
+/// // A line camera's strips of 30,000 x 30,000 pixels, in grey.
+/// let limits = DecodeLimits { max_pixels: 1_000_000_000, max_bytes: 1_000_000_000 };
+/// assert!(decode_file_with("missing.png", limits).is_err());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeLimits {
+    /// Height times width. Default: 178,956,970 (13,377 x 13,377), where PIL refuses, too.
+    pub max_pixels: u64,
+    /// Bytes of the decoded pixels; a decoder may take as many again while it works. Default: 512 MiB,
+    /// so many pixels in 8-bit colour.
+    pub max_bytes: u64,
+}
+
+impl Default for DecodeLimits {
+    fn default() -> Self {
+        let max_bytes = 512 << 20;
+        Self { max_pixels: max_bytes / 3, max_bytes }
+    }
+}
+
+/// Decodes a PNG, JPEG, BMP, TIFF or WebP file, told apart by content and not by name, within the
+/// default [`DecodeLimits`].
 ///
 /// A rotation noted in EXIF is not applied, as in PIL and torchvision.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the file cannot be opened, [`Error::Decode`] if it is not a usable image or
-/// would need more than 512 MiB.
+/// [`Error::Io`] if the file cannot be opened, [`Error::Decode`] if it is not a usable image,
+/// [`Error::ImageTooLarge`] if it is beyond the limits.
 pub fn decode_file(path: impl AsRef<Path>) -> Result<DynamicImage> {
+    decode_file_with(path, DecodeLimits::default())
+}
+
+/// As [`decode_file`], within these limits.
+///
+/// # Errors
+///
+/// As [`decode_file`].
+pub fn decode_file_with(path: impl AsRef<Path>, limits: DecodeLimits) -> Result<DynamicImage> {
     let path = path.as_ref();
     let file = File::open(path).map_err(Error::io("open", path))?;
-    ImageReader::new(BufReader::new(file))
+    let mut reader = ImageReader::new(BufReader::new(file))
         .with_guessed_format()
-        .map_err(Error::io("read", path))?
-        .decode()
-        .map_err(|source| Error::Decode { name: path.display().to_string(), source })
+        .map_err(Error::io("read", path))?;
+    let DecodeLimits { max_pixels, max_bytes } = limits;
+    let too_large = |what| Error::ImageTooLarge { name: path.display().to_string(), what };
+    let failed = |source| match source {
+        // Of a decoder's own memory: how much it wanted, it does not say.
+        ImageError::Limits(_) => {
+            too_large(format!("decoding it takes more than {max_bytes} bytes"))
+        }
+        source => Error::Decode { name: path.display().to_string(), source },
+    };
+    let allow = |bytes: u64| {
+        let mut limits = image::Limits::no_limits();
+        limits.max_alloc = Some(bytes);
+        limits
+    };
+    reader.limits(allow(max_bytes));
+    // Reads the header only.
+    let mut decoder = reader.into_decoder().map_err(failed)?;
+    let (width, height) = decoder.dimensions();
+    let (pixels, bytes) = (u64::from(width) * u64::from(height), decoder.total_bytes());
+    if pixels > max_pixels || bytes > max_bytes {
+        let what = format!(
+            "{height} x {width} pixels (height, width) of {} bytes, where {max_pixels} pixels and \
+             {max_bytes} bytes are allowed",
+            bytes.checked_div(pixels).unwrap_or(0)
+        );
+        return Err(too_large(what));
+    }
+    decoder.set_limits(allow(bytes.saturating_add(max_bytes))).map_err(failed)?;
+    DynamicImage::from_decoder(decoder).map_err(failed)
 }
 
 /// Any image as 8-bit RGB, as PIL's `convert("RGB")`: grey is repeated, alpha is dropped (not

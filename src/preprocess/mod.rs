@@ -10,7 +10,7 @@ mod principal_axis;
 mod region;
 
 pub use alignment::Alignment;
-pub use decode::{SixteenBitGrey, decode_file, to_rgb8};
+pub use decode::{DecodeLimits, SixteenBitGrey, decode_file, decode_file_with, to_rgb8};
 pub use geometry::ImageGeometry;
 pub use region::{InputRegion, RegionOfInterest};
 
@@ -172,6 +172,7 @@ pub struct PreprocessedImage {
 pub struct Preprocessor {
     config: PreprocessConfig,
     normalization: Normalization,
+    limits: DecodeLimits,
 }
 
 impl Preprocessor {
@@ -189,7 +190,18 @@ impl Preprocessor {
                 format!("needs finite means and positive deviations, got {normalization:?}");
             return Err(Error::config("normalization", reason));
         }
-        Ok(Self { config, normalization })
+        Ok(Self { config, normalization, limits: DecodeLimits::default() })
+    }
+
+    /// The same, for files of other sizes.
+    #[must_use]
+    pub fn with_decode_limits(self, limits: DecodeLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// How large an image a file may decode to.
+    pub fn decode_limits(&self) -> DecodeLimits {
+        self.limits
     }
 
     /// The configuration.
@@ -203,8 +215,11 @@ impl Preprocessor {
     ///
     /// [`Error::UnusableImage`] if the image has no pixels.
     pub fn geometry(&self, original: [usize; 2]) -> Result<ImageGeometry> {
-        let resized =
-            if original.contains(&0) { [0, 0] } else { self.config.resize.resized(original) };
+        if original.contains(&0) {
+            let reason = format!("it has no pixels: {original:?} (height, width)");
+            return Err(Error::UnusableImage { name: "given".into(), reason });
+        }
+        let resized = self.config.resize.resized(original);
         if resized.iter().any(|&side| side == 0 || side > MAX_SIDE) {
             return Err(Error::UnusableImage {
                 name: "given".into(),

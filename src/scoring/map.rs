@@ -40,8 +40,8 @@ impl AnomalyMap {
 
     /// The value at row `y` and column `x`, or `None` outside.
     pub fn at(&self, y: usize, x: usize) -> Option<f32> {
-        let [_, width] = self.size;
-        if x < width { self.values.get(y * width + x).copied() } else { None }
+        let [height, width] = self.size;
+        if y < height && x < width { self.values.get(y * width + x).copied() } else { None }
     }
 
     /// The smallest value.

@@ -7,6 +7,7 @@ fn shared<T: Send + Sync>() {}
 #[test]
 fn public_types_cross_threads() {
     shared::<Padim>();
+    shared::<DecodeLimits>();
     shared::<Detector>();
     shared::<Prediction>();
     shared::<TiledPadim>();

@@ -13,6 +13,7 @@ mod golden_end_to_end;
 mod golden_metrics;
 mod golden_preprocess;
 mod golden_stages;
+mod hostile;
 mod line;
 mod moving;
 mod partial;

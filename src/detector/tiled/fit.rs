@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{Tiled, TiledDetector, parts};
 use crate::detector::input::{Batches, ImageInput};
 use crate::{
-    Backbone, Detector, Error, FitProgress, FitStage, GaussianEstimator, GaussianModel, MemoryPlan,
-    Padim, PadimConfig, Result, TileModels, TilingConfig,
+    Backbone, DecodeLimits, Detector, Error, FitProgress, FitStage, GaussianEstimator,
+    GaussianModel, MemoryPlan, Padim, PadimConfig, Result, TileModels, TilingConfig,
 };
 
 /// PaDiM for images that are too large for the network, before it has seen any: settings, a backbone,
@@ -92,6 +92,17 @@ impl TiledPadim {
         Ok(self.padim.preprocessor.geometry(self.tiling.tile)?.input_size())
     }
 
+    /// As [`Padim::with_decode_limits`]: for larger files.
+    #[must_use]
+    pub fn with_decode_limits(mut self, limits: DecodeLimits) -> Self {
+        self.padim = self.padim.with_decode_limits(limits);
+        self
+    }
+
+    fn decode_limits(&self) -> DecodeLimits {
+        self.padim.preprocessor.decode_limits()
+    }
+
     /// The settings of what is done with a tile.
     pub fn config(&self) -> &PadimConfig {
         &self.padim.config
@@ -141,7 +152,7 @@ impl TiledPadim {
         I: IntoIterator + Clone,
         I::Item: Into<ImageInput>,
     {
-        let mut first = Batches::decoded(images.clone().into_iter().take(1));
+        let mut first = Batches::decoded(images.clone().into_iter().take(1), self.decode_limits());
         let Some(size) = first.advance(|batch| {
             batch
                 .into_iter()
@@ -225,7 +236,7 @@ impl TiledPadim {
             (lower, Some(upper)) if lower == upper => Some(upper),
             _ => None,
         };
-        let mut images = Batches::decoded(images);
+        let mut images = Batches::decoded(images, self.decode_limits());
         let mut done = 0;
         while let Some(result) = images.advance(|batch| {
             batch.into_iter().try_for_each(|item| {

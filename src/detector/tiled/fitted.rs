@@ -6,9 +6,9 @@ use crate::detector::input::{Batches, ImageInput};
 use crate::gaussian::reach;
 use crate::tiling::MapBlender;
 use crate::{
-    Calibration, CalibrationConfig, Decision, Defect, Detector, Error, Fingerprint, FitProgress,
-    FitStage, GaussianModel, ImageScore, PadimConfig, Prediction, Result, ScoreNormalization,
-    ScoredMap, TileModels, TilingConfig,
+    Calibration, CalibrationConfig, Decision, DecodeLimits, Defect, Detector, Error, Fingerprint,
+    FitProgress, FitStage, GaussianModel, ImageScore, PadimConfig, Prediction, Result,
+    ScoreNormalization, ScoredMap, TileModels, TilingConfig,
 };
 
 /// PaDiM for images in tiles, after it has seen good ones: scores new ones.
@@ -75,6 +75,12 @@ impl TiledDetector {
     /// The fingerprint of the backbone's weights.
     pub fn fingerprint(&self) -> Fingerprint {
         self.first.fingerprint()
+    }
+
+    /// As [`Detector::with_decode_limits`]: for larger files.
+    #[must_use]
+    pub fn with_decode_limits(self, limits: DecodeLimits) -> Self {
+        Self { first: self.first.with_decode_limits(limits), ..self }
     }
 
     /// As [`Detector::with_normalization`].
@@ -165,7 +171,8 @@ impl TiledDetector {
         I: IntoIterator,
         I::Item: Into<ImageInput>,
     {
-        let mut images = Batches::decoded(images.into_iter());
+        let mut images =
+            Batches::decoded(images.into_iter(), self.first.preprocessor().decode_limits());
         std::iter::from_fn(move || {
             images.advance(|batch| -> Vec<_> {
                 let image = |item| self.predict_tiled(&Tiled::new(item, &self.tiling)?);

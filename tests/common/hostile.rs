@@ -1,0 +1,173 @@
+//! What must hold for every file, whatever is in it: nothing panics, nothing is allocated that the file
+//! does not pay for, and what loads works. The fuzzers (`fuzz/`) call these functions with bytes of their
+//! own, the test suite with those that the fuzzers have found.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use padim::burn::nn::pool::AvgPool2dConfig;
+use padim::burn::tensor::{Device, Tensor};
+use padim::*;
+
+/// Where the files are written: in memory, where there is such a place.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn written(folder: &tempfile::TempDir, bytes: &[u8]) -> PathBuf {
+    let path = folder.path().join("file");
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// Colours of squares of 4x4 pixels: a backbone that costs nothing and whose fingerprint is known.
+#[derive(Debug)]
+pub struct Squares([LayerInfo; 1]);
+
+impl Squares {
+    pub fn new() -> Self {
+        Self([LayerInfo { name: "squares".into(), channels: 3, stride: 4 }])
+    }
+}
+
+impl Backbone for Squares {
+    fn layers(&self) -> &[LayerInfo] {
+        &self.0
+    }
+    fn device(&self) -> Device {
+        Device::flex()
+    }
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(["squares"])
+    }
+    fn forward(&self, images: Tensor<4>) -> Result<FeatureMaps> {
+        let pool = AvgPool2dConfig::new([4, 4]).with_strides([4, 4]).init();
+        FeatureMaps::new(vec![pool.forward(images)])
+    }
+}
+
+/// The file as it is, and with its checksum made right, which no chance would.
+pub fn detector_file(bytes: &[u8]) {
+    let folder = folder();
+    read_detector(&folder, &written(&folder, bytes));
+    if let Some((contents, _)) = bytes.split_last_chunk::<4>() {
+        let checksum = crc32fast::hash(contents).to_le_bytes();
+        read_detector(&folder, &written(&folder, &[contents, &checksum[..]].concat()));
+    }
+}
+
+fn read_detector(folder: &tempfile::TempDir, path: &Path) {
+    let device = Device::flex();
+    let squares: Arc<dyn Backbone> = Arc::new(Squares::new());
+    if let Ok(detector) = Detector::load(path, &device) {
+        let saved = folder.path().join("saved");
+        detector.save(&saved).unwrap();
+        let again = Detector::load(&saved, &device).unwrap();
+        use_detector(&detector, &again);
+    }
+    if let Ok(detector) = Detector::load_with_shared_backbone(path, squares.clone()) {
+        let saved = folder.path().join("saved");
+        detector.save_without_backbone(&saved).unwrap();
+        let again = Detector::load_with_shared_backbone(&saved, squares.clone()).unwrap();
+        use_detector(&detector, &again);
+    }
+    if let Ok(fit) = PartialFit::load(path, squares)
+        && fit.estimator().dimension() <= 8
+    {
+        let _ = fit.finish(|_| ());
+    }
+}
+
+/// What was saved scores as what was loaded.
+fn use_detector(detector: &Detector, again: &Detector) {
+    let small = |size: [usize; 2]| size.iter().all(|&side| side <= 64);
+    let resized = detector.config().preprocess.resize.resized([9, 11]);
+    if small(resized) && small(detector.input_size()) && small(detector.model().grid()) {
+        let image = || image::RgbImage::from_fn(11, 9, |x, y| image::Rgb([x as u8, 40, y as u8]));
+        match (detector.predict(image()), again.predict(image())) {
+            (Ok(one), Ok(other)) => {
+                assert!(one == other && !one.image_score.is_nan());
+                let _ = (one.map_in_original().unwrap(), detector.defects(&one));
+            }
+            (Err(_), Err(_)) => (),
+            (one, other) => panic!("{one:?} {other:?}"),
+        }
+    }
+}
+
+/// The network whose weights [`weights`] tries to read.
+pub fn network() -> ResNetConfig {
+    ResNetConfig {
+        block: ResNetBlock::Basic,
+        stem_channels: 2,
+        blocks: [1, 1, 1],
+        planes: [2, 2, 2],
+        base_width: 64,
+        layers: vec![1],
+    }
+}
+
+/// A file of weights, whatever it says it is.
+pub fn weights(bytes: &[u8]) {
+    let folder = folder();
+    if let Ok(network) = network().load(written(&folder, bytes), &Device::flex()) {
+        let maps = network.forward(Tensor::ones([1, 3, 8, 8], &Device::flex())).unwrap();
+        assert_eq!(maps.maps()[0].dims(), [1, 2, 2, 2]);
+    }
+}
+
+/// A pickle by itself, and as PyTorch packs it, with the checksums that no chance would get right.
+pub fn pickle(bytes: &[u8]) {
+    weights(bytes);
+    if !bytes.starts_with(b"PK") {
+        weights(&checkpoint(bytes));
+    }
+}
+
+/// A `.pth` of this pickle and one storage, `0`, of 4 KiB: a zip archive without compression.
+pub fn checkpoint(pickle: &[u8]) -> Vec<u8> {
+    let storage = vec![0x3C; 4096];
+    let entries: [(&str, &[u8]); 3] =
+        [("a/data.pkl", pickle), ("a/byteorder", b"little"), ("a/data/0", &storage)];
+    let (mut archive, mut directory) = (Vec::new(), Vec::new());
+    for (name, content) in entries {
+        let offset = archive.len() as u32;
+        let length = (content.len() as u32).to_le_bytes();
+        // Version, flags, method, time, date; then what both kinds of header share.
+        let mut common = vec![10, 0, 0, 0, 0, 0, 0, 0, 0x21, 0];
+        common.extend(crc32fast::hash(content).to_le_bytes());
+        common.extend([length, length].concat());
+        common.extend([name.len() as u8, 0, 0, 0]);
+        archive.extend([b"PK\x03\x04", &common[..], name.as_bytes(), content].concat());
+        directory.extend([b"PK\x01\x02\x0A\x00", &common[..], &[0; 10]].concat());
+        directory.extend(offset.to_le_bytes());
+        directory.extend(name.as_bytes());
+    }
+    let (start, length) = (archive.len() as u32, directory.len() as u32);
+    archive.extend(directory);
+    archive.extend(b"PK\x05\x06\0\0\0\0\x03\0\x03\0");
+    archive.extend([length.to_le_bytes(), start.to_le_bytes()].concat());
+    archive.extend([0, 0]);
+    archive
+}
+
+/// An image file, through both arithmetics and as a mask.
+pub fn image(bytes: &[u8]) {
+    let folder = folder();
+    let limits = DecodeLimits { max_pixels: 1 << 16, max_bytes: 1 << 19 };
+    let Ok(image) = decode_file_with(written(&folder, bytes), limits) else { return };
+    assert!(u64::from(image.width()) * u64::from(image.height()) <= limits.max_pixels);
+    for arithmetic in [ResizeArithmetic::Pil, ResizeArithmetic::Float { antialias: true }] {
+        let config = PreprocessConfig {
+            resize: Resize::square(12),
+            crop: Some(8),
+            arithmetic,
+            ..PreprocessConfig::default()
+        };
+        let preprocessor = Preprocessor::new(config, Normalization::IMAGENET).unwrap();
+        if let Ok(input) = preprocessor.process(&image) {
+            assert!(input.values.len() == 3 * 8 * 8 && input.values.iter().all(|v| v.is_finite()));
+            assert_eq!(preprocessor.process_mask(&image).unwrap().len(), 8 * 8);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Each kind of error, as a person sees it.
+
+use image::DynamicImage;
+use padim::*;
+
+use super::checks::{self, Squares};
+use super::limits::claimed_png;
+use super::seeds::{pickled, safetensors, tensors};
+use super::{squares_config, tiny};
+use crate::devices;
+
+/// Each kind of error, as a person sees it: `cargo test --test suite each_error -- --show-output`.
+#[test]
+fn each_error_says_what_is_wrong_and_what_to_do() {
+    let device = &devices()[0];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let padim = Padim::new(squares_config(Storage::Auto), Squares::new()).unwrap();
+    let detector = padim.fit((0..4).map(tiny), |_| ()).unwrap();
+    let float = image::ImageBuffer::from_pixel(9, 8, image::Rgb([f32::NAN; 3]));
+    let nan = crate::tensor(vec![f32::NAN; 192], [3, 8, 8], device);
+    let weights = |bytes: Vec<u8>| {
+        std::fs::write(&path, bytes).unwrap();
+        checks::network().load(&path, device).map(drop)
+    };
+    let renamed = |from: &str, to: &str| {
+        let text = String::from_utf8_lossy(&safetensors()[8..]).replace(from, to);
+        let bytes = [&safetensors()[..8], text.as_bytes()].concat();
+        assert_eq!(bytes.len(), safetensors().len());
+        bytes
+    };
+    let mut longer = tensors();
+    longer.push(("layer1.1.conv1.weight".into(), vec![2, 2, 3, 3]));
+    let padim_file = || {
+        detector.save_without_backbone(&path).unwrap();
+        std::fs::read(&path).unwrap()
+    };
+    let newer = [&padim_file()[..8], &99_u32.to_le_bytes(), &padim_file()[12..]].concat();
+    let other = checks::network().untrained(1, device).unwrap();
+    let tiny_epsilon = GaussianConfig {
+        epsilon: 1e-300,
+        storage: Storage::Triangle(Precision::F32),
+        ..GaussianConfig::default()
+    };
+    let singular = PadimConfig { gaussian: tiny_epsilon, ..squares_config(Storage::Auto) };
+    let errors: Vec<(&str, Result<()>)> = vec![
+        (
+            "InvalidConfig",
+            Padim::new(PadimConfig { batch_size: 0, ..PadimConfig::default() }, Squares::new())
+                .map(drop),
+        ),
+        ("Io", detector.predict(folder.path().join("missing.png")).map(drop)),
+        ("Decode", {
+            std::fs::write(&path, b"some text").unwrap();
+            detector.predict(&path).map(drop)
+        }),
+        ("ImageTooLarge", {
+            std::fs::write(&path, claimed_png(30_000)).unwrap();
+            detector.predict(&path).map(drop)
+        }),
+        ("UnusableImage", detector.predict(DynamicImage::ImageRgb32F(float)).map(drop)),
+        (
+            "ShapeMismatch",
+            detector.predict_tensor(crate::tensor(vec![0.0; 48], [1, 3, 4, 4], device)).map(drop),
+        ),
+        ("NotFinite", padim.fit([nan.clone(), nan], |_| ()).map(drop)),
+        ("TooFewImages", padim.fit([tiny(1)], |_| ()).map(drop)),
+        (
+            "NotPositiveDefinite",
+            Padim::new(singular, Squares::new()).unwrap().fit([tiny(1), tiny(1)], |_| ()).map(drop),
+        ),
+        ("NoState", detector.clone().extend([tiny(1)], 1.0, |_| ())),
+        ("Weights", weights(b"some text".to_vec())),
+        (
+            "WeightsNotFound",
+            Weights::named("no-such-network-0123abcd.pth", "https://example.com")
+                .unwrap()
+                .find()
+                .map(drop),
+        ),
+        (
+            // Only with the feature `download`.
+            "Download",
+            Err(Error::Download {
+                url: "https://example.com/resnet18-f37072fd.pth".into(),
+                reason: "expected 200 OK, got 404 Not Found".into(),
+            }),
+        ),
+        ("MissingTensor", weights(checks::checkpoint(&pickled(&tensors()[1..])))),
+        ("UnexpectedTensor", weights(checks::checkpoint(&pickled(&longer)))),
+        ("TensorShape", weights(renamed("\"shape\":[2,3,7,7]", "\"shape\":[3,2,7,7]"))),
+        ("TensorType", weights(renamed("\"F32\"", "\"I32\""))),
+        ("BackboneMismatch", {
+            padim_file();
+            Detector::load_with_backbone(&path, other).map(drop)
+        }),
+        ("BackboneNotEmbedded", {
+            padim_file();
+            Detector::load(&path, device).map(drop)
+        }),
+        ("InvalidDetectorFile", {
+            std::fs::write(&path, &padim_file()[..200]).unwrap();
+            Detector::load(&path, device).map(drop)
+        }),
+        ("UnsupportedVersion", {
+            std::fs::write(&path, &newer).unwrap();
+            Detector::load(&path, device).map(drop)
+        }),
+        ("UndefinedMetric", metrics::image_auroc(&[1.0, 2.0], &[false, false]).map(drop)),
+        ("Dataset", dataset::Mvtec::open(folder.path()).map(drop)),
+        ("Device", Err(Error::Device { reason: "out of memory".into() })),
+    ];
+    // The variants in their order, from the source: a new one has to be shown here, too.
+    let source = include_str!("../../../src/error.rs");
+    let (_, variants) = source.split_once("pub enum Error {").unwrap();
+    let (variants, _) = variants.split_once("\n}\n").unwrap();
+    let variants = variants.lines().filter_map(|line| line.strip_prefix("    "));
+    let variants = variants.filter(|line| line.starts_with(char::is_uppercase));
+    let variants: Vec<&str> = variants.map(|line| line.trim_end_matches([' ', '{', ','])).collect();
+    let names: Vec<&str> = errors.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, variants);
+    for (name, outcome) in errors {
+        let error = outcome.err().unwrap_or_else(|| panic!("{name}: no error"));
+        let kind = format!("{error:?}");
+        assert!(kind.split([' ', '{']).next() == Some(name), "{name}: {kind}");
+        let text = error.to_string();
+        println!("{name:20} {text}");
+        assert!(text.len() > 30 || name == "Device", "{text}");
+    }
+}

@@ -1,0 +1,194 @@
+//! Where the fuzzers begin: small files of every kind.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use image::{DynamicImage, ImageFormat};
+use padim::*;
+
+use super::checks::{self, Squares};
+use super::{corpus, squares_config, tiny};
+use crate::devices;
+
+/// Writes where the fuzzers begin: small files of every kind. They are the same every time.
+#[test]
+#[ignore = "run by hand: it writes into fuzz/corpus"]
+pub fn write_seeds() {
+    let seeds = [
+        ("detector_file", detector_seeds()),
+        ("weights_safetensors", vec![safetensors()]),
+        ("weights_pth", pickle_seeds()),
+        ("image", image_seeds()),
+    ];
+    for (target, files) in seeds {
+        let folder = corpus().join(target);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (number, bytes) in files.iter().enumerate() {
+            std::fs::write(folder.join(format!("seed-{number:02}")), bytes).unwrap();
+        }
+    }
+}
+
+fn detector_seeds() -> Vec<Vec<u8>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let mut files = Vec::new();
+    let mut add = |save: &dyn Fn(&Path) -> Result<()>| {
+        save(&path).unwrap();
+        files.push(std::fs::read(&path).unwrap());
+    };
+    let padim = |storage| Padim::new(squares_config(storage), Squares::new()).unwrap();
+    let forms = [
+        (Storage::FullInverse, 5),
+        (Storage::Triangle(Precision::F32), 5),
+        (Storage::Triangle(Precision::F16), 5),
+        (Storage::LowRank(Precision::F32), 2),
+        (Storage::LowRank(Precision::F16), 2),
+        (Storage::Principal(Precision::F16), 5),
+        (Storage::Diagonal, 5),
+    ];
+    for (storage, images) in forms {
+        let detector = padim(storage).fit((0..images).map(tiny), |_| ()).unwrap();
+        add(&|path| detector.save_without_backbone(path));
+    }
+    // With every section that there is.
+    let mask = image::GrayImage::from_fn(8, 8, |x, _| image::Luma([if x < 4 { 255 } else { 0 }]));
+    let region = RegionOfInterest::from_mask(&mask.into());
+    let images = || (0..6).map(tiny);
+    let whole = padim(Storage::Auto).with_region(&region).unwrap();
+    let whole = whole.with_principal_components(2, images(), |_| ()).unwrap();
+    let fit = whole.partial_fit(images(), |_| ()).unwrap();
+    add(&|path| fit.save(path));
+    let few = padim(Storage::Auto).partial_fit((0..2).map(tiny), |_| ()).unwrap();
+    add(&|path| few.save(path));
+    let mut detector = fit.finish_extendable(|_| ()).unwrap();
+    let config = CalibrationConfig { image_false_alarm_rate: 0.2, ..Default::default() };
+    detector.calibrate((6..12).map(tiny), &config, |_| ()).unwrap();
+    add(&|path| detector.save_without_backbone(path));
+    // With networks.
+    let device = &devices()[0];
+    let residual = checks::network().untrained(1, device).unwrap();
+    let efficient = EfficientNetConfig {
+        stem_channels: 2,
+        stages: vec![EfficientNetStage::new(1, 2, 1, 3, 1)],
+        blocks: vec![1],
+    };
+    let networks: [Arc<dyn Backbone>; 2] =
+        [Arc::new(residual), Arc::new(efficient.untrained(1, device).unwrap())];
+    for network in networks {
+        let padim = Padim::with_shared_backbone(squares_config(Storage::Auto), network).unwrap();
+        let detector = padim.fit(images(), |_| ()).unwrap();
+        add(&|path| detector.save(path));
+    }
+    files
+}
+
+/// The names and shapes of what [`checks::network`] needs.
+pub fn tensors() -> Vec<(String, Vec<usize>)> {
+    let mut tensors = Vec::new();
+    let convolutions = [
+        ("conv1", "bn1", vec![2, 3, 7, 7]),
+        ("layer1.0.conv1", "layer1.0.bn1", vec![2, 2, 3, 3]),
+        ("layer1.0.conv2", "layer1.0.bn2", vec![2, 2, 3, 3]),
+    ];
+    for (convolution, norm, shape) in convolutions {
+        tensors.push((format!("{convolution}.weight"), shape));
+        for part in ["weight", "bias", "running_mean", "running_var"] {
+            tensors.push((format!("{norm}.{part}"), vec![2]));
+        }
+    }
+    tensors
+}
+
+pub fn safetensors() -> Vec<u8> {
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    for (name, shape) in tensors() {
+        let begin = end;
+        end += 4 * shape.iter().product::<usize>();
+        let entry =
+            serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [begin, end]});
+        header.insert(name, entry);
+    }
+    let header = serde_json::Value::from(header).to_string();
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0x3C; end]].concat()
+}
+
+/// What `torch.save` pickles of a state dict whose tensors all lie in the storage `0`.
+pub fn pickled(tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
+    fn int(pickle: &mut Vec<u8>, value: usize) {
+        pickle.push(b'J');
+        pickle.extend((value as i32).to_le_bytes());
+    }
+    fn text(pickle: &mut Vec<u8>, value: &str) {
+        pickle.push(b'X');
+        pickle.extend((value.len() as u32).to_le_bytes());
+        pickle.extend(value.as_bytes());
+    }
+    let mut pickle = b"\x80\x02}(".to_vec();
+    for (name, shape) in tensors {
+        text(&mut pickle, name);
+        pickle.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+        text(&mut pickle, "storage");
+        pickle.extend(b"ctorch\nFloatStorage\n");
+        text(&mut pickle, "0");
+        text(&mut pickle, "cpu");
+        int(&mut pickle, 1024);
+        pickle.extend(b"tQ");
+        int(&mut pickle, 0);
+        pickle.push(b'(');
+        shape.iter().for_each(|&side| int(&mut pickle, side));
+        pickle.extend(b"t(");
+        (0..shape.len()).for_each(|i| int(&mut pickle, shape[i + 1..].iter().product()));
+        pickle.extend(b"t\x89ccollections\nOrderedDict\n)RtR");
+    }
+    pickle.extend(b"u.");
+    pickle
+}
+
+fn pickle_seeds() -> Vec<Vec<u8>> {
+    let pickle = pickled(&tensors());
+    let loader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/loader");
+    let mut seeds = vec![checks::checkpoint(&pickle), pickle];
+    for file in ["edge_legacy.pth", "edge_zip.pth", "edge_zip_proto4.pth", "reject_module_zip.pth"]
+    {
+        seeds.push(std::fs::read(loader.join(file)).unwrap());
+    }
+    seeds
+}
+
+/// Small pictures of every format and kind of pixel.
+fn image_seeds() -> Vec<Vec<u8>> {
+    let rgb = tiny(3);
+    let kinds: [(ImageFormat, &[DynamicImage]); 5] = [
+        (
+            ImageFormat::Png,
+            &[
+                rgb.clone(),
+                rgb.to_luma8().into(),
+                rgb.to_luma_alpha8().into(),
+                rgb.to_luma16().into(),
+                rgb.to_rgba16().into(),
+            ],
+        ),
+        (ImageFormat::Jpeg, &[rgb.clone(), rgb.to_luma8().into()]),
+        (ImageFormat::Bmp, &[rgb.clone(), rgb.to_luma8().into(), rgb.to_rgba8().into()]),
+        (
+            ImageFormat::Tiff,
+            &[rgb.clone(), rgb.to_luma16().into(), rgb.to_rgb16().into(), rgb.to_rgb32f().into()],
+        ),
+        (ImageFormat::WebP, &[rgb.clone(), rgb.to_rgba8().into()]),
+    ];
+    let mut files = Vec::new();
+    for (format, images) in kinds {
+        for image in images {
+            let mut bytes = std::io::Cursor::new(Vec::new());
+            image.write_to(&mut bytes, format).unwrap();
+            files.push(bytes.into_inner());
+        }
+    }
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/png");
+    for file in ["bilevel_1bit.png", "palette.png"] {
+        files.push(std::fs::read(golden.join(file)).unwrap());
+    }
+    files
+}
