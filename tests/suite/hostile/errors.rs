@@ -70,6 +70,14 @@ fn each_error_says_what_is_wrong_and_what_to_do() {
             Padim::new(singular, Squares::new()).unwrap().fit([tiny(1), tiny(1)], |_| ()).map(drop),
         ),
         ("NoState", detector.clone().extend([tiny(1)], 1.0, |_| ())),
+        ("RegistrationMissing", {
+            let upright = Registration::new("upright", |image| Ok(image.clone()));
+            let registered = padim.clone().with_registration(upright);
+            let registered = registered.fit((0..4).map(tiny), |_| ()).unwrap();
+            registered.save_without_backbone(&path).unwrap();
+            let loaded = Detector::load_with_backbone(&path, Squares::new()).unwrap();
+            loaded.predict(tiny(1)).map(drop)
+        }),
         ("Weights", weights(b"some text".to_vec())),
         (
             "WeightsNotFound",
@@ -108,6 +116,9 @@ fn each_error_says_what_is_wrong_and_what_to_do() {
         }),
         ("UndefinedMetric", metrics::image_auroc(&[1.0, 2.0], &[false, false]).map(drop)),
         ("Dataset", dataset::Mvtec::open(folder.path()).map(drop)),
+        // Provoked in the tests of the line.
+        ("Panicked", Err(Error::Panicked { what: "decoding", message: "out of range".into() })),
+        ("LineClosed", Err(Error::LineClosed { reason: "its sink has failed".into() })),
         ("Device", Err(Error::Device { reason: "out of memory".into() })),
     ];
     // The variants in their order, from the source: a new one has to be shown here, too.
