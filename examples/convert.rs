@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::{Parser, Subcommand, ValueEnum};
-use common::{Network, Outcome, parts};
+use common::{Network, Outcome, WeightsOption, parts};
 use image::DynamicImage;
 use padim::{
     AnomalibCheckpoint, Backbone, PreprocessConfig, Preprocessor, Storage, WeightPrecision,
@@ -100,7 +100,8 @@ fn weights(options: &Weights) -> Outcome {
     println!("{} tensors, {} bytes of {}", written.tensors, written.bytes, before.len());
 
     let device = Device::default();
-    let networks = [weights, out].map(|file| backbone.build(maps, Some(file), &device));
+    let networks = [weights, out]
+        .map(|file| backbone.build(maps, Some(&WeightsOption::File(file.clone())), &device));
     let [source, converted] = networks;
     let (source, converted) = (source?, converted?);
     println!("fingerprint {}", converted.fingerprint());

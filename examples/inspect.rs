@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use clap::Parser;
-use common::{Network, Outcome};
+use common::{Network, Outcome, WeightsOption};
 use padim::visualize::{ScoreRange, heat_map, overlay, panel, save_png};
 use padim::{Detector, Prediction, Spectrum, Storage, decode_file_with, to_rgb8};
 
@@ -21,7 +21,7 @@ struct Options {
     detector: PathBuf,
     /// The network's weights, for a detector that was saved without them.
     #[arg(long)]
-    weights: Option<PathBuf>,
+    weights: Option<WeightsOption>,
     /// The network of these weights.
     #[arg(long, value_enum, default_value = "resnet18")]
     backbone: Network,

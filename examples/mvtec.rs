@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use clap::Parser;
-use common::{Evaluation, Network, Outcome};
+use common::{Evaluation, Network, Outcome, WeightsOption};
 use padim::dataset::{Category, Dataset, Mvtec};
 use padim::visualize::{ScoreRange, contact_sheet, save_png};
 use padim::{
@@ -29,9 +29,10 @@ struct Options {
     /// The network.
     #[arg(long, value_enum, default_value = "resnet18")]
     backbone: Network,
-    /// Its weights, .pth or .safetensors in torchvision's layout. Without: seeded untrained ones.
+    /// Its weights: FILE (.pth or .safetensors in torchvision's layout), bundled (inside the crate), torchvision
+    /// (ImageNet's, where this machine has them) or untrained [default: bundled for resnet18, else torchvision]
     #[arg(long)]
-    weights: Option<PathBuf>,
+    weights: Option<WeightsOption>,
     /// Which of the network's three maps are used: a rising list of 1, 2 and 3.
     #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
     layers: Vec<usize>,
@@ -164,10 +165,7 @@ fn main() {
 
 fn run(options: &Options) -> Outcome {
     let device = Device::default();
-    if options.weights.is_none() {
-        println!("No --weights: the network is untrained (seed 0). Expect poor scores.");
-    }
-    let backbone = options.backbone.build(&options.layers, options.weights.as_deref(), &device)?;
+    let backbone = options.backbone.build(&options.layers, options.weights.as_ref(), &device)?;
     let config = PadimConfig {
         preprocess: PreprocessConfig {
             resize: options.resize,

@@ -12,12 +12,12 @@ use clap::Parser;
 use common::Outcome;
 use common::parts::{DEFECTS, SIDE, draw};
 use padim::visualize::{ScoreRange, contact_sheet, save_png};
-use padim::{Detector, Padim, PadimConfig, PreprocessConfig, ResNet18, Resize};
+use padim::{Detector, Padim, PadimConfig, PreprocessConfig, ResNet18, Resize, Weights};
 
 /// Draws parts with and without defects, fits PaDiM on good ones and finds the defects.
 #[derive(Parser)]
 struct Options {
-    /// ResNet18 weights in torchvision's layout. Without: seeded untrained ones.
+    /// ResNet18 weights in torchvision's layout. Without: those inside the crate.
     #[arg(long)]
     weights: Option<PathBuf>,
     /// How many good parts are learnt from.
@@ -34,15 +34,8 @@ fn main() {
 
 fn run(options: &Options) -> Outcome {
     let device = Device::default();
-    let backbone = match &options.weights {
-        Some(weights) => ResNet18::load(weights, &device)?,
-        None => {
-            println!(
-                "The network is untrained (seed 0): enough for these drawings, not for photos."
-            );
-            ResNet18::untrained(0, &device)?
-        }
-    };
+    let weights = options.weights.as_ref().map_or(Weights::Bundled, Weights::from);
+    let backbone = ResNet18::load(weights, &device)?;
     let config = PadimConfig {
         preprocess: PreprocessConfig {
             resize: Resize::square(SIDE as usize),

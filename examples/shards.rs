@@ -17,7 +17,7 @@ use common::Outcome;
 use common::parts::{Defect, SIDE, draw};
 use padim::{
     Backbone, Detector, ImageInput, Padim, PadimConfig, PartialFit, PreprocessConfig, ResNet18,
-    Resize,
+    Resize, Weights,
 };
 
 /// Fits shards in processes of their own, merges them, and compares with one fit of everything.
@@ -26,7 +26,7 @@ struct Options {
     /// A folder of images of good parts. Without: drawings of this program.
     #[arg(long)]
     images: Option<PathBuf>,
-    /// ResNet18 weights in torchvision's layout. Without: seeded untrained ones.
+    /// ResNet18 weights in torchvision's layout. Without: those inside the crate.
     #[arg(long)]
     weights: Option<PathBuf>,
     /// How many processes.
@@ -48,10 +48,8 @@ fn main() {
 
 fn backbone(options: &Options) -> Outcome<Arc<dyn Backbone>> {
     let device = Device::default();
-    Ok(Arc::new(match &options.weights {
-        Some(weights) => ResNet18::load(weights, &device)?,
-        None => ResNet18::untrained(0, &device)?,
-    }))
+    let weights = options.weights.as_ref().map_or(Weights::Bundled, Weights::from);
+    Ok(Arc::new(ResNet18::load(weights, &device)?))
 }
 
 /// The images of a shard: every so many of all.

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Parser;
-use common::{Network, Outcome};
+use common::{Network, Outcome, WeightsOption};
 use nalgebra::{DMatrix, DVector};
 use padim::dataset::Mvtec;
 use padim::metrics::{self, PixelScores};
@@ -29,9 +29,10 @@ struct Options {
     /// The network.
     #[arg(long, value_enum, default_value = "resnet18")]
     backbone: Network,
-    /// Its weights. Without: seeded untrained ones.
+    /// Its weights: FILE (.pth or .safetensors in torchvision's layout), bundled (inside the crate), torchvision
+    /// (ImageNet's, where this machine has them) or untrained [default: bundled for resnet18, else torchvision]
     #[arg(long)]
-    weights: Option<PathBuf>,
+    weights: Option<WeightsOption>,
     /// Which channels are kept: `all`, `seed:N:COUNT`, or a file of indices.
     #[arg(long, value_parser = common::parse_channels)]
     channels: Option<ChannelSelection>,
@@ -76,7 +77,7 @@ struct Column {
 
 fn run(options: &Options) -> Outcome {
     let device = Device::default();
-    let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_deref(), &device)?;
+    let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_ref(), &device)?;
     let config = PadimConfig {
         channels: options.channels.clone().unwrap_or(options.backbone.channels()),
         ..PadimConfig::default()

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use clap::Parser;
 use common::parts::Random;
-use common::{Network, Outcome};
+use common::{Network, Outcome, WeightsOption};
 use padim::dataset::{Mvtec, Sample};
 use padim::{Calibration, CalibrationConfig, Padim, PadimConfig};
 
@@ -24,9 +24,10 @@ struct Options {
     /// The network.
     #[arg(long, value_enum, default_value = "resnet18")]
     backbone: Network,
-    /// Its weights. Without: seeded untrained ones.
+    /// Its weights: FILE (.pth or .safetensors in torchvision's layout), bundled (inside the crate), torchvision
+    /// (ImageNet's, where this machine has them) or untrained [default: bundled for resnet18, else torchvision]
     #[arg(long)]
-    weights: Option<PathBuf>,
+    weights: Option<WeightsOption>,
     /// How many of the training images are fitted with; the others and the good test images are for
     /// calibration.
     #[arg(long)]
@@ -49,7 +50,7 @@ fn main() {
 
 fn run(options: &Options) -> Outcome {
     let device = Device::default();
-    let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_deref(), &device)?;
+    let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_ref(), &device)?;
     let config = PadimConfig { channels: options.backbone.channels(), ..PadimConfig::default() };
     let padim = Padim::with_shared_backbone(config, backbone)?;
     let category = Mvtec::open(&options.data)?;

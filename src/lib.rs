@@ -8,14 +8,14 @@
 //! ```
 //! use padim::burn::tensor::Device;
 //! use padim::image::{Rgb, RgbImage};
-//! use padim::{Detector, Padim, PadimConfig, PreprocessConfig, ResNet18, Resize};
+//! use padim::{Detector, Padim, PadimConfig, PreprocessConfig, ResNet18, Resize, Weights};
 //!
 //! # fn main() -> padim::Result<()> {
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let file = folder.path().join("stripes.padim");
 //! let device = Device::flex();
-//! // Real use: ResNet18::load("resnet18-f37072fd.pth", &device)?
-//! let backbone = ResNet18::untrained(0, &device)?;
+//! // Or the path of a file, such as "resnet18-f37072fd.pth".
+//! let backbone = ResNet18::load(Weights::Bundled, &device)?;
 //! let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
 //! let config = PadimConfig { preprocess: small, ..Default::default() };
 //!
@@ -55,7 +55,7 @@
 //! in: `flex` (default, pure-Rust CPU), `ndarray`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`. The
 //! library takes a `&Device` and names no backend.
 //!
-//! [`Weights`] finds torchvision's weights on this machine. With the feature `download`, and only
+//! [`Weights::Bundled`] lie in this crate; [`Weights`] also finds torchvision's on this machine. With the feature `download`, and only
 //! then, this crate uses the network, and only when `Weights::fetch` is called.
 //!
 //! # What it does not do
@@ -144,7 +144,7 @@ pub use tiling::{TileModels, TilingConfig};
 
 #[cfg(feature = "download")]
 pub use weights::FetchProgress;
-pub use weights::{TorchvisionNetwork, Weights};
+pub use weights::{PublishedWeights, TorchvisionNetwork, Weights};
 
 #[cfg(test)]
 #[path = "../tests/common/golden.rs"]

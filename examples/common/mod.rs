@@ -3,7 +3,8 @@
 
 pub mod parts;
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use padim::metrics::{self, PixelScores};
 use padim::visualize::{ScoreRange, heat_map, mask_picture, overlay, panel};
 use padim::{
     AnomalyMap, Backbone, ChannelSelection, ConvertedWeights, Detector, EfficientNetB5,
-    EfficientNetConfig, FitProgress, FitStage, Prediction, ResNet18, ResNetConfig, WeightPrecision,
-    WideResNet50,
+    EfficientNetConfig, FitProgress, FitStage, Prediction, ResNet18, ResNetConfig,
+    TorchvisionNetwork, WeightPrecision, Weights, WideResNet50,
 };
 
 /// Whatever goes wrong in an example ends in a sentence for a person.
@@ -87,14 +88,14 @@ impl Network {
         self.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
     }
 
-    /// The network giving out some of its three maps, counted from 1; with seeded untrained weights if
-    /// there are none.
+    /// The network giving out some of its three maps, counted from 1.
     pub fn build(
         self,
         maps: &[usize],
-        weights: Option<&Path>,
+        weights: Option<&WeightsOption>,
         device: &Device,
     ) -> padim::Result<Arc<dyn Backbone>> {
+        let weights = self.weights(weights);
         Ok(match self.config(maps) {
             Config::Residual(config) => Arc::new(match weights {
                 Some(weights) => config.load(weights, device)?,
@@ -131,6 +132,49 @@ impl Network {
                 let blocks: Vec<usize> = maps.iter().map(block).collect();
                 Config::Efficient(config.with_blocks(blocks))
             }
+        }
+    }
+
+    /// The weights that were asked for, or the ones that are there without asking; none for untrained
+    /// ones.
+    fn weights(self, option: Option<&WeightsOption>) -> Option<Weights> {
+        let torchvision = || {
+            Weights::torchvision(match self {
+                Self::ResNet18 => TorchvisionNetwork::ResNet18,
+                Self::WideResNet50 => TorchvisionNetwork::WideResNet50,
+                Self::EfficientNetB5 => TorchvisionNetwork::EfficientNetB5,
+            })
+        };
+        match option {
+            Some(WeightsOption::File(path)) => Some(path.into()),
+            Some(WeightsOption::Untrained) => None,
+            Some(WeightsOption::Bundled) => Some(Weights::Bundled),
+            None if self == Self::ResNet18 => Some(Weights::Bundled),
+            Some(WeightsOption::Torchvision) | None => Some(torchvision()),
+        }
+    }
+}
+
+/// What `--weights` takes: a file in torchvision's layout, .pth or .safetensors, or one of three words.
+/// Without it ResNet18 takes `bundled`, the others `torchvision`.
+#[derive(Debug, Clone)]
+pub enum WeightsOption {
+    /// `bundled`: those inside the crate.
+    Bundled,
+    /// `torchvision`: ImageNet's, where this machine has them.
+    Torchvision,
+    /// `untrained`: random ones of seed 0.
+    Untrained,
+    File(PathBuf),
+}
+
+impl From<OsString> for WeightsOption {
+    fn from(text: OsString) -> Self {
+        match text.to_str() {
+            Some("bundled") => Self::Bundled,
+            Some("torchvision") => Self::Torchvision,
+            Some("untrained") => Self::Untrained,
+            _ => Self::File(text.into()),
         }
     }
 }

@@ -25,7 +25,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
-use common::{Network, Outcome};
+use common::{Network, Outcome, WeightsOption};
 use padim::dataset::Sample;
 use padim::metrics::DEFAULT_FPR_LIMIT;
 use padim::{Backbone, Fingerprint, PadimConfig};
@@ -52,9 +52,10 @@ struct Options {
     /// The network.
     #[arg(long, value_enum, default_value = "resnet18")]
     backbone: Network,
-    /// Its weights, .pth or .safetensors in torchvision's layout. Without: seeded untrained ones.
+    /// Its weights: FILE (.pth or .safetensors in torchvision's layout), bundled (inside the crate), torchvision
+    /// (ImageNet's, where this machine has them) or untrained [default: bundled for resnet18, else torchvision]
     #[arg(long)]
-    weights: Option<PathBuf>,
+    weights: Option<WeightsOption>,
     /// Variants of the embedding, separated by commas [default: table3, the network's own of the paper]
     #[arg(long, value_delimiter = ',', default_value = "table3",
         help = format!("Variants, separated by commas: {}{}", variant::SYNTAX, motion::SYNTAX))]
@@ -206,7 +207,7 @@ impl Networks<'_> {
             return Ok(network.clone());
         }
         let Options { backbone, weights, .. } = self.options;
-        let network = backbone.build(layers, weights.as_deref(), &self.device)?;
+        let network = backbone.build(layers, weights.as_ref(), &self.device)?;
         self.loaded.insert(layers.to_vec(), network.clone());
         Ok(network)
     }
@@ -217,9 +218,6 @@ type Planned = (Job, String);
 
 /// All cells that are wanted with the names of their files, and those that cannot be.
 fn plan(options: &Options) -> Outcome<(Vec<Planned>, Vec<Failure>)> {
-    if options.weights.is_none() {
-        eprintln!("No --weights: the network is untrained (seed 0). Expect poor scores.");
-    }
     let main = options.backbone.variant();
     let variants: Vec<Variant> = options
         .variants

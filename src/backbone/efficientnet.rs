@@ -16,7 +16,7 @@ use super::{
     LayerInfo, WeightPrecision, check_images, weight_count,
 };
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
-use crate::{Error, Result};
+use crate::{Error, Result, Weights};
 
 /// Blocks of one resolution and width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,13 +83,15 @@ impl EfficientNetConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingTensor`], [`Error::UnexpectedTensor`], [`Error::TensorShape`] and
-    /// [`Error::TensorType`] name the tensor that does not fit; [`Error::Weights`] and
-    /// [`Error::Io`] tell why a file cannot be read; [`Error::InvalidConfig`] for a description that
+    /// As [`Weights::find`]; [`Error::MissingTensor`], [`Error::UnexpectedTensor`],
+    /// [`Error::TensorShape`] and [`Error::TensorType`] name the tensor that does not fit;
+    /// [`Error::Weights`] and [`Error::Io`] tell why a file cannot be read; [`Error::InvalidConfig`] for a description that
     /// makes no network.
-    pub fn load(&self, weights: impl AsRef<Path>, device: &Device) -> Result<EfficientNet> {
+    pub fn load(&self, weights: impl Into<Weights>, device: &Device) -> Result<EfficientNet> {
         self.validate()?;
-        let mut checkpoint = Checkpoint::read(weights.as_ref(), &self.unused())?;
+        let weights = weights.into();
+        weights.require_other_than_bundled()?;
+        let mut checkpoint = Checkpoint::load(&weights, &self.unused())?;
         let network = EfficientNet::build(self.clone(), &mut checkpoint, device)?;
         checkpoint.finish()?;
         Ok(network)

@@ -1,11 +1,9 @@
 //! EfficientNet-B5.
 
-use std::path::Path;
-
 use burn::tensor::Device;
 
 use super::efficientnet::{EfficientNet, EfficientNetConfig, EfficientNetStage};
-use crate::Result;
+use crate::{Result, Weights};
 
 /// EfficientNet-B5 (Tan, Le 2019) up to block 26, the paper's most accurate backbone for whole images:
 /// 40, 128 and 176 channels at strides 4, 16 and 16. Layout and arithmetic are those of torchvision's
@@ -64,7 +62,7 @@ impl EfficientNetB5 {
     /// # Errors
     ///
     /// As [`EfficientNetConfig::load`].
-    pub fn load(weights: impl AsRef<Path>, device: &Device) -> Result<EfficientNet> {
+    pub fn load(weights: impl Into<Weights>, device: &Device) -> Result<EfficientNet> {
         Self::config().load(weights, device)
     }
 

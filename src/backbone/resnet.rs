@@ -17,11 +17,11 @@ use super::parameters::{ParameterSource, SeededParameters, Site};
 use super::weights::Checkpoint;
 use super::{
     Backbone, BackboneConfig, BackboneMemory, BackboneSnapshot, ConvertedWeights, FeatureMaps,
-    LayerInfo, WeightPrecision, check_images, weight_count,
+    LayerInfo, ResNet18, WeightPrecision, check_images, weight_count,
 };
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::host::{all_finite, index_tensor, is_host, pixels_to_device, to_host};
-use crate::{Error, Result};
+use crate::{Error, Result, Weights};
 
 /// The kind of residual block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -76,15 +76,22 @@ impl ResNetConfig {
     ///
     /// Where fewer layers are given out, those behind them may be in the file or not, too.
     ///
+    /// `weights` may be a path, or any [`Weights`]; [`Weights::Bundled`] are those of
+    /// [`ResNet18`](super::ResNet18).
+    ///
     /// # Errors
     ///
-    /// [`Error::MissingTensor`], [`Error::UnexpectedTensor`], [`Error::TensorShape`] and
-    /// [`Error::TensorType`] name the tensor that does not fit; [`Error::Weights`] and
-    /// [`Error::Io`] tell why a file cannot be read; [`Error::InvalidConfig`] for a description that
+    /// As [`Weights::find`]; [`Error::MissingTensor`], [`Error::UnexpectedTensor`],
+    /// [`Error::TensorShape`] and [`Error::TensorType`] name the tensor that does not fit;
+    /// [`Error::Weights`] and [`Error::Io`] tell why a file cannot be read; [`Error::InvalidConfig`] for a description that
     /// makes no network.
-    pub fn load(&self, weights: impl AsRef<Path>, device: &Device) -> Result<ResNet> {
+    pub fn load(&self, weights: impl Into<Weights>, device: &Device) -> Result<ResNet> {
         self.validate()?;
-        self.load_from(Checkpoint::read(weights.as_ref(), &self.unused())?, device)
+        let weights = weights.into();
+        if *self != ResNet18::config().with_layers(&*self.layers) {
+            weights.require_other_than_bundled()?;
+        }
+        self.load_from(Checkpoint::load(&weights, &self.unused())?, device)
     }
 
     /// Builds the network with all tensors of a checkpoint.

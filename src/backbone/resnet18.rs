@@ -1,11 +1,9 @@
 //! ResNet18.
 
-use std::path::Path;
-
 use burn::tensor::Device;
 
 use super::resnet::{ResNet, ResNetBlock, ResNetConfig};
-use crate::Result;
+use crate::{Result, Weights};
 
 /// The 18-layer residual network (He et al. 2016) up to layer3, the paper's fast backbone: 64, 128
 /// and 256 channels at strides 4, 8 and 16.
@@ -14,8 +12,8 @@ use crate::Result;
 /// use burn::tensor::Device;
 /// use padim::{ResNet18, TorchvisionNetwork, Weights};
 ///
-/// // Or a path of your own.
-/// let weights = Weights::torchvision(TorchvisionNetwork::ResNet18).find()?;
+/// // ImageNet's, where this machine has them. Or a path of your own.
+/// let weights = Weights::torchvision(TorchvisionNetwork::ResNet18);
 /// let backbone = ResNet18::load(weights, &Device::flex())?;
 /// # Ok::<(), padim::Error>(())
 /// ```
@@ -40,7 +38,7 @@ impl ResNet18 {
     /// # Errors
     ///
     /// As [`ResNetConfig::load`].
-    pub fn load(weights: impl AsRef<Path>, device: &Device) -> Result<ResNet> {
+    pub fn load(weights: impl Into<Weights>, device: &Device) -> Result<ResNet> {
         Self::config().load(weights, device)
     }
 

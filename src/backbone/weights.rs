@@ -14,7 +14,8 @@ use pytorch_reader::PytorchReader;
 use safetensors::SafeTensors;
 
 use crate::host::f32_from_bytes;
-use crate::{Error, Result};
+use crate::weights::BUNDLED;
+use crate::{Error, Result, Weights};
 
 /// The tensors of a checkpoint by their names in the network.
 #[derive(Debug)]
@@ -80,6 +81,17 @@ impl RawTensor {
 }
 
 impl Checkpoint {
+    /// Reads the weights, wherever they are, as [`read`](Self::read) does.
+    pub fn load(weights: &Weights, unused: &[String]) -> Result<Self> {
+        match weights {
+            Weights::Bundled => {
+                let tensors = parse_safetensors(BUNDLED, Path::new("Weights::Bundled"), unused)?;
+                Ok(Self { tensors })
+            }
+            _ => Self::read(&weights.find()?, unused),
+        }
+    }
+
     /// Reads a file, told apart by content. Names lose the prefix `module.`, and in `.pth` files
     /// `state_dict.` before it; those that begin as one of `unused` are skipped.
     pub fn read(path: &Path, unused: &[String]) -> Result<Self> {
@@ -187,7 +199,15 @@ fn unreadable(path: &Path) -> impl Fn(String) -> Error + '_ {
 
 fn read_safetensors(path: &Path, unused: &[String]) -> Result<BTreeMap<String, RawTensor>> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(path)(e.to_string()))?;
+    parse_safetensors(&bytes, path, unused)
+}
+
+fn parse_safetensors(
+    bytes: &[u8],
+    path: &Path,
+    unused: &[String],
+) -> Result<BTreeMap<String, RawTensor>> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| unreadable(path)(e.to_string()))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
         let name = without_module(&name);

@@ -1,11 +1,9 @@
 //! Wide-ResNet-50-2.
 
-use std::path::Path;
-
 use burn::tensor::Device;
 
 use super::resnet::{ResNet, ResNetBlock, ResNetConfig};
-use crate::Result;
+use crate::{Result, Weights};
 
 /// The 50-layer residual network of double width (Zagoruyko, Komodakis 2016) up to layer3, the paper's
 /// accurate backbone: 256, 512 and 1024 channels at strides 4, 8 and 16. The stride is on the 3x3
@@ -15,8 +13,8 @@ use crate::Result;
 /// use burn::tensor::Device;
 /// use padim::{TorchvisionNetwork, Weights, WideResNet50};
 ///
-/// // Or a path of your own.
-/// let weights = Weights::torchvision(TorchvisionNetwork::WideResNet50).find()?;
+/// // ImageNet's, where this machine has them. Or a path of your own.
+/// let weights = Weights::torchvision(TorchvisionNetwork::WideResNet50);
 /// let backbone = WideResNet50::load(weights, &Device::flex())?;
 /// # Ok::<(), padim::Error>(())
 /// ```
@@ -41,7 +39,7 @@ impl WideResNet50 {
     /// # Errors
     ///
     /// As [`ResNetConfig::load`].
-    pub fn load(weights: impl AsRef<Path>, device: &Device) -> Result<ResNet> {
+    pub fn load(weights: impl Into<Weights>, device: &Device) -> Result<ResNet> {
         Self::config().load(weights, device)
     }
 

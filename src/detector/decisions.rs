@@ -37,7 +37,7 @@ impl Detector {
     /// # let config = PadimConfig { preprocess: small, ..Default::default() };
     /// # let image = |i: u8| image::RgbImage::from_pixel(40, 40, image::Rgb([90 + i * 3 % 31, 50 + i * 5 % 17, 7]));
     /// # let (good, others) = ((0..9).map(image), (9..40).map(image));
-    /// let padim = Padim::new(config, ResNet18::untrained(0, &device)?)?;
+    /// let padim = Padim::new(config, ResNet18::load(Weights::Bundled, &device)?)?;
     /// let mut detector = padim.fit(good, |_progress| ())?;
     /// detector.calibrate(others, &CalibrationConfig::default(), |_progress| ())?;
     ///

@@ -65,11 +65,11 @@ pub enum FitStage {
 /// ```
 /// use burn::tensor::Device;
 /// use image::RgbImage;
-/// use padim::{Padim, PadimConfig, PreprocessConfig, ResNet18, Resize};
+/// use padim::{Padim, PadimConfig, PreprocessConfig, ResNet18, Resize, Weights};
 ///
 /// let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
 /// let config = PadimConfig { preprocess: small, ..Default::default() };
-/// let padim = Padim::new(config, ResNet18::untrained(0, &Device::flex())?)?;
+/// let padim = Padim::new(config, ResNet18::load(Weights::Bundled, &Device::flex())?)?;
 ///
 /// let good = (0..4).map(|i| RgbImage::from_pixel(80, 60, image::Rgb([100 + i, 90, 80])));
 /// let detector = padim.fit(good, |progress| println!("{progress:?}"))?;
@@ -138,7 +138,7 @@ impl Padim {
     /// # let good = (0..4).map(|i| image::RgbImage::from_pixel(80, 60, image::Rgb([100 + i, 90, 80])));
     /// let upper_half = [[0.0, 0.0], [80.0, 0.0], [80.0, 30.0], [0.0, 30.0]];
     /// let region = RegionOfInterest::polygon([60, 80], &upper_half)?;
-    /// let padim = Padim::new(config, ResNet18::untrained(0, &device)?)?.with_region(&region)?;
+    /// let padim = Padim::new(config, ResNet18::load(Weights::Bundled, &device)?)?.with_region(&region)?;
     /// let detector = padim.fit(good, |_| ())?;
     /// assert_eq!(detector.model().position_count(), 16 * 16 / 2);
     /// # Ok::<(), Error>(())

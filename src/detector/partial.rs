@@ -16,7 +16,7 @@ use crate::{Error, GaussianEstimator, Registration, Result};
 /// # let config = PadimConfig { preprocess: small, ..Default::default() };
 /// # let image = |i: u8| image::RgbImage::from_pixel(40, 40, image::Rgb([i * 9, i * i, 7]));
 /// # let (monday, tuesday) = ((0..3).map(image), (3..6).map(image));
-/// let padim = Padim::new(config, ResNet18::untrained(0, &device)?)?;
+/// let padim = Padim::new(config, ResNet18::load(Weights::Bundled, &device)?)?;
 /// let mut fit = padim.partial_fit(monday, |_progress| ())?;
 /// fit.merge(padim.partial_fit(tuesday, |_progress| ())?)?;
 /// assert_eq!(fit.image_count(), 6);

@@ -17,7 +17,7 @@ impl Padim {
     ///     channels: ChannelSelection::Indices(vec![5, 80]),
     ///     ..PadimConfig::default()
     /// };
-    /// let padim = Padim::new(config, ResNet18::untrained(0, &device)?)?;
+    /// let padim = Padim::new(config, ResNet18::load(Weights::Bundled, &device)?)?;
     /// let (means, inverses) = ([[0.5, 0.1]; 64], [[20.0, 3.0, 3.0, 50.0]; 64]);
     /// let model = GaussianModel::from_inverses([8, 8], means.as_flattened(), inverses.as_flattened())?;
     /// let detector = padim.with_gaussians(model, [32, 32])?;

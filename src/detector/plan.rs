@@ -12,9 +12,10 @@ use crate::{Error, GaussianEstimator, Result, Storage};
 ///
 /// ```
 /// use burn::tensor::Device;
-/// use padim::{Padim, PadimConfig, ResNet18};
+/// use padim::{Padim, PadimConfig, ResNet18, Weights};
 ///
-/// let padim = Padim::new(PadimConfig::default(), ResNet18::untrained(0, &Device::flex())?)?;
+/// let backbone = ResNet18::load(Weights::Bundled, &Device::flex())?;
+/// let padim = Padim::new(PadimConfig::default(), backbone)?;
 /// let plan = padim.memory_plan(200)?;
 /// assert!(plan.fit < 400_000_000 && plan.model < 34_000_000);
 /// println!("{plan}");

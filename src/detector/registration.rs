@@ -30,7 +30,7 @@ use crate::{Alignment, Error, Result};
 ///     let dark_below = image.to_luma8().get_pixel(20, 39).0 < image.to_luma8().get_pixel(20, 0).0;
 ///     Ok(if dark_below { image.rotate180() } else { image.clone() })
 /// });
-/// let padim = Padim::new(config, ResNet18::untrained(0, &device)?)?;
+/// let padim = Padim::new(config, ResNet18::load(Weights::Bundled, &device)?)?;
 /// let detector = padim.with_registration(upright.clone()).fit(images(), |_progress| ())?;
 /// detector.save(&path)?;
 ///

@@ -9,8 +9,9 @@ use std::time::Duration;
 use ureq::http::{Response, header};
 use ureq::{Agent, Body};
 
+use super::Weights;
 use super::environment::Environment;
-use super::{Weights, without_password};
+use super::published::{PublishedWeights, sha256, without_password};
 use crate::{Error, Result};
 
 /// How far a download has come.
@@ -48,10 +49,17 @@ impl Weights {
     /// As [`find`](Self::find); [`Error::Download`] if the file does not come or has another hash,
     /// [`Error::Io`] if it cannot be written, [`Error::InvalidConfig`] if there is no cache.
     pub fn fetch(&self, progress: impl FnMut(FetchProgress)) -> Result<PathBuf> {
-        self.fetch_with(&Environment::of_process(), &Client::default(), progress)
+        match self {
+            Self::Published(weights) => {
+                weights.fetch(&Environment::of_process(), &Client::default(), progress)
+            }
+            _ => self.find(),
+        }
     }
+}
 
-    fn fetch_with(
+impl PublishedWeights {
+    fn fetch(
         &self,
         environment: &Environment,
         client: &Client,
@@ -88,10 +96,10 @@ impl Weights {
         let part_path = folder.join(format!("{}.part", self.file));
         let part = open(&part_path)?;
         // A process may have died between the last byte and the new name.
-        if !super::sha256(&part_path)?.starts_with(&self.digits) {
+        if !sha256(&part_path)?.starts_with(&self.digits) {
             client.transfer(&url, &part, &part_path, &mut progress)?;
         }
-        let actual = super::sha256(&part_path)?;
+        let actual = sha256(&part_path)?;
         if !actual.starts_with(&self.digits) {
             drop(part);
             fs::remove_file(&part_path).map_err(Error::io("remove", &part_path))?;

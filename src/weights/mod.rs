@@ -1,42 +1,51 @@
-//! Where a network's weights are on this machine.
+//! Where a network's weights come from: out of this crate, from a file, or from where they are
+//! published.
 
 #[cfg(feature = "download")]
 mod download;
 mod environment;
+mod published;
 
 #[cfg(feature = "download")]
 pub use download::FetchProgress;
+pub use published::PublishedWeights;
+pub(crate) use published::sha256;
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
-
-use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 use environment::Environment;
 
-/// Names a file of weights, and finds it on this machine.
+/// The file that [`Weights::Bundled`] is.
+pub(crate) const BUNDLED: &[u8] = include_bytes!("bundled.safetensors");
+
+/// The weights of a network, as its `load` takes them. A path will do in their place.
 ///
-/// ```no_run
+/// ```
 /// use burn::tensor::Device;
 /// use padim::{ResNet18, TorchvisionNetwork, Weights};
 ///
-/// let weights = Weights::torchvision(TorchvisionNetwork::ResNet18);
-/// let backbone = ResNet18::load(weights.find()?, &Device::flex())?;
+/// let device = Device::flex();
+/// let backbone = ResNet18::load(Weights::Bundled, &device)?;
+/// # if false {
+/// let backbone = ResNet18::load("resnet18-f37072fd.pth", &device)?;
+/// let backbone = ResNet18::load(Weights::torchvision(TorchvisionNetwork::ResNet18), &device)?;
+/// # }
 /// # Ok::<(), padim::Error>(())
 /// ```
-///
-/// With the cargo feature `download`, `fetch` in the place of [`find`](Self::find) downloads what is
-/// not there yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Weights {
-    file: String,
-    /// How the SHA-256 of the file begins, in hexadecimal digits.
-    digits: String,
-    /// The file's URL without its name.
-    base_url: String,
-    path: Option<PathBuf>,
+#[non_exhaustive]
+pub enum Weights {
+    /// A trunk of [`ResNet18`](crate::ResNet18) that lies in this crate: no file, no network. This
+    /// project trained it, on pictures that it draws itself. It sees less than the weights that were
+    /// trained on ImageNet; the README has the figures.
+    Bundled,
+    /// A file, which may have any name. Its hash is not checked: people convert weights, and train
+    /// their own.
+    File(PathBuf),
+    /// A file that someone publishes, looked for on this machine.
+    Published(PublishedWeights),
 }
 
 /// A network whose weights torchvision publishes, trained on ImageNet.
@@ -59,12 +68,7 @@ impl Weights {
             TorchvisionNetwork::WideResNet50 => ("wide_resnet50_2", "95faca4d"),
             TorchvisionNetwork::EfficientNetB5 => ("efficientnet_b5_lukemelas", "1a07897c"),
         };
-        Self {
-            file: format!("{name}-{digits}.pth"),
-            digits: digits.to_owned(),
-            base_url: "https://download.pytorch.org/models/".to_owned(),
-            path: None,
-        }
+        Self::Published(PublishedWeights::torchvision(name, digits))
     }
 
     /// Weights of your own at `base_url`, by the convention of PyTorch's hub: the file's name ends
@@ -82,27 +86,10 @@ impl Weights {
     /// [`Error::InvalidConfig`] for another name, and for characters other than ASCII letters, digits
     /// and `-_.`, which would mean something in a URL or a path.
     pub fn named(file: impl Into<String>, base_url: impl Into<String>) -> Result<Self> {
-        let file = file.into();
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        match digits_in(&file).map(str::to_owned) {
-            Some(digits) if file.bytes().all(plain) && !file.starts_with('.') => {
-                Ok(Self { file, digits, base_url: base_url.into(), path: None })
-            }
-            _ => Err(Error::config(
-                "weights",
-                format!("expected a name such as resnet18-f37072fd.pth, got {file:?}"),
-            )),
-        }
+        PublishedWeights::new(file.into(), base_url.into()).map(Self::Published)
     }
 
-    /// Takes this file and looks nowhere else. It may have any name, and its hash is not checked:
-    /// people convert weights, and train their own.
-    pub fn at(mut self, path: impl Into<PathBuf>) -> Self {
-        self.path = Some(path.into());
-        self
-    }
-
-    /// The path of the file: the one given by [`at`](Self::at), else the first one there is in
+    /// The path of the file: a file's own, that of a published one the first there is in
     ///
     /// 1. the folder `PADIM_WEIGHTS_DIR`,
     /// 2. the cache of this crate: `PADIM_CACHE_DIR`, else `$XDG_CACHE_HOME/padim`, else
@@ -110,86 +97,50 @@ impl Weights {
     /// 3. the cache of PyTorch's hub: `$TORCH_HOME/hub/checkpoints`, else
     ///    `$XDG_CACHE_HOME/torch/hub/checkpoints`, else `~/.cache/torch/hub/checkpoints`.
     ///
-    /// A file from a folder is hashed, which takes some tenths of a second: its SHA-256 must begin
-    /// with the digits in its name.
+    /// A published file is hashed, which takes some tenths of a second: its SHA-256 must begin with
+    /// the digits in its name.
     ///
     /// # Errors
     ///
     /// [`Error::WeightsNotFound`] if it is nowhere, [`Error::Weights`] if it has another hash,
-    /// [`Error::Io`] if it cannot be read.
+    /// [`Error::Io`] if it cannot be read, [`Error::InvalidConfig`] for the bundled weights, which
+    /// are no file.
     pub fn find(&self) -> Result<PathBuf> {
-        self.find_in(&Environment::of_process())
-    }
-
-    fn find_in(&self, environment: &Environment) -> Result<PathBuf> {
-        if let Some(path) = &self.path {
-            return fs::metadata(path).map(|_| path.clone()).map_err(Error::io("read", path));
-        }
-        let folders = environment.folders();
-        match folders.iter().map(|folder| folder.join(&self.file)).find(|path| path.is_file()) {
-            Some(path) => self.checked(path),
-            None => Err(Error::WeightsNotFound {
-                file: self.file.clone(),
-                digits: self.digits.clone(),
-                url: without_password(&self.url(environment)),
-                folders,
-            }),
-        }
-    }
-
-    /// The path again, if the file there has the right hash.
-    fn checked(&self, path: PathBuf) -> Result<PathBuf> {
-        let actual = sha256(&path)?;
-        if actual.starts_with(&self.digits) {
-            return Ok(path);
-        }
-        let reason = format!(
-            "expected a SHA-256 that begins with {}, got {}; the file is damaged or another one, \
-             remove it",
-            self.digits,
-            &actual[..self.digits.len()]
-        );
-        Err(Error::Weights { path, reason })
-    }
-
-    /// Where the file is on the internet, or on the mirror that the environment names.
-    fn url(&self, environment: &Environment) -> String {
-        let base = environment.weights_url().unwrap_or_else(|| self.base_url.clone());
-        format!("{}/{}", base.trim_end_matches('/'), self.file)
-    }
-}
-
-/// The digits at the end of a name such as `resnet18-f37072fd.pth`.
-fn digits_in(file: &str) -> Option<&str> {
-    let (stem, _) = file.rsplit_once('.')?;
-    let (_, digits) = stem.rsplit_once('-')?;
-    let hexadecimal = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    (hexadecimal && (8..=64).contains(&digits.len())).then_some(digits)
-}
-
-/// The SHA-256 of a file, in hexadecimal digits.
-pub(crate) fn sha256(path: &Path) -> Result<String> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    let mut hash = || {
-        let mut file = File::open(path)?;
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(()),
-                count => hasher.update(&buffer[..count]),
+        match self {
+            Self::Bundled => Err(Error::config(
+                "weights",
+                "the bundled weights have no path; give `Weights::Bundled` to `ResNet18::load`",
+            )),
+            Self::File(path) => {
+                fs::metadata(path).map(|_| path.clone()).map_err(Error::io("read", path))
             }
+            Self::Published(weights) => weights.find_in(&Environment::of_process()),
         }
-    };
-    hash().map_err(Error::io("read", path))?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// For every network but ResNet18.
+    pub(crate) fn require_other_than_bundled(&self) -> Result<()> {
+        match self {
+            Self::Bundled => Err(Error::config(
+                "weights",
+                "the bundled weights are those of ResNet18; for another network give a file, or \
+                 `Weights::torchvision`",
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
-/// A URL for messages, which end up in logs: a mirror's may hold a password.
-fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    format!("{scheme}://{host}{path}")
+impl<P: AsRef<Path>> From<P> for Weights {
+    fn from(path: P) -> Self {
+        Self::File(path.as_ref().to_owned())
+    }
+}
+
+impl From<&Weights> for Weights {
+    fn from(weights: &Weights) -> Self {
+        weights.clone()
+    }
 }
 
 #[cfg(test)]

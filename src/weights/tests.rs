@@ -1,6 +1,8 @@
 //! The order in which weights are looked for, on folders of the test's own.
 
+use super::published::{sha256, without_password};
 use super::*;
+use sha2::{Digest, Sha256};
 
 /// Folders with the names of variables in a temporary one, and an environment that names some.
 pub(super) struct Machine {
@@ -26,11 +28,18 @@ impl Machine {
 }
 
 /// Weights of a name that fits to these bytes.
-pub(super) fn weights_of(bytes: &[u8], base_url: &str) -> Weights {
+pub(super) fn weights_of(bytes: &[u8], base_url: &str) -> PublishedWeights {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), bytes).unwrap();
     let digits = &sha256(file.path()).unwrap()[..8];
-    Weights::named(format!("small-{digits}.pth"), base_url).unwrap()
+    PublishedWeights::new(format!("small-{digits}.pth"), base_url.to_owned()).unwrap()
+}
+
+fn published(weights: Weights) -> PublishedWeights {
+    match weights {
+        Weights::Published(weights) => weights,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -45,9 +54,9 @@ fn folders_are_looked_through_in_order() {
         assert_eq!(find().unwrap(), path);
     }
     let own = machine.put("converted.safetensors", b"other bytes");
-    let at = |path: &Path| weights.clone().at(path).find_in(&machine.environment);
-    assert_eq!(at(&own).unwrap(), own, "taken as it is");
-    assert!(matches!(at(Path::new("not/there.pth")), Err(Error::Io { .. })));
+    assert_eq!(Weights::from(&own).find().unwrap(), own, "taken as it is");
+    assert!(matches!(Weights::from("not/there.pth").find(), Err(Error::Io { .. })));
+    assert!(Weights::Bundled.find().unwrap_err().to_string().contains("ResNet18::load"));
 }
 
 #[test]
@@ -87,7 +96,7 @@ fn variables_name_the_folders() {
 #[test]
 fn a_damaged_file_is_refused_by_its_name() {
     let machine = Machine::new(&["PADIM_CACHE_DIR", "HOME"]);
-    let weights = Weights::torchvision(TorchvisionNetwork::ResNet18);
+    let weights = published(Weights::torchvision(TorchvisionNetwork::ResNet18));
     let path = machine.put("PADIM_CACHE_DIR/resnet18-f37072fd.pth", b"half of them");
     let error = weights.find_in(&machine.environment).unwrap_err().to_string();
     println!("{error}");
@@ -104,7 +113,8 @@ fn what_is_not_there_is_told_how_to_get() {
         (TorchvisionNetwork::WideResNet50, "wide_resnet50_2-95faca4d.pth", "95faca4d"),
         (TorchvisionNetwork::EfficientNetB5, "efficientnet_b5_lukemelas-1a07897c.pth", "1a07897c"),
     ] {
-        let error = Weights::torchvision(network).find_in(&machine.environment).unwrap_err();
+        let error =
+            published(Weights::torchvision(network)).find_in(&machine.environment).unwrap_err();
         let error = error.to_string();
         println!("{error}");
         let url = format!("https://download.pytorch.org/models/{file}");
@@ -124,7 +134,7 @@ fn a_mirror_takes_the_place_of_the_address_and_keeps_its_password() {
     let mut machine = Machine::new(&["HOME"]);
     let mirror = "https://me:secret@mirror.example.com/weights/";
     machine.environment.variables.insert("PADIM_WEIGHTS_URL", mirror.into());
-    let weights = Weights::torchvision(TorchvisionNetwork::ResNet18);
+    let weights = published(Weights::torchvision(TorchvisionNetwork::ResNet18));
     assert_eq!(weights.url(&machine.environment), format!("{mirror}resnet18-f37072fd.pth"));
     let error = weights.find_in(&machine.environment).unwrap_err().to_string();
     assert!(error.contains("https://mirror.example.com/weights/resnet18-f37072fd.pth"), "{error}");
@@ -156,4 +166,34 @@ fn names_end_with_digits_of_their_hash() {
         let error = named(file).unwrap_err();
         assert!(matches!(error, Error::InvalidConfig { .. }), "{file}: {error}");
     }
+}
+
+#[test]
+fn the_bundled_weights_are_resnet18s() {
+    use crate::{Backbone, EfficientNetB5, ResNet18, WideResNet50};
+    use burn::tensor::{Device, Tensor};
+
+    let device = Device::flex();
+    let network = ResNet18::load(Weights::Bundled, &device).unwrap();
+    let image = Tensor::<4>::ones([1, 3, 64, 64], &device);
+    let maps = network.forward(image.clone()).unwrap();
+    let first = ResNet18::config().with_layers([1]).load(Weights::Bundled, &device).unwrap();
+    assert!(
+        first.forward(image).unwrap().maps()[0].to_data() == maps.maps()[0].to_data(),
+        "fewer layers"
+    );
+    for error in [
+        WideResNet50::load(Weights::Bundled, &device).unwrap_err(),
+        EfficientNetB5::load(Weights::Bundled, &device).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("those of ResNet18"), "{error}");
+    }
+}
+
+/// The file that its training's report names: a change of weights is a change of scores.
+#[test]
+fn the_bundled_file_is_the_one_that_was_trained() {
+    let report = include_str!("../../scripts/train_bundled/README.md");
+    let hash: String = Sha256::digest(BUNDLED).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(report.contains(&hash), "{hash}");
 }

@@ -50,7 +50,8 @@ fn every_layout_with_its_metrics_and_going_on_after_a_break() {
     ];
     let mut arguments: Vec<&str> =
         sources.iter().flat_map(|source| ["--dataset", *source]).collect();
-    arguments.extend(["--variants", "rd20", "--seeds", "1,2", "--json", "report.json"]);
+    arguments.extend(["--weights", "untrained", "--variants", "rd20", "--seeds", "1,2"]);
+    arguments.extend(["--json", "report.json"]);
     arguments.extend(["--csv", "cells.csv", "--markdown", "tables.md", "--html", "page.html"]);
     let output = run(&program, root, &arguments);
     let told = String::from_utf8_lossy(&output.stdout);

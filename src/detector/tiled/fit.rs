@@ -26,7 +26,7 @@ use crate::{
 /// let tiling = TilingConfig { tile: [48, 48], overlap: 16, ..Default::default() };
 /// let as_they_are = PreprocessConfig { resize: Resize::square(48), crop: None, ..Default::default() };
 /// let config = PadimConfig { preprocess: as_they_are, ..Default::default() };
-/// let padim = TiledPadim::new(config, tiling, ResNet18::untrained(0, &device)?)?;
+/// let padim = TiledPadim::new(config, tiling, ResNet18::load(Weights::Bundled, &device)?)?;
 /// let detector = padim.fit((0..4).map(weave), |_progress| ())?;
 ///
 /// let mut torn = weave(4);

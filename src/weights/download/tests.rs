@@ -133,15 +133,15 @@ fn machine() -> Machine {
     Machine::new(&["PADIM_CACHE_DIR"])
 }
 
-fn cached(machine: &Machine, weights: &Weights, ending: &str) -> PathBuf {
+fn cached(machine: &Machine, weights: &PublishedWeights, ending: &str) -> PathBuf {
     machine.environment.cache().unwrap().join(format!("{}{ending}", weights.file))
 }
 
 /// Fetches, and checks that the file has its name only when it is complete.
-fn fetch(machine: &Machine, weights: &Weights) -> Result<Vec<FetchProgress>> {
+fn fetch(machine: &Machine, weights: &PublishedWeights) -> Result<Vec<FetchProgress>> {
     let target = cached(machine, weights, "");
     let mut progress = Vec::new();
-    let fetched = weights.fetch_with(&machine.environment, &client(), |now| {
+    let fetched = weights.fetch(&machine.environment, &client(), |now| {
         assert!(!target.exists());
         progress.push(now);
     });
@@ -152,7 +152,7 @@ fn fetch(machine: &Machine, weights: &Weights) -> Result<Vec<FetchProgress>> {
     Ok(progress)
 }
 
-fn assert_fails(machine: &Machine, weights: &Weights, parts: &[&str]) {
+fn assert_fails(machine: &Machine, weights: &PublishedWeights, parts: &[&str]) {
     let error = fetch(machine, weights).unwrap_err();
     println!("{error}");
     assert!(matches!(error, Error::Download { .. }), "{error:?}");
@@ -323,7 +323,7 @@ fn errors_of_the_server_are_told() {
 fn without_a_cache_there_is_nowhere_to_put_it() {
     let machine = Machine::new(&[]);
     let weights = weights_of(&file(), "http://127.0.0.1:9/");
-    let error = weights.fetch_with(&machine.environment, &client(), |_| ()).unwrap_err();
+    let error = weights.fetch(&machine.environment, &client(), |_| ()).unwrap_err();
     assert!(error.to_string().contains("PADIM_CACHE_DIR"), "{error}");
 }
 
@@ -334,7 +334,7 @@ fn threads_that_fetch_at_once_download_once() {
         _ => Answer::ranged(&file(), range),
     });
     let (machine, weights) = (machine(), weights_of(&file(), &server.url));
-    let fetch = || weights.fetch_with(&machine.environment, &client(), |_| ()).unwrap();
+    let fetch = || weights.fetch(&machine.environment, &client(), |_| ()).unwrap();
     let paths: Vec<PathBuf> = thread::scope(|scope| {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(fetch)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -353,7 +353,7 @@ fn a_process_that_fetches() {
     }
 }
 
-fn process(machine: &Machine, weights: &Weights) -> Child {
+fn process(machine: &Machine, weights: &PublishedWeights) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "weights::download::tests::a_process_that_fetches"]);
     for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"] {
