@@ -77,7 +77,7 @@ impl ResNetConfig {
     /// Where fewer layers are given out, those behind them may be in the file or not, too.
     ///
     /// `weights` may be a path, or any [`Weights`]; [`Weights::Bundled`] are those of
-    /// [`ResNet18`](super::ResNet18).
+    /// [`ResNet18`].
     ///
     /// # Errors
     ///
@@ -271,7 +271,7 @@ impl Residual {
 
 /// A residual network up to its last given layer, batch norm folded into the convolutions.
 ///
-/// Built by [`ResNet18`](super::ResNet18), [`WideResNet50`](super::WideResNet50) or
+/// Built by [`ResNet18`], [`WideResNet50`](super::WideResNet50) or
 /// [`ResNetConfig`]. On a CPU it runs on an engine of its own, many times faster than Burn's
 /// convolutions and equal to them within rounding (1e-5 of a map's largest value); on other devices it
 /// runs on Burn. To compare both, switch the engine off: [`without_engine`](Self::without_engine), or
