@@ -58,8 +58,6 @@ struct Options {
     range: Option<Vec<f32>>,
 }
 
-const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"];
-
 fn main() {
     let failures = common::report(run(&Options::parse()));
     if failures > 0 {
@@ -174,7 +172,7 @@ fn collect(path: &Path, images: &mut Vec<PathBuf>) -> Outcome {
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?.path();
         let extension = entry.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        if entry.is_dir() || EXTENSIONS.contains(&extension.as_str()) {
+        if entry.is_dir() || common::IMAGE_EXTENSIONS.contains(&extension.as_str()) {
             collect(&entry, images)?;
         }
     }

@@ -150,13 +150,9 @@ fn run(options: &Options) -> Outcome {
 
 /// Seconds, and the most memory that the process has taken so far, where the system tells.
 fn report(what: &str, start: Instant) {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or(" unknown");
-    println!(
-        "{what}: {:.1} s; peak of memory so far {}.",
-        start.elapsed().as_secs_f64(),
-        peak.trim()
-    );
+    let peak = common::memory("VmHWM")
+        .map_or("unknown".to_owned(), |bytes| format!("{} kB", bytes / 1024));
+    println!("{what}: {:.1} s; peak of memory so far {peak}.", start.elapsed().as_secs_f64());
 }
 
 /// Woven threads of uneven thickness, that look alike everywhere.

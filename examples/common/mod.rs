@@ -31,6 +31,16 @@ pub fn report<T>(outcome: Outcome<T>) -> T {
     })
 }
 
+/// How the names of files end that may hold images.
+pub const IMAGE_EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"];
+
+/// The memory of this process in bytes, where the system tells (Linux): `VmRSS` now, `VmHWM` at most so far.
+pub fn memory(what: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with(what))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
 /// A bar with the time left, on stderr, hidden where that is no terminal.
 pub fn progress_bar(message: &'static str, total: u64) -> ProgressBar {
     let template = "{msg:12} {wide_bar:.cyan} {pos}/{len}, {eta} left";

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use image::DynamicImage;
 use padim::{Error, decode_file};
 
-use super::common::Outcome;
-
-const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"];
+use super::common::{IMAGE_EXTENSIONS, Outcome};
 
 /// A file on its way through the line.
 #[derive(Debug, Clone)]
@@ -166,5 +164,5 @@ impl Folder {
 fn is_image(name: &OsString) -> bool {
     let path = Path::new(name);
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    EXTENSIONS.contains(&extension.as_str()) && !name.to_string_lossy().starts_with('.')
+    IMAGE_EXTENSIONS.contains(&extension.as_str()) && !name.to_string_lossy().starts_with('.')
 }

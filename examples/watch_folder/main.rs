@@ -176,7 +176,7 @@ fn watch(
         })?;
         if last_sample.elapsed() >= Duration::from_secs(1) {
             last_sample = Instant::now();
-            sample(resident());
+            sample(common::memory("VmRSS").unwrap_or(0));
         }
         if last_report.elapsed().as_secs_f64() >= work.report {
             last_report = Instant::now();
@@ -210,7 +210,7 @@ fn progress(begin: Instant, s: &LineStatistics, recent: f64) -> String {
         ms(p90),
         ms(p99),
         ms(max),
-        resident() as f64 / 1e6
+        common::memory("VmRSS").unwrap_or(0) as f64 / 1e6
     )
 }
 
@@ -242,14 +242,6 @@ fn summary(begin: Instant, s: &LineStatistics, folder: &Folder) -> String {
         text += &format!("         {name:14}{mean:8.1}{p50:7.1}{p90:7.1}{p99:7.1}{max:7.1}\n");
     }
     text
-}
-
-/// The process's memory in bytes, where the system tells (Linux), else 0.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
 }
 
 /// Learns from drawn parts, and calibrates with others, with an untrained network.

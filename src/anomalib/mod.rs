@@ -163,7 +163,7 @@ impl AnomalibCheckpoint {
             Some(preprocess) => preprocess.clone(),
             None => self.square()?,
         };
-        let stride = self.network.layer_infos().first().map_or(1, |layer| layer.stride);
+        let stride = self.stride();
         let positions = self.position_count();
         let input_size = preprocess.input_size().ok_or_else(|| {
             let reason = "depends on the image; set it";
@@ -199,6 +199,11 @@ impl AnomalibCheckpoint {
         detector.with_decision(self.scores.decision())
     }
 
+    /// Pixels of network input for a position.
+    fn stride(&self) -> usize {
+        self.network.layer_infos().first().map_or(1, |layer| layer.stride)
+    }
+
     /// The preprocessing of anomalib for a square of as many positions.
     fn square(&self) -> Result<PreprocessConfig> {
         let positions = self.position_count();
@@ -207,8 +212,7 @@ impl AnomalibCheckpoint {
             let reason = format!("cannot be told from {positions} positions, no square; set it");
             return Err(Error::config("input size", reason));
         }
-        let stride = self.network.layer_infos().first().map_or(1, |layer| layer.stride);
-        let resize = Resize::square(side * stride);
+        let resize = Resize::square(side * self.stride());
         Ok(PreprocessConfig { resize, ..PadimConfig::anomalib().preprocess })
     }
 }

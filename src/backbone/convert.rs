@@ -36,13 +36,14 @@ pub struct ConvertedWeights {
     pub origin: String,
 }
 
-/// Writes the tensors of a network from the checkpoint of one file to another file.
+/// Writes the tensors of a network from one file to another. Those that begin as one of `unused` are left.
 pub(super) fn convert(
     network: &BackboneConfig,
-    mut checkpoint: Checkpoint,
+    unused: &[String],
     [source, target]: [&Path; 2],
     precision: WeightPrecision,
 ) -> Result<ConvertedWeights> {
+    let mut checkpoint = Checkpoint::read(source, unused)?;
     let mut tensors = Vec::new();
     for site in network.sites() {
         for (name, shape) in site.tensors() {

@@ -85,8 +85,8 @@ impl EfficientNetConfig {
     ///
     /// As [`Weights::find`]; [`Error::MissingTensor`], [`Error::UnexpectedTensor`],
     /// [`Error::TensorShape`] and [`Error::TensorType`] name the tensor that does not fit;
-    /// [`Error::Weights`] and [`Error::Io`] tell why a file cannot be read; [`Error::InvalidConfig`] for a description that
-    /// makes no network.
+    /// [`Error::Weights`] and [`Error::Io`] tell why a file cannot be read; [`Error::InvalidConfig`] for a
+    /// description that makes no network.
     pub fn load(&self, weights: impl Into<Weights>, device: &Device) -> Result<EfficientNet> {
         self.validate()?;
         let weights = weights.into();
@@ -110,9 +110,8 @@ impl EfficientNetConfig {
         precision: WeightPrecision,
     ) -> Result<ConvertedWeights> {
         self.validate()?;
-        let checkpoint = Checkpoint::read(weights.as_ref(), &self.unused())?;
         let network = BackboneConfig::EfficientNet(self.clone());
-        convert(&network, checkpoint, [weights.as_ref(), target.as_ref()], precision)
+        convert(&network, &self.unused(), [weights.as_ref(), target.as_ref()], precision)
     }
 
     /// How the names of tensors begin that play no part.

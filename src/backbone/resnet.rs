@@ -83,8 +83,8 @@ impl ResNetConfig {
     ///
     /// As [`Weights::find`]; [`Error::MissingTensor`], [`Error::UnexpectedTensor`],
     /// [`Error::TensorShape`] and [`Error::TensorType`] name the tensor that does not fit;
-    /// [`Error::Weights`] and [`Error::Io`] tell why a file cannot be read; [`Error::InvalidConfig`] for a description that
-    /// makes no network.
+    /// [`Error::Weights`] and [`Error::Io`] tell why a file cannot be read; [`Error::InvalidConfig`] for a
+    /// description that makes no network.
     pub fn load(&self, weights: impl Into<Weights>, device: &Device) -> Result<ResNet> {
         self.validate()?;
         let weights = weights.into();
@@ -128,9 +128,8 @@ impl ResNetConfig {
         precision: WeightPrecision,
     ) -> Result<ConvertedWeights> {
         self.validate()?;
-        let checkpoint = Checkpoint::read(weights.as_ref(), &self.unused())?;
         let network = BackboneConfig::ResNet(self.clone());
-        convert(&network, checkpoint, [weights.as_ref(), target.as_ref()], precision)
+        convert(&network, &self.unused(), [weights.as_ref(), target.as_ref()], precision)
     }
 
     /// How the names of tensors begin that play no part.

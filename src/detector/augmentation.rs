@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::input::ImageInput;
 use super::registration::Registration;
-use crate::preprocess::decode_file_with;
 use crate::random::Random;
 use crate::{Alignment, DecodeLimits, Error, Result};
 
@@ -143,26 +142,11 @@ fn opening(
     registration: Option<Registration>,
     limits: DecodeLimits,
 ) -> (String, Open) {
-    let (name, open): (String, Open) = match image {
-        ImageInput::Path(path) => {
-            (path.display().to_string(), Arc::new(move || decode_file_with(&path, limits)))
-        }
-        ImageInput::Image(image) => {
-            (format!("number {number}"), Arc::new(move || Ok(image.clone())))
-        }
-        ImageInput::Deferred { name, open } => (name, open),
-        ImageInput::Tensor(_) => {
-            let name = format!("number {number}");
-            let fail = move || {
-                let reason = "a tensor is network input already and has no copies; give an image, or \
-                              no augmentation";
-                Err(Error::UnusableImage {
-                    name: format!("number {number}"),
-                    reason: reason.into(),
-                })
-            };
-            (name, Arc::new(fail))
-        }
+    let name = image.name().unwrap_or_else(|| format!("number {number}"));
+    let called = name.clone();
+    let open: Open = match image {
+        ImageInput::Deferred { open, .. } => open,
+        image => Arc::new(move || image.clone().open(&called, limits)),
     };
     match registration {
         Some(registration) => (name, Arc::new(move || Ok(registration.apply(&open()?)?.0))),

@@ -99,14 +99,14 @@ impl From<Tensor<3>> for ImageInput {
 
 impl ImageInput {
     /// The decoded image.
-    fn open(self, name: &str, limits: DecodeLimits) -> Result<DynamicImage> {
+    pub(super) fn open(self, name: &str, limits: DecodeLimits) -> Result<DynamicImage> {
         match self {
             Self::Path(path) => decode_file_with(path, limits),
             Self::Image(image) => Ok(image),
             Self::Deferred { open, .. } => open(),
             Self::Tensor(_) => Err(Error::UnusableImage {
                 name: name.to_owned(),
-                reason: "it is network input, and cannot be cut into tiles; give the image".into(),
+                reason: "it is network input, which cannot be cut or copied; give the image".into(),
             }),
         }
     }
@@ -230,6 +230,12 @@ pub(super) fn stack(images: Vec<Prepared>, size: [usize; 2], device: &Device) ->
 pub(super) struct Steps<'a> {
     pub registration: Option<&'a Registration>,
     pub preprocessor: &'a Preprocessor,
+}
+
+/// How many there will be, where that is known.
+pub(super) fn exact_count(items: &impl Iterator) -> Option<usize> {
+    let (lower, upper) = items.size_hint();
+    upper.filter(|&upper| upper == lower)
 }
 
 /// Cuts a stream of images into batches and prepares the next one while the last is worked on, so

@@ -32,7 +32,7 @@ use crate::{
     AnomalyScorer, Backbone, DecodeLimits, Error, GaussianConfig, GaussianEstimator, InputRegion,
     PatchEmbedder, Preprocessor, RegionOfInterest, Result,
 };
-use input::{Batches, Item, Steps, stack};
+use input::{Batches, Item, Steps, exact_count, stack};
 
 /// How far a fit has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,10 +275,7 @@ impl Padim {
         I::Item: Into<ImageInput>,
     {
         let images = images.into_iter();
-        let total = match images.size_hint() {
-            (lower, Some(upper)) if lower == upper => Some(upper),
-            _ => None,
-        };
+        let total = exact_count(&images);
         let steps = self.steps();
         match self.config.augmentation.clone() {
             None => self.embed_prepared(images, steps, total, size, work),

@@ -2,7 +2,7 @@
 //! person runs it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use burn::tensor::Device;
@@ -13,18 +13,6 @@ use safetensors::{Dtype, SafeTensors, serialize};
 
 use crate::golden::{self, relative_error};
 use crate::tensor;
-
-/// The program, made anew if need be.
-fn program() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--example", "convert"]);
-    build.args((!cfg!(debug_assertions)).then_some("--release"));
-    let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
-    assert!(status.success());
-    let own = std::env::current_exe().unwrap();
-    own.parent().and_then(Path::parent).unwrap().join("examples/convert")
-}
 
 fn run(program: &Path, folder: &Path, arguments: &[&str]) -> Output {
     Command::new(program).current_dir(folder).args(arguments).output().unwrap()
@@ -140,14 +128,7 @@ fn a_state_dict_scores_as_its_parts() {
     assert!(detector.decision().is_none());
 
     let device = Device::flex();
-    let network = ResNetConfig {
-        block: ResNetBlock::Basic,
-        stem_channels: 4,
-        blocks: [2, 2, 2],
-        planes: [4, 6, 8],
-        base_width: 64,
-        layers: vec![1, 2, 3],
-    };
+    let network = crate::tiny_basic();
     let network = network.load(golden::path("loader/tiny_basic.safetensors"), &device).unwrap();
     assert_eq!(detector.fingerprint(), network.fingerprint());
     let images = tensor(golden::input(&[2, 3, SIDE, SIDE]), [2, 3, SIDE, SIDE], &device);
@@ -341,7 +322,7 @@ fn gaussians_must_go_with_the_network() {
 
 #[test]
 fn pickled_code_is_not_executed() {
-    let program = program();
+    let program = crate::example("convert");
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let file = |name: &str| golden::path(name).display().to_string();
@@ -366,7 +347,7 @@ fn pickled_code_is_not_executed() {
 
 #[test]
 fn the_example_converts_weights() {
-    let program = program();
+    let program = crate::example("convert");
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let device = Device::flex();
@@ -442,7 +423,7 @@ fn the_example_converts_weights() {
 
 #[test]
 fn the_example_converts_anomalibs_checkpoint() {
-    let program = program();
+    let program = crate::example("convert");
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let checkpoint = golden::path("anomalib/padim.ckpt").display().to_string();

@@ -1,24 +1,12 @@
 //! The example `evaluate`, run as a person runs it: every layout, what it writes, going on after a
 //! break, and the page that it makes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
 use crate::datasets;
-
-/// The program, made anew if need be.
-fn program() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--example", "evaluate"]);
-    build.args((!cfg!(debug_assertions)).then_some("--release"));
-    let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
-    assert!(status.success());
-    let own = std::env::current_exe().unwrap();
-    own.parent().and_then(Path::parent).unwrap().join("examples/evaluate")
-}
 
 fn run(program: &Path, folder: &Path, arguments: &[&str]) -> Output {
     Command::new(program).current_dir(folder).args(arguments).output().unwrap()
@@ -30,7 +18,7 @@ fn json(folder: &Path, file: &str) -> Value {
 
 #[test]
 fn every_layout_with_its_metrics_and_going_on_after_a_break() {
-    let program = program();
+    let program = crate::example("evaluate");
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     datasets::mvtec(&root.join("m"));
@@ -95,7 +83,7 @@ fn every_layout_with_its_metrics_and_going_on_after_a_break() {
 
 #[test]
 fn a_broken_category_does_not_stop_the_others() {
-    let program = program();
+    let program = crate::example("evaluate");
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     datasets::mvtec(&root.join("m"));
@@ -113,7 +101,7 @@ fn a_broken_category_does_not_stop_the_others() {
 
 #[test]
 fn what_cannot_be_meant_is_told() {
-    let program = program();
+    let program = crate::example("evaluate");
     let root = tempfile::tempdir().unwrap();
     let refused = |arguments: &[&str], reason: &str| {
         let output = run(&program, root.path(), arguments);

@@ -21,16 +21,9 @@ fn golden_e2e_tiny() {
     }
     for device in devices() {
         let image = |values: &[f32]| tensor(values.to_vec(), [3, side, side], &device);
-        let backbone = ResNetConfig {
-            block: ResNetBlock::Basic,
-            stem_channels: 4,
-            blocks: [2, 2, 2],
-            planes: [4, 6, 8],
-            base_width: 64,
-            layers: vec![1, 2, 3],
-        };
-        let backbone =
-            backbone.load(golden::path("loader/tiny_basic.safetensors"), &device).unwrap();
+        let backbone = crate::tiny_basic()
+            .load(golden::path("loader/tiny_basic.safetensors"), &device)
+            .unwrap();
         let config = PadimConfig {
             channels: ChannelSelection::Indices(file["idx"].usize()),
             gaussian: GaussianConfig {

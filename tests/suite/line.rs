@@ -1,6 +1,6 @@
 //! The running line: order, limits, what is dropped, what fails, and that nothing is lost.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -337,18 +337,6 @@ fn settings_are_checked() {
     }
 }
 
-/// The program, made anew if need be.
-fn program() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--example", "watch_folder"]);
-    build.args((!cfg!(debug_assertions)).then_some("--release"));
-    let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
-    assert!(status.success());
-    let own = std::env::current_exe().unwrap();
-    own.parent().and_then(Path::parent).unwrap().join("examples/watch_folder")
-}
-
 /// The folder as the example leaves it.
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
@@ -360,7 +348,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn a_watched_folder_and_a_short_soak() {
-    let program = program();
+    let program = crate::example("watch_folder");
     let root = tempfile::tempdir().unwrap();
     let soak = Command::new(&program)
         .args(["--soak", "0.05", "--patience", "1000", "--report", "2", "--output"])
@@ -432,7 +420,7 @@ fn a_full_disk_loses_nothing() {
     for i in 0..60 {
         good(i).save(watched.join(format!("{i:02}.png"))).unwrap();
     }
-    let program = program();
+    let program = crate::example("watch_folder");
     let watch = format!(
         "{} --detector model.padim --watch in --output disk/out --poll 20 --patience 200",
         program.display()

@@ -22,7 +22,12 @@ mod real_data;
 mod rectangles;
 mod tiles;
 
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
 use burn::tensor::{Device, Tensor, TensorData};
+use padim::{ResNetBlock, ResNetConfig};
 
 /// The devices that the backend features of this build give.
 pub fn devices() -> Vec<Device> {
@@ -40,4 +45,49 @@ pub fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Devi
 
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
+}
+
+/// The program of an example, made anew if need be.
+pub fn example(name: &str) -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--example", name]);
+    build.args((!cfg!(debug_assertions)).then_some("--release"));
+    let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
+    assert!(status.success());
+    let own = std::env::current_exe().unwrap();
+    own.parent().and_then(Path::parent).unwrap().join("examples").join(name)
+}
+
+/// The network of the golden file `tiny_basic.safetensors`.
+pub fn tiny_basic() -> ResNetConfig {
+    ResNetConfig {
+        block: ResNetBlock::Basic,
+        stem_channels: 4,
+        blocks: [2, 2, 2],
+        planes: [4, 6, 8],
+        base_width: 64,
+        layers: vec![1, 2, 3],
+    }
+}
+
+/// Runs a test of this program in a process of its own, which the `variable` tells to write to `path`
+/// without end, and kills it some time after it has said that it begins (by the file `path` with the
+/// extension `ready`).
+pub fn run_and_kill(test: &str, variable: &str, path: &Path, after: Duration) {
+    let ready = path.with_extension("ready");
+    let mut process: Child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test])
+        .env(variable, path)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !ready.exists() {
+        assert!(process.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(after);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    std::fs::remove_file(ready).unwrap();
 }

@@ -1,12 +1,13 @@
 //! Detector files: round trips, hostile files, other backbones.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
 use padim::*;
 
 use crate::detector::{backbone, config, defective, detector, good};
-use crate::devices;
+use crate::{devices, run_and_kill};
 
 fn load(path: &Path) -> Result<Detector> {
     Detector::load(path, &devices()[0])
@@ -254,21 +255,8 @@ fn a_process_killed_while_saving_leaves_a_whole_file() {
     saved.save(&path).unwrap();
     let expected = saved.predict(defective()).unwrap();
     for round in 0..5 {
-        let ready = path.with_extension("ready");
-        let mut process = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "persistence::a_process_killed_while_saving_leaves_a_whole_file"])
-            .env(TARGET, &path)
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        while !ready.exists() {
-            assert!(process.try_wait().unwrap().is_none(), "it ended by itself");
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20 + 7 * round));
-        process.kill().unwrap();
-        process.wait().unwrap();
-        std::fs::remove_file(ready).unwrap();
+        let test = "persistence::a_process_killed_while_saving_leaves_a_whole_file";
+        run_and_kill(test, TARGET, &path, Duration::from_millis(20 + 7 * round));
         assert_eq!(load(&path).unwrap().predict(defective()).unwrap(), expected, "round {round}");
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Tiled, TiledDetector, parts};
-use crate::detector::input::{Batches, ImageInput};
+use crate::detector::input::{Batches, ImageInput, exact_count};
 use crate::{
     Backbone, DecodeLimits, Detector, Error, FitProgress, FitStage, GaussianEstimator,
     GaussianModel, MemoryPlan, Padim, PadimConfig, Result, TileModels, TilingConfig,
@@ -232,10 +232,7 @@ impl TiledPadim {
         I::Item: Into<ImageInput>,
     {
         let images = images.into_iter();
-        let total = match images.size_hint() {
-            (lower, Some(upper)) if lower == upper => Some(upper),
-            _ => None,
-        };
+        let total = exact_count(&images);
         let mut images = Batches::decoded(images, self.decode_limits());
         let mut done = 0;
         while let Some(result) = images.advance(|batch| {

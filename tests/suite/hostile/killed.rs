@@ -7,7 +7,7 @@ use padim::*;
 use super::checks;
 use super::damage::Chance;
 use super::{squares_config, tiny};
-use crate::devices;
+use crate::{devices, run_and_kill};
 
 /// Runs itself in processes that fit and save without end, and kills them at any moment.
 #[test]
@@ -36,23 +36,11 @@ fn a_fit_killed_at_any_moment_leaves_the_old_file() {
     let round_takes = start.elapsed();
     let expected = [before, after].map(|detector| detector.predict(tiny(9)).unwrap());
     assert_ne!(expected[0], expected[1]);
-    let ready = path.with_extension("ready");
     let mut random = Chance(3);
     for round in 0..10 {
-        let mut process = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "hostile::killed::a_fit_killed_at_any_moment_leaves_the_old_file"])
-            .env(TARGET, &path)
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        while !ready.exists() {
-            assert!(process.try_wait().unwrap().is_none(), "it ended by itself");
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        std::thread::sleep(round_takes.mul_f64(random.below(3000) as f64 / 1000.0));
-        process.kill().unwrap();
-        process.wait().unwrap();
-        std::fs::remove_file(&ready).unwrap();
+        let test = "hostile::killed::a_fit_killed_at_any_moment_leaves_the_old_file";
+        let after = round_takes.mul_f64(random.below(3000) as f64 / 1000.0);
+        run_and_kill(test, TARGET, &path, after);
         let loaded = Detector::load(&path, &devices()[0]).unwrap().predict(tiny(9)).unwrap();
         assert!(expected.contains(&loaded), "round {round}");
     }
