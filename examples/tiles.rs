@@ -16,13 +16,13 @@ use image::{Rgb, RgbImage};
 use padim::visualize::{ScoreRange, heat_map, overlay, save_png};
 use padim::{
     ImageInput, PadimConfig, PreprocessConfig, ResNet18, Resize, TileModels, TiledDetector,
-    TiledPadim, TilingConfig,
+    TiledPadim, TilingConfig, Weights,
 };
 
 /// Draws cloth, fits PaDiM on tiles of it and finds flaws.
 #[derive(Parser)]
 struct Options {
-    /// ResNet18 weights in torchvision's layout. Without: seeded untrained ones.
+    /// ResNet18 weights in torchvision's layout. Without: those inside the crate.
     #[arg(long)]
     weights: Option<PathBuf>,
     /// Height of the pictures in pixels.
@@ -62,15 +62,8 @@ fn main() {
 fn run(options: &Options) -> Outcome {
     let begin = Instant::now();
     let device = Device::default();
-    let backbone = match &options.weights {
-        Some(weights) => ResNet18::load(weights, &device)?,
-        None => {
-            println!(
-                "The network is untrained (seed 0): enough for these drawings, not for photos."
-            );
-            ResNet18::untrained(0, &device)?
-        }
-    };
+    let weights = options.weights.as_ref().map_or(Weights::Bundled, Weights::from);
+    let backbone = ResNet18::load(weights, &device)?;
     let tiling = TilingConfig {
         tile: [options.tile; 2],
         overlap: options.overlap,

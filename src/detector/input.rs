@@ -106,7 +106,9 @@ impl ImageInput {
             Self::Deferred { open, .. } => open(),
             Self::Tensor(_) => Err(Error::UnusableImage {
                 name: name.to_owned(),
-                reason: "it is network input, which cannot be cut or copied; give the image".into(),
+                reason:
+                    "it is network input (a tensor), which cannot be cut or copied; give an image"
+                        .into(),
             }),
         }
     }
