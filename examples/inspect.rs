@@ -56,6 +56,9 @@ struct Options {
     /// [default: 0.5 and 1.5 times the threshold, or else the image's own extremes]
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"])]
     range: Option<Vec<f32>>,
+    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
+    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
+    device: Device,
 }
 
 fn main() {
@@ -83,13 +86,13 @@ fn show_spectrum(detector: &Detector) {
 
 /// Gives the number of images that could not be scored or drawn.
 fn run(options: &Options) -> Outcome<usize> {
-    let device = Device::default();
+    let device = &options.device;
     let detector = match &options.weights {
         Some(weights) => {
-            let backbone = options.backbone.build(&[1, 2, 3], Some(weights), &device)?;
+            let backbone = options.backbone.build(&[1, 2, 3], Some(weights), device)?;
             Detector::load_with_shared_backbone(&options.detector, backbone)?
         }
-        None => Detector::load(&options.detector, &device)?,
+        None => Detector::load(&options.detector, device)?,
     };
     let detector = match options.storage {
         Some(storage) => detector.with_storage(storage)?,

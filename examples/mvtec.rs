@@ -92,6 +92,12 @@ struct Options {
     /// file, for one category.
     #[arg(long)]
     save: Option<PathBuf>,
+    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
+    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
+    device: Device,
+    /// Scores with 16 bits, on a device that can.
+    #[arg(long)]
+    half: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -164,8 +170,8 @@ fn main() {
 }
 
 fn run(options: &Options) -> Outcome {
-    let device = Device::default();
-    let backbone = options.backbone.build(&options.layers, options.weights.as_ref(), &device)?;
+    let device = &options.device;
+    let backbone = options.backbone.build(&options.layers, options.weights.as_ref(), device)?;
     let config = PadimConfig {
         preprocess: PreprocessConfig {
             resize: options.resize,
@@ -294,6 +300,7 @@ fn run_category(
     let fit_seconds = start.elapsed().as_secs_f64();
     let (storage, model_bytes) = (detector.model().storage(), detector.model().size_in_bytes());
     println!("Gaussians of {} images: {}", train.len(), common::describe_model(&detector));
+    let detector = if options.half { detector.with_half_precision()? } else { detector };
     if let Some(target) = &options.save {
         let is_file = !several && target.extension().is_some_and(|e| e == "padim");
         let path = if is_file {

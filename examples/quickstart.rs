@@ -26,6 +26,9 @@ struct Options {
     /// The folder for pictures and the detector.
     #[arg(long, default_value = "quickstart-out")]
     output: PathBuf,
+    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
+    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
+    device: Device,
 }
 
 fn main() {
@@ -33,9 +36,9 @@ fn main() {
 }
 
 fn run(options: &Options) -> Outcome {
-    let device = Device::default();
+    let device = &options.device;
     let weights = options.weights.as_ref().map_or(Weights::Bundled, Weights::from);
-    let backbone = ResNet18::load(weights, &device)?;
+    let backbone = ResNet18::load(weights, device)?;
     let config = PadimConfig {
         preprocess: PreprocessConfig {
             resize: Resize::square(SIDE as usize),
@@ -88,7 +91,7 @@ fn run(options: &Options) -> Outcome {
 
     let file = options.output.join("parts.padim");
     detector.save(&file)?;
-    let loaded = Detector::load(&file, &device)?;
+    let loaded = Detector::load(&file, device)?;
     let again = loaded.predict(tests[30].1.0.clone())?;
     println!("Saved and loaded: score {} and {}.", predictions[30].image_score, again.image_score);
     println!(

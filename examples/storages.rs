@@ -45,6 +45,9 @@ struct Options {
     /// At how many positions distances are compared with f64.
     #[arg(long, default_value_t = 49)]
     positions: usize,
+    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
+    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
+    device: Device,
 }
 
 fn main() {
@@ -76,8 +79,8 @@ struct Column {
 }
 
 fn run(options: &Options) -> Outcome {
-    let device = Device::default();
-    let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_ref(), &device)?;
+    let device = &options.device;
+    let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_ref(), device)?;
     let config = PadimConfig {
         channels: options.channels.clone().unwrap_or(options.backbone.channels()),
         ..PadimConfig::default()
@@ -142,7 +145,7 @@ fn run(options: &Options) -> Outcome {
         let input = preprocessor.process(&image.open()?)?;
         size = input.geometry.input_size();
         let shape = [1, 3, size[0], size[1]];
-        let tensor = Tensor::<4>::from_data(TensorData::new(input.values, shape), &device);
+        let tensor = Tensor::<4>::from_data(TensorData::new(input.values, shape), device);
         let embedding = embedder.embed(&backbone.forward(tensor)?)?;
         let values: Vec<f32> = embedding.clone().into_data().try_into_vec()?;
         let expected: Vec<f64> = exact

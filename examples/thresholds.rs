@@ -42,6 +42,9 @@ struct Options {
     /// and saves the detector.
     #[arg(long)]
     save: Option<PathBuf>,
+    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
+    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
+    device: Device,
 }
 
 fn main() {
@@ -49,8 +52,8 @@ fn main() {
 }
 
 fn run(options: &Options) -> Outcome {
-    let device = Device::default();
-    let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_ref(), &device)?;
+    let device = &options.device;
+    let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_ref(), device)?;
     let config = PadimConfig { channels: options.backbone.channels(), ..PadimConfig::default() };
     let padim = Padim::with_shared_backbone(config, backbone)?;
     let category = Mvtec::open(&options.data)?;

@@ -53,6 +53,9 @@ struct Options {
     /// The folder for pictures and the detector.
     #[arg(long, default_value = "tiles-out")]
     output: PathBuf,
+    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
+    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
+    device: Device,
 }
 
 fn main() {
@@ -61,9 +64,9 @@ fn main() {
 
 fn run(options: &Options) -> Outcome {
     let begin = Instant::now();
-    let device = Device::default();
+    let device = &options.device;
     let weights = options.weights.as_ref().map_or(Weights::Bundled, Weights::from);
-    let backbone = ResNet18::load(weights, &device)?;
+    let backbone = ResNet18::load(weights, device)?;
     let tiling = TilingConfig {
         tile: [options.tile; 2],
         overlap: options.overlap,
@@ -134,7 +137,7 @@ fn run(options: &Options) -> Outcome {
     }
     let file = options.output.join("cloth.padim");
     detector.save(&file)?;
-    let again = TiledDetector::load(&file, &device)?.predict(spoilt)?;
+    let again = TiledDetector::load(&file, device)?.predict(spoilt)?;
     println!("Saved and loaded: score {:.2} and {:.2}.", prediction.image_score, again.image_score);
     report("All of it", begin);
     println!("Look at overlay.png and good_map.png in {}.", options.output.display());

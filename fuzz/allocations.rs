@@ -1,10 +1,10 @@
-//! An allocator that ends the process when a file makes it ask for far more than a small file is worth.
+//! An allocator that ends the process when a file makes it ask for far more than a small file is worth:
+//! more than the target's `LIMIT` at once.
 //! With it, that is found without a sanitizer, too.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
-/// The largest buffers that are taken whatever a file says are of 1 MiB.
-const LIMIT: usize = 64 << 20;
+use crate::LIMIT;
 
 struct Limited;
 

@@ -274,6 +274,22 @@ pub enum Error {
         reason: String,
     },
 
+    /// There is no device of this name, on this machine or in this build.
+    #[error(
+        "there is no device {name:?}: this build looks for {}, and found {}; other kinds need a cargo \
+         feature of their name (cuda, metal, vulkan, webgpu, wgpu), and a driver",
+        looked_for.join(", "),
+        found.join(", ")
+    )]
+    NoDevice {
+        /// What was asked for.
+        name: String,
+        /// What there is, with names and descriptions.
+        found: Vec<String>,
+        /// The kinds of devices that this build looks for.
+        looked_for: Vec<String>,
+    },
+
     /// The device failed to compute or to hand back its results.
     #[error("the device failed: {reason}")]
     Device {

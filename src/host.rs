@@ -40,6 +40,16 @@ pub(crate) fn all_of<T: Sync>(values: &[T], holds: impl Fn(&T) -> bool + Sync) -
     values.par_chunks(1 << 14).all(|part| part.iter().fold(true, |all, v| all & holds(v)))
 }
 
+/// Whether all values are numbers, asked where they are.
+pub(crate) fn all_finite_on_device<const D: usize>(tensor: Tensor<D>) -> Result<bool> {
+    let all = tensor.is_finite().all().try_into_scalar::<u8>();
+    all.map(|all| all != 0).map_err(|e| Error::Device { reason: e.to_string() })
+}
+
+/// No tensor on a device is larger in bytes, so that each of its buffers can be bound whole: WebGPU
+/// promises 128 MiB, and some adapters have no more.
+pub(crate) const LARGEST_BUFFER: usize = 128 << 20;
+
 /// Moves row-major values to a device.
 pub(crate) fn to_device<const D: usize>(
     values: Vec<f32>,

@@ -53,7 +53,8 @@
 //!
 //! Burn chooses the backend at run time by its `Device`; cargo features decide which are compiled
 //! in: `flex` (default, pure-Rust CPU), `ndarray`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`. The
-//! library takes a `&Device` and names no backend.
+//! library takes a `&Device`; [`devices`] lists those of this machine, and [`device_named`] finds one, such
+//! as `"auto"` or `"cuda:1"`. From the network to the map, everything is computed on it.
 //!
 //! [`Weights::Bundled`] lie in this crate; [`Weights`] also finds torchvision's on this machine. With the feature `download`, and only
 //! then, this crate uses the network, and only when `Weights::fetch` is called.
@@ -71,10 +72,13 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 // In the order in which the data flows; a module uses only what stands above it.
+mod caught;
 mod error;
 mod files;
 mod fingerprint;
 mod host;
+
+mod device;
 mod prefetch;
 mod random;
 mod regions;
@@ -122,6 +126,7 @@ pub use detector::{
     LayerContribution, MemoryPlan, Padim, PadimConfig, PartialFit, Prediction, PreparedImage,
     Registration, TiledDetector, TiledPadim,
 };
+pub use device::{DeviceInfo, device_named, devices};
 pub use embedding::{ChannelSelection, PatchEmbedder, Projection};
 pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;

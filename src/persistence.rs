@@ -593,6 +593,7 @@ impl Settings {
             backbone,
             region: None,
             registration,
+            precision: Precision::F32,
         })
     }
 }

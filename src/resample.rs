@@ -220,6 +220,16 @@ impl Taps {
         self.runs.len()
     }
 
+    /// The weights as a row-major matrix `[output_len, input_len]`.
+    pub fn matrix(&self) -> Vec<f32> {
+        let mut matrix = vec![0.0; self.output_len() * self.input_len];
+        for (run, row) in self.runs.iter().zip(matrix.chunks_exact_mut(self.input_len)) {
+            let row = &mut row[run.start..run.start + run.weights.len()];
+            row.iter_mut().zip(&run.weights).for_each(|(target, &weight)| *target = weight as f32);
+        }
+        matrix
+    }
+
     /// PIL's fixed-point weights: 22 fractional bits, rounded half away from zero.
     fn fixed_point(&self) -> Vec<(usize, Vec<i32>)> {
         self.runs

@@ -117,6 +117,10 @@ fn measured() {
     let path = Path::new(parts[2]);
     let before = resident("VmRSS").unwrap();
     match parts[0] {
+        "decode" => {
+            assert!(decode_file(path).is_err());
+            println!("peak {}", resident("VmHWM").unwrap() - before);
+        }
         "fit-tiles" => {
             let detector = tiled(TILES[number]).fit(frames(), |_| ()).unwrap();
             println!("peak {}", resident("VmHWM").unwrap() - before);
@@ -156,6 +160,19 @@ fn run(task: &str, case: usize, path: &Path) -> impl Fn(&str) -> usize {
         let behind = text.split(word).nth(1).unwrap_or_else(|| panic!("{text}"));
         behind.split_whitespace().next().unwrap().parse().unwrap()
     }
+}
+
+/// A fuzzer found it: 427 bytes for whose directory the reader reserves 154 MiB.
+#[test]
+fn a_tiff_that_claims_a_large_directory_takes_no_memory() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/image/found-tiff-directory");
+    if resident("VmHWM").is_none() || !file.exists() {
+        println!("SKIPPED: no /proc/self/status to measure memory by, or not in the repository");
+        return;
+    }
+    let peak = run("decode", 0, &file)("peak ");
+    println!("{peak} bytes");
+    assert!(peak < 4 << 20, "{peak}");
 }
 
 #[test]

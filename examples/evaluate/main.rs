@@ -104,6 +104,9 @@ struct Options {
     /// Writes a report to look at to this file: one page that needs nothing else.
     #[arg(long)]
     html: Option<PathBuf>,
+    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
+    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
+    device: Device,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -197,7 +200,6 @@ fn run(options: &Options) -> Outcome {
 /// Networks that were loaded, by the layers that they give.
 struct Networks<'a> {
     options: &'a Options,
-    device: Device,
     loaded: BTreeMap<Vec<usize>, Arc<dyn Backbone>>,
 }
 
@@ -207,7 +209,7 @@ impl Networks<'_> {
             return Ok(network.clone());
         }
         let Options { backbone, weights, .. } = self.options;
-        let network = backbone.build(layers, weights.as_ref(), &self.device)?;
+        let network = backbone.build(layers, weights.as_ref(), &self.options.device)?;
         self.loaded.insert(layers.to_vec(), network.clone());
         Ok(network)
     }
@@ -226,7 +228,7 @@ fn plan(options: &Options) -> Outcome<(Vec<Planned>, Vec<Failure>)> {
         .collect::<Result<Vec<_>, _>>()?
         .concat();
     let variants = without_repetition(variants);
-    let mut networks = Networks { options, device: Device::default(), loaded: BTreeMap::new() };
+    let mut networks = Networks { options, loaded: BTreeMap::new() };
     let (mut jobs, mut failures) = (Vec::new(), Vec::new());
     for source in &options.dataset {
         for (own, category) in chosen_categories(source, &options.categories)? {

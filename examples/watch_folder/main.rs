@@ -97,6 +97,9 @@ struct Work {
     /// How many good parts pass until there is a false alarm of drift, on average and at least.
     #[arg(long, default_value_t = 100_000.0)]
     parts_per_false_alarm: f64,
+    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
+    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
+    device: Device,
 }
 
 fn main() {
@@ -114,8 +117,8 @@ fn main() {
 
 fn run(options: &Options) -> Outcome<u64> {
     let detector = match &options.detector {
-        Some(path) => Detector::load(path, &Device::default())?,
-        None => demo_detector()?,
+        Some(path) => Detector::load(path, &options.work.device)?,
+        None => demo_detector(&options.work.device)?,
     };
     common::create_folder(&options.work.output)?;
     let default = options.work.output.join("stop");
@@ -245,7 +248,7 @@ fn summary(begin: Instant, s: &LineStatistics, folder: &Folder) -> String {
 }
 
 /// Learns from drawn parts, and calibrates with others, with an untrained network.
-fn demo_detector() -> Outcome<Detector> {
+fn demo_detector(device: &Device) -> Outcome<Detector> {
     let config = PadimConfig {
         preprocess: PreprocessConfig {
             resize: Resize::square(SIDE as usize),
@@ -254,7 +257,7 @@ fn demo_detector() -> Outcome<Detector> {
         },
         ..PadimConfig::default()
     };
-    let padim = Padim::new(config, ResNet18::untrained(0, &Device::default())?)?;
+    let padim = Padim::new(config, ResNet18::untrained(0, device)?)?;
     let good = |seeds: std::ops::Range<u64>| seeds.map(|seed| draw(seed, None).0);
     let mut detector = padim.fit(good(0..60), |_| ())?;
     let rates = CalibrationConfig { image_false_alarm_rate: 0.02, ..Default::default() };

@@ -6,4 +6,7 @@ mod allocations;
 #[allow(dead_code)]
 mod hostile;
 
+/// The largest buffers that are taken whatever a file says are of 1 MiB.
+const LIMIT: usize = 64 << 20;
+
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hostile::weights(bytes));

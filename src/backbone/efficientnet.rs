@@ -319,6 +319,7 @@ impl EfficientNet {
         device: &Device,
     ) -> Result<Self> {
         config.validate()?;
+        crate::device::require(device)?;
         let mut hasher = FingerprintHasher::new();
         let mut convolution = |site: &Site| -> Result<Conv2d> {
             let parameters = source.convolution(site)?;
@@ -385,6 +386,7 @@ impl Backbone for EfficientNet {
         Some(BackboneMemory {
             weights: 4 * weight_count(&self.config.sites()),
             activations: 4 * batch * (given + largest),
+            largest_map: 4 * batch * largest,
         })
     }
 

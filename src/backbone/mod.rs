@@ -155,6 +155,12 @@ pub trait Backbone: Debug + Send + Sync {
         None
     }
 
+    /// The same network computing with numbers of 16 bits on its device, if it can. Images come, and maps
+    /// go, with 32. Default: it cannot.
+    fn with_half_precision(&self) -> Option<Arc<dyn Backbone>> {
+        None
+    }
+
     /// What the network will take for a batch of images `[batch, 3, height, width]`, for
     /// [`Padim::memory_plan`](crate::Padim::memory_plan). Default: not known.
     fn memory_estimate(&self, images: [usize; 4]) -> Option<BackboneMemory> {
@@ -182,6 +188,8 @@ pub struct BackboneMemory {
     pub weights: usize,
     /// Of the feature maps that exist at once, and of all that is made when the network runs, at most.
     pub activations: usize,
+    /// Of the largest single map of all that are made.
+    pub largest_map: usize,
 }
 
 /// All that is needed to build a backbone of this crate again.

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use burn::module::Param;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::activation::relu;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use pulp::Arch;
 use serde::{Deserialize, Serialize};
 
@@ -304,6 +305,7 @@ impl ResNet {
         device: &Device,
     ) -> Result<Self> {
         config.validate()?;
+        crate::device::require(device)?;
         let mut hasher = FingerprintHasher::new();
         let mut convolution = |site: &Site| -> Result<Conv2d> {
             let parameters = source.convolution(site)?;
@@ -381,9 +383,10 @@ impl ResNet {
         Ok(Some(cell.get_or_init(|| Engine::new(stem, stages, layers, selection, instructions))))
     }
 
-    /// All channels of all layers, by Burn.
+    /// All channels of all layers, by Burn, in the weights' precision.
     fn forward_on_burn(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let Trunk { stem, pool, stages } = &*self.trunk;
+        let images = images.cast(stem.weight.dtype());
         let mut features = pool.forward(relu(stem.forward(images)));
         let mut maps = Vec::with_capacity(self.layers.len());
         for (number, blocks) in (1..).zip(stages) {
@@ -395,6 +398,15 @@ impl ResNet {
             }
         }
         maps
+    }
+}
+
+/// A convolution with its parameters in 16 bits.
+fn half(convolution: &Conv2d) -> Conv2d {
+    Conv2d {
+        weight: Param::from_tensor(convolution.weight.val().cast(DType::F16)),
+        bias: convolution.bias.as_ref().map(|b| Param::from_tensor(b.val().cast(DType::F16))),
+        ..convolution.clone()
     }
 }
 
@@ -416,11 +428,12 @@ impl Backbone for ResNet {
         check_images(dims)?;
         let Some(engine) = self.engine()? else {
             let maps = self.forward_on_burn(images);
-            let Some(selection) = &self.selection else { return FeatureMaps::new(maps) };
-            let select = |(map, channels): (Tensor<4>, &Vec<usize>)| {
-                map.select(1, index_tensor(channels, &self.device))
+            let select = |(number, map): (usize, Tensor<4>)| match &self.selection {
+                Some(selection) => map.select(1, index_tensor(&selection[number], &self.device)),
+                None => map,
             };
-            return FeatureMaps::new(maps.into_iter().zip(selection).map(select).collect());
+            let maps = maps.into_iter().enumerate().map(select);
+            return FeatureMaps::new(maps.map(|map| map.cast(DType::F32)).collect());
         };
         let [count, _, height, width] = dims;
         let values = to_host(images)?;
@@ -458,21 +471,41 @@ impl Backbone for ResNet {
         }))
     }
 
+    fn with_half_precision(&self) -> Option<Arc<dyn Backbone>> {
+        let Trunk { stem, pool, stages } = &*self.trunk;
+        let block = |block: &Residual| Residual {
+            branch: block.branch.iter().map(half).collect(),
+            downsample: block.downsample.as_ref().map(half),
+        };
+        let stages = stages.iter().map(|blocks| blocks.iter().map(block).collect()).collect();
+        Some(Arc::new(Self {
+            config: self.config.clone(),
+            layers: self.layers.clone(),
+            fingerprint: self.fingerprint,
+            device: self.device.clone(),
+            trunk: Arc::new(Trunk { stem: half(stem), pool: pool.clone(), stages }),
+            selection: self.selection.clone(),
+            engine: None,
+        }))
+    }
+
     fn memory_estimate(&self, [batch, _, height, width]: [usize; 4]) -> Option<BackboneMemory> {
         let pixels = |stride: usize| height.div_ceil(stride) * width.div_ceil(stride);
         let given: usize = self.layers.iter().map(|l| l.channels * pixels(l.stride)).sum();
         let expanded = self.config.planes[0] * self.config.block.expansion();
         let first = expanded * pixels(4);
+        let largest = (self.config.stem_channels * pixels(2)).max(first);
         let beside = match &self.engine {
             // Each thread keeps the maps of an image.
             Some(_) => Engine::estimate(&self.config.plan().1, first),
             // The stem's output and the first layer's are the largest maps, and two of them exist at
             // once with what a convolution takes beside.
-            None => batch * 9 * (self.config.stem_channels * pixels(2)).max(first) / 4,
+            None => batch * 9 * largest / 4,
         };
         Some(BackboneMemory {
             weights: 4 * weight_count(&self.config.sites()),
             activations: 4 * (batch * given + beside),
+            largest_map: 4 * batch * largest,
         })
     }
 

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::input::{Batches, ImageInput, Item, Prepared, PreparedImage, stack};
 use super::partial::{PartialFit, factorising};
 use super::{FitProgress, Padim, PadimConfig};
-use crate::gaussian::reach;
+use crate::host::{all_finite_on_device, is_host};
 use crate::preprocess::ImageGeometry;
 use crate::{
     Alignment, AnomalyMap, AnomalyScorer, Decision, DecodeLimits, Error, Fingerprint,
@@ -358,6 +358,9 @@ impl Detector {
             let expected = format!("[batch, 3, {}, {}]", self.input_size[0], self.input_size[1]);
             return Err(Error::shape("images", expected, images.dims()));
         }
+        if !is_host(&images.device()) && !all_finite_on_device(images.clone())? {
+            return Err(Error::NotFinite { what: "the network's input".into() });
+        }
         let geometry = ImageGeometry::identity([height, width]);
         let scored = self.score(images.to_device(&self.padim.backbone.device()))?;
         Ok(scored.into_iter().map(|scored| self.prediction(scored, geometry, None)).collect())
@@ -423,13 +426,12 @@ impl Detector {
     }
 
     fn score(&self, images: Tensor<4>) -> Result<Vec<ScoredMap>> {
-        let [batch, _, height, width] = images.dims();
-        let vectors = self.padim.extractor.embed(images)?.into_vectors()?;
-        let reach = reach(self.padim.config.neighbourhood)?;
-        let distances = self.model.distances_of(vectors.as_ref(), reach)?;
-        let [rows, columns] = self.model.grid();
-        let shape = [batch, rows, columns];
-        self.padim.scorer.score_host(&distances, shape, [height, width], self.region())
+        let mut scored = Vec::with_capacity(images.dims()[0]);
+        for images in self.padim.extractor.batches(images) {
+            let embedding = self.padim.extractor.embed(images)?;
+            scored.extend(self.padim.score(&self.model, embedding.all(), self.input_size)?);
+        }
+        Ok(scored)
     }
 
     pub(super) fn prediction(

@@ -8,7 +8,7 @@ use image::{DynamicImage, RgbImage};
 use rayon::prelude::*;
 
 use super::registration::Registration;
-use crate::host::to_device;
+use crate::host::{all_finite_on_device, is_host, to_device};
 use crate::preprocess::{ImageGeometry, PreprocessedImage, Preprocessor, decode_file_with};
 use crate::{Alignment, DecodeLimits, Error, Result};
 
@@ -141,6 +141,10 @@ impl Prepared {
                         tensor.dims()
                     ),
                 });
+            }
+            // A device's activations can hide what is no number.
+            if !is_host(&tensor.device()) && !all_finite_on_device(tensor.clone())? {
+                return Err(Error::NotFinite { what: format!("the image {name}") });
             }
             return Ok(Self::Tensor(tensor, ImageGeometry::identity([height, width])));
         }

@@ -3,6 +3,7 @@
 mod augmentation;
 mod config;
 mod decisions;
+mod devices;
 mod explain;
 mod fitted;
 mod input;
@@ -26,11 +27,14 @@ pub(crate) use registration::StoredRegistration;
 
 use std::sync::Arc;
 
-use crate::embedding::{Embedding, Extractor, ProjectionEstimator};
-use crate::gaussian::Positions;
+use burn::tensor::Tensor;
+
+use crate::embedding::{Embedding, EmbeddingPart, Extractor, PatchVectors, ProjectionEstimator};
+use crate::gaussian::{Positions, reach};
+use crate::host::is_host;
 use crate::{
-    AnomalyScorer, Backbone, DecodeLimits, Error, GaussianConfig, GaussianEstimator, InputRegion,
-    PatchEmbedder, Preprocessor, RegionOfInterest, Result,
+    AnomalyScorer, Backbone, DecodeLimits, Error, GaussianConfig, GaussianEstimator, GaussianModel,
+    InputRegion, PatchEmbedder, Precision, Preprocessor, RegionOfInterest, Result, ScoredMap,
 };
 use input::{Batches, Item, Steps, exact_count, stack};
 
@@ -90,6 +94,8 @@ pub struct Padim {
     pub(crate) scorer: AnomalyScorer,
     pub(crate) region: Option<InputRegion>,
     pub(crate) registration: Option<Registration>,
+    /// In which scores are computed on a device with memory of its own.
+    pub(crate) precision: Precision,
 }
 
 impl Padim {
@@ -120,6 +126,7 @@ impl Padim {
             backbone,
             region: None,
             registration: None,
+            precision: Precision::F32,
         })
     }
 
@@ -305,23 +312,35 @@ impl Padim {
         let mut batches = Batches::new(images, steps, self.config.batch_size);
         let mut done = 0;
         while let Some(result) = batches.advance(|batch| {
-            done += batch.len();
             let names: Vec<String> = batch.iter().map(|item| item.name.clone()).collect();
-            let embedding = self.embed_batch(batch, size)?;
-            work(embedding, done, total).map_err(|error| match error {
-                Error::NotFinite { .. } => {
-                    let what = format!("the embedding of one of the images {}", names.join(", "));
-                    Error::NotFinite { what }
-                }
-                other => other,
-            })
+            let images = self.stack_batch(batch, size)?;
+            self.extractor
+                .batches(images)
+                .try_for_each(|images| {
+                    done += images.dims()[0];
+                    work(self.extractor.embed(images)?, done, total)
+                })
+                .map_err(|error| match error {
+                    // A device's embeddings are looked at when many have come together.
+                    Error::NotFinite { .. } => {
+                        let which = match is_host(&self.backbone.device()) {
+                            true => names.join(", "),
+                            false => format!("up to {}", names.last().map_or("", String::as_str)),
+                        };
+                        Error::NotFinite {
+                            what: format!("the embedding of one of the images {which}"),
+                        }
+                    }
+                    other => other,
+                })
         }) {
             result?;
         }
         Ok(())
     }
 
-    fn embed_batch(&self, batch: Vec<Item>, size: &mut Option<[usize; 2]>) -> Result<Embedding> {
+    /// The network's input `[batch, 3, height, width]`.
+    fn stack_batch(&self, batch: Vec<Item>, size: &mut Option<[usize; 2]>) -> Result<Tensor<4>> {
         let mut images = Vec::with_capacity(batch.len());
         let mut expected = *size;
         for Item { name, prepared } in batch {
@@ -338,8 +357,28 @@ impl Padim {
             ));
         }
         *size = expected;
-        let tensor = stack(images, input_size, &self.backbone.device());
-        self.extractor.embed(tensor)
+        Ok(stack(images, input_size, &self.backbone.device()))
+    }
+
+    /// Maps and scores of `size` of embeddings, where they are.
+    fn score(
+        &self,
+        model: &GaussianModel,
+        embedding: EmbeddingPart,
+        size: [usize; 2],
+    ) -> Result<Vec<ScoredMap>> {
+        let (reach, region) = (reach(self.config.neighbourhood)?, self.region.as_ref());
+        match embedding {
+            EmbeddingPart::Tensor(tensor) => {
+                let distances = model.distances_on_device(tensor, reach, self.precision)?;
+                self.scorer.score_on_device(distances, size, region)
+            }
+            EmbeddingPart::Vectors(vectors) => {
+                let ([batch, ..], [rows, columns]) = (vectors.shape(), model.grid());
+                let distances = model.distances_of(&vectors, reach)?;
+                self.scorer.score_host(&distances, [batch, rows, columns], size, region)
+            }
+        }
     }
 
     /// An estimator for embeddings of these sizes.

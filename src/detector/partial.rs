@@ -1,6 +1,8 @@
 //! A fit that is not finished.
 
 use super::{Detector, FitProgress, FitStage, ImageInput, Padim};
+use crate::embedding::Embedding;
+use crate::host::LARGEST_BUFFER;
 use crate::{Error, GaussianEstimator, Registration, Result};
 
 /// What is known of the good images so far: it can take in more of them, be merged with the fit of
@@ -43,6 +45,7 @@ impl PartialFit {
         I::Item: Into<ImageInput>,
     {
         let mut state: Option<GaussianEstimator> = None;
+        let mut waiting = Waiting::default();
         padim.embed_all(images, &mut size, |embedding, done, total| {
             let estimator = match &mut state {
                 Some(estimator) => estimator,
@@ -53,12 +56,15 @@ impl PartialFit {
                     estimator
                 }
             };
-            estimator.update_with(embedding.into_vectors()?.as_ref())?;
+            waiting.push(embedding, estimator)?;
             progress(FitProgress { stage: FitStage::Embedding, done, total });
             Ok(())
         })?;
         match (size, state) {
-            (Some(input_size), Some(estimator)) => Ok(Self { padim, input_size, estimator }),
+            (Some(input_size), Some(mut estimator)) => {
+                waiting.flush(&mut estimator)?;
+                Ok(Self { padim, input_size, estimator })
+            }
             _ => Err(Error::TooFewImages { count: 0 }),
         }
     }
@@ -159,6 +165,29 @@ impl PartialFit {
         let Self { padim, input_size, estimator } = self;
         let model = estimator.model(factorising(&mut progress))?;
         Ok(Detector { padim, input_size, model, state: Some(estimator), decision: None })
+    }
+}
+
+/// Embeddings that pile up on their device, so that it need not wait for each batch to be fetched. Sums
+/// are taken by the processor: they need 64 bits, which few devices have.
+#[derive(Default)]
+struct Waiting {
+    embeddings: Vec<Embedding>,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, embedding: Embedding, estimator: &mut GaussianEstimator) -> Result<()> {
+        let is_host = matches!(embedding, Embedding::Vectors(_));
+        self.bytes += 4 * embedding.shape().iter().product::<usize>();
+        self.embeddings.push(embedding);
+        if is_host || self.bytes >= 2 * LARGEST_BUFFER { self.flush(estimator) } else { Ok(()) }
+    }
+
+    fn flush(&mut self, estimator: &mut GaussianEstimator) -> Result<()> {
+        self.bytes = 0;
+        let embeddings = self.embeddings.drain(..);
+        embeddings.map(|e| estimator.update_with(&*e.into_vectors()?)).collect()
     }
 }
 

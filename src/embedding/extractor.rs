@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 
 use super::{Embedding, PatchEmbedder};
 use crate::backbone::Backbone;
+use crate::host::{LARGEST_BUFFER, is_host};
 use crate::{Error, Result};
 
 /// A backbone that gives out what its embedder selects, if it can, and all otherwise.
@@ -27,6 +28,22 @@ impl Extractor {
     /// What runs.
     pub fn backbone(&self) -> &dyn Backbone {
         self.backbone.as_ref()
+    }
+
+    /// Cuts images into batches whose largest map and embedding fit the buffers of a device.
+    pub fn batches(&self, images: Tensor<4>) -> impl Iterator<Item = Tensor<4>> + use<> {
+        let [batch, channels, height, width] = images.dims();
+        let memory = self.backbone.memory_estimate([1, channels, height, width]);
+        let at_once = match memory {
+            Some(memory) if !is_host(&images.device()) => {
+                let stride = self.backbone.layers().first().map_or(1, |layer| layer.stride.max(1));
+                let positions = height.div_ceil(stride) * width.div_ceil(stride);
+                let embedding = 4 * self.embedder.indices().len() * positions;
+                LARGEST_BUFFER / memory.largest_map.max(embedding).max(1)
+            }
+            _ => batch,
+        };
+        images.split(at_once.max(1), 0).into_iter()
     }
 
     /// Images `[batch, 3, height, width]` to embeddings, one an image even from a foreign backbone.

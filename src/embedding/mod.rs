@@ -13,12 +13,14 @@ pub(crate) use extractor::Extractor;
 pub(crate) use projection::ProjectionEstimator;
 pub(crate) use vectors::{DenseVectors, PartOfBatch, PatchVectors};
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor};
 
 use crate::backbone::FeatureMaps;
 use crate::host::{index_tensor, is_host};
 use crate::{Error, Result};
-use vectors::{Choice, GatheredVectors, Source, nearest_sources};
+use vectors::{Choice, GatheredVectors, Source, nearest_sources, to_tensor};
 
 /// Concatenates the feature maps of several layers into one embedding vector per position of the
 /// first layer's grid, keeping only the selected channels (paper, section III.A).
@@ -126,15 +128,20 @@ impl PatchEmbedder {
             return Err(Error::shape("feature maps", expected, channels));
         }
         let device = maps[0].device();
-        match &self.projection {
-            None if is_host(&device) => Ok(Embedding::Vectors(self.gather(maps)?)),
-            None => Ok(Embedding::Tensor(self.concatenate(maps))),
-            Some(projection) => Ok(Embedding::Tensor(projection.apply(if is_host(&device) {
-                self.gather(maps)?.to_tensor(&device)
-            } else {
-                self.concatenate(maps)
-            }))),
+        if !is_host(&device) {
+            let embedding = self.concatenate(maps);
+            return Ok(Embedding::Tensor(match &self.projection {
+                Some(projection) => projection.apply(embedding),
+                None => embedding,
+            }));
         }
+        let gathered = self.gather(maps)?;
+        Ok(Embedding::Vectors(match &self.projection {
+            Some(projection) => {
+                Box::new(DenseVectors::of(projection.apply(to_tensor(&gathered, &device)))?)
+            }
+            None => Box::new(gathered),
+        }))
     }
 
     /// The selection, layer by layer.
@@ -198,10 +205,18 @@ impl PatchEmbedder {
     }
 }
 
-/// The embedding of a batch, on its device or in the program's own memory.
+/// The embedding of a batch.
 pub(crate) enum Embedding {
+    /// In the memory of a device.
     Tensor(Tensor<4>),
-    Vectors(GatheredVectors),
+    /// In the program's own.
+    Vectors(Box<dyn PatchVectors>),
+}
+
+/// Some images of a batch.
+pub(crate) enum EmbeddingPart<'a> {
+    Tensor(Tensor<4>),
+    Vectors(PartOfBatch<'a>),
 }
 
 impl Embedding {
@@ -216,15 +231,30 @@ impl Embedding {
     pub fn into_tensor(self, device: &Device) -> Tensor<4> {
         match self {
             Self::Tensor(tensor) => tensor,
-            Self::Vectors(vectors) => vectors.to_tensor(device),
+            Self::Vectors(vectors) => to_tensor(&*vectors, device),
         }
     }
 
     pub fn into_vectors(self) -> Result<Box<dyn PatchVectors>> {
         Ok(match self {
             Self::Tensor(tensor) => Box::new(DenseVectors::of(tensor)?),
-            Self::Vectors(vectors) => Box::new(vectors),
+            Self::Vectors(vectors) => vectors,
         })
+    }
+
+    pub fn all(&self) -> EmbeddingPart<'_> {
+        self.part(0..self.shape()[0])
+    }
+
+    pub fn part(&self, images: Range<usize>) -> EmbeddingPart<'_> {
+        match self {
+            Self::Tensor(tensor) => {
+                EmbeddingPart::Tensor(tensor.clone().narrow(0, images.start, images.len()))
+            }
+            Self::Vectors(vectors) => {
+                EmbeddingPart::Vectors(PartOfBatch { vectors: &**vectors, images })
+            }
+        }
     }
 }
 

@@ -124,20 +124,18 @@ impl Source {
     }
 }
 
-impl GatheredVectors {
-    /// All of them.
-    pub fn to_tensor(&self, device: &Device) -> Tensor<4> {
-        let [batch, dimension, height, width] = self.shape;
-        let mut values = vec![0.0; batch * height * width * dimension];
-        let rows = values.par_chunks_exact_mut(width * dimension).enumerate().with_min_len(4);
-        rows.for_each(|(row, target)| {
-            let (image, y) = (row / height, row % height);
-            for (x, vector) in target.chunks_exact_mut(dimension).enumerate() {
-                self.write(image, y * width + x, vector);
-            }
-        });
-        pixels_to_device(values, [batch, height, width, dimension], device)
-    }
+/// All of them.
+pub(super) fn to_tensor(vectors: &dyn PatchVectors, device: &Device) -> Tensor<4> {
+    let [batch, dimension, height, width] = vectors.shape();
+    let mut values = vec![0.0; batch * height * width * dimension];
+    let rows = values.par_chunks_exact_mut(width * dimension).enumerate().with_min_len(4);
+    rows.for_each(|(row, target)| {
+        let (image, y) = (row / height, row % height);
+        for (x, vector) in target.chunks_exact_mut(dimension).enumerate() {
+            vectors.write(image, y * width + x, vector);
+        }
+    });
+    pixels_to_device(values, [batch, height, width, dimension], device)
 }
 
 impl PatchVectors for GatheredVectors {

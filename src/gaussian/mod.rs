@@ -1,6 +1,7 @@
 //! One Gaussian per position of the grid, or for all: what good patches look like there.
 
 mod covariance;
+mod device;
 mod distance;
 mod estimator;
 mod fold;
@@ -91,6 +92,13 @@ pub(crate) fn reach(neighbourhood: usize) -> Result<usize> {
         "must be an odd number of positions, 1 (off) to {WIDEST}, got {neighbourhood}; 3 is a good start"
     );
     Err(Error::config("neighbourhood", reason))
+}
+
+/// The rows and columns from a position to the others that are within reach.
+fn reach_offsets(reach: usize) -> impl Iterator<Item = [isize; 2]> {
+    let reach = reach as isize;
+    let all = (-reach..=reach).flat_map(move |y| (-reach..=reach).map(move |x| [y, x]));
+    all.filter(|offset| *offset != [0, 0])
 }
 
 impl GaussianConfig {

@@ -6,6 +6,7 @@ use nalgebra::{DMatrix, DVector};
 use rayon::prelude::*;
 
 use super::covariance::{Covariance, Form, Scratch};
+use super::device::DeviceCopy;
 use super::distance::{LARGEST, NumbersRef, correct_low_rank, to_half};
 use super::positions::Positions;
 use super::storage::{Precision, Storage, trapezoid_rows};
@@ -42,7 +43,7 @@ impl Numbers {
         }
     }
 
-    fn to_f32(&self, range: std::ops::Range<usize>) -> Vec<f32> {
+    pub(super) fn to_f32(&self, range: std::ops::Range<usize>) -> Vec<f32> {
         match self.slice(range) {
             NumbersRef::F32(values) => values.to_vec(),
             NumbersRef::F16(bits) => bits.iter().map(|&b| f16::from_bits(b).to_f32()).collect(),
@@ -124,6 +125,7 @@ pub struct GaussianModel {
     /// One a position; the numbers are to be multiplied by it.
     pub(super) scales: Vec<f32>,
     pub(super) numbers: Numbers,
+    pub(super) on_device: DeviceCopy,
 }
 
 /// What a model consists of besides its arrays.
@@ -166,7 +168,8 @@ impl GaussianModel {
             return Err(Error::NotFinite { what: "the Gaussian model".into() });
         }
         let ModelShape { storage, dimension, rows, positions, count } = shape;
-        Ok(Self { storage, dimension, rows, positions, count, means, scales, numbers })
+        let on_device = DeviceCopy::default();
+        Ok(Self { storage, dimension, rows, positions, count, means, scales, numbers, on_device })
     }
 
     pub(crate) fn shape(&self) -> ModelShape {

@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor};
 use nalgebra::DVector;
 use proptest::prelude::*;
 
+use super::device::DeviceGaussians;
 use super::tests::{Definition, POSITIONS, batch, config, error, estimator, samples};
 use super::*;
 use crate::embedding::DenseVectors;
@@ -12,6 +13,24 @@ use crate::host::{to_device, to_host};
 fn grid_batch(values: &[f32], d: usize, [height, width]: [usize; 2]) -> Tensor<4> {
     let n = values.len() / (d * height * width);
     to_device(values.to_vec(), [n, d, height, width], &Device::flex())
+}
+
+/// The largest difference of a device's distances, in parts of some sizes, from those of the host, as a
+/// share of them.
+fn error_on_a_device(
+    model: &GaussianModel,
+    embeddings: &Tensor<4>,
+    neighbourhood: usize,
+    expected: &[f32],
+) -> f32 {
+    let d = model.dimension();
+    let error = |largest| {
+        let there = DeviceGaussians::new(model, &Device::flex(), Precision::F32, largest);
+        let actual = to_host(there.distances(embeddings.clone(), neighbourhood / 2)).unwrap();
+        let pairs = actual.iter().zip(expected);
+        pairs.map(|(a, e)| (a - e).abs() / e.max(0.05)).fold(0.0, f32::max)
+    };
+    [0, 3 * 4 * d * d, usize::MAX].map(error).into_iter().fold(0.0, f32::max)
 }
 
 /// Forms that a model of `n` images can have.
@@ -53,6 +72,8 @@ proptest! {
             let model = fitted.finish(|_, _| ()).unwrap();
             let measured = |k| to_host(model.nearest_mahalanobis_distance(grid_batch(&q, d, grid), k).unwrap());
             let actual = measured(neighbourhood).unwrap();
+            let there = error_on_a_device(&model, &grid_batch(&q, d, grid), neighbourhood, &actual);
+            prop_assert!(there < 2e-4, "{} {there:.1e}", model.storage());
             let reach = neighbourhood / 2;
             let vectors = DenseVectors::of(grid_batch(&q, d, grid)).unwrap();
             let nearest = model.nearest_of(&vectors, reach);
@@ -139,6 +160,8 @@ proptest! {
                 let tolerance = if storage == Storage::Auto { 2e-3 } else { 2e-5 };
                 prop_assert!(error < tolerance, "{storage}: {error:.1e}");
                 prop_assert!((0..2 * POSITIONS).all(|i| region[i % POSITIONS] || actual[i] == 0.0));
+                let there = error_on_a_device(&model, &batch(&q, d), 5, &actual);
+                prop_assert!(there < 2e-4, "{storage}: {there:.1e}");
                 let near = model.nearest_mahalanobis_distance(batch(&q, d), 5).unwrap();
                 prop_assert_eq!(&to_host(near).unwrap(), &actual);
             }

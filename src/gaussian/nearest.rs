@@ -1,4 +1,5 @@
-//! The distances of all vectors of a batch: from the Gaussians at their positions, from the nearest ones
+//! The distances of all vectors of a batch, in the program's own memory (in that of a device:
+//! `device.rs`): from the Gaussians at their positions, from the nearest ones
 //! around, or from the only one.
 
 use burn::tensor::Tensor;
@@ -7,9 +8,9 @@ use rayon::prelude::*;
 
 use super::distance::{Position, Workspace};
 use super::positions::Positions;
-use super::{GaussianModel, reach};
+use super::{GaussianModel, Precision, reach};
 use crate::embedding::{DenseVectors, PatchVectors};
-use crate::host::to_device;
+use crate::host::{all_finite_on_device, is_host, to_device};
 use crate::{Error, Result};
 
 impl GaussianModel {
@@ -46,10 +47,29 @@ impl GaussianModel {
         let reach = reach(neighbourhood)?;
         let device = embeddings.device();
         self.positions.check(embeddings.dims(), self.dimension)?;
+        if !is_host(&device) {
+            let distances = self.distances_on_device(embeddings, reach, Precision::F32)?;
+            return match all_finite_on_device(distances.clone())? {
+                true => Ok(distances),
+                false => Err(not_finite()),
+            };
+        }
         let vectors = DenseVectors::of(embeddings)?;
         let [height, width] = self.grid();
         let batch = vectors.shape()[0];
         Ok(to_device(self.distances_of(&vectors, reach)?, [batch, height, width], &device))
+    }
+
+    /// The distances `[batch, grid_height, grid_width]` of embeddings
+    /// `[batch, dimension, grid_height, grid_width]`, computed on their device. They may be no numbers.
+    pub(crate) fn distances_on_device(
+        &self,
+        embeddings: Tensor<4>,
+        reach: usize,
+        precision: Precision,
+    ) -> Result<Tensor<3>> {
+        self.positions.check(embeddings.dims(), self.dimension)?;
+        Ok(self.on_device(&embeddings.device(), precision).distances(embeddings, reach))
     }
 
     /// The distances `[batch, grid_height, grid_width]` of vectors in the program's own memory from the
@@ -62,7 +82,7 @@ impl GaussianModel {
         self.positions.check(vectors.shape(), self.dimension)?;
         let distances = self.distances(vectors, reach);
         if !distances.iter().all(|v| v.is_finite()) {
-            return Err(Error::NotFinite { what: "the embedding or its distances".into() });
+            return Err(not_finite());
         }
         Ok(self.positions.spread_out(distances))
     }
@@ -152,6 +172,10 @@ impl GaussianModel {
             workspace,
         });
     }
+}
+
+fn not_finite() -> Error {
+    Error::NotFinite { what: "the embedding or its distances".into() }
 }
 
 /// So many vectors are measured at once where there are many: they stay near the processor.

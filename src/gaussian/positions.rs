@@ -93,6 +93,14 @@ impl Positions {
         })
     }
 
+    /// The number of the position so many rows and columns from a place; `None` outside.
+    pub fn moved(&self, place: usize, [rows, columns]: [isize; 2]) -> Option<usize> {
+        let [height, width] = self.grid;
+        let y = (place / width).checked_add_signed(rows).filter(|&y| y < height)?;
+        let x = (place % width).checked_add_signed(columns).filter(|&x| x < width)?;
+        self.number(y * width + x)
+    }
+
     /// Which places are inside, row-major; `None` if all are.
     pub fn mask(&self) -> Option<Vec<bool>> {
         let inside = self.inside.as_ref()?;

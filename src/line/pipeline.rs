@@ -1,12 +1,12 @@
 //! The threads of a line.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use super::queue::Queue;
 use super::{LineConfig, LineResult, LineStatistics, Outcome, SinkFailure, Submitted};
+use crate::caught::{Panic, caught};
 use crate::{Detector, Error, ImageInput, PreparedImage, Result};
 
 /// Whatever went wrong in a sink.
@@ -178,27 +178,4 @@ fn deliver<T>(
             }
         }
     }
-}
-
-/// What was caught.
-struct Panic {
-    what: &'static str,
-    message: String,
-}
-
-impl Panic {
-    fn error(self) -> Error {
-        Error::Panicked { what: self.what, message: self.message }
-    }
-}
-
-/// What `work` gives, or its panic.
-fn caught<R>(what: &'static str, work: impl FnOnce() -> R) -> Result<R, Panic> {
-    // Nothing that `work` may have left half done is used again, but for a sink's own state, which is
-    // its user's.
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        Panic { what, message: text.unwrap_or_else(|| "without a message".to_owned()) }
-    })
 }

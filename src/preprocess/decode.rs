@@ -7,6 +7,7 @@ use std::path::Path;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, RgbImage};
 use serde::{Deserialize, Serialize};
 
+use crate::caught::caught;
 use crate::{Error, Result};
 
 /// What the values of a 16-bit grey image mean.
@@ -39,7 +40,8 @@ pub struct DecodeLimits {
     /// Height times width. Default: 178,956,970 (13,377 x 13,377), where PIL refuses, too.
     pub max_pixels: u64,
     /// Bytes of the decoded pixels; a decoder may take as many again while it works. Default: 512 MiB,
-    /// so many pixels in 8-bit colour.
+    /// so many pixels in 8-bit colour. (Before it knows them, a TIFF's reader may reserve 256 MiB, which
+    /// it does not touch if the file is small.)
     pub max_bytes: u64,
 }
 
@@ -58,7 +60,7 @@ impl Default for DecodeLimits {
 /// # Errors
 ///
 /// [`Error::Io`] if the file cannot be opened, [`Error::Decode`] if it is not a usable image,
-/// [`Error::ImageTooLarge`] if it is beyond the limits.
+/// [`Error::ImageTooLarge`] if it is beyond the limits, [`Error::Panicked`] if its decoder panics.
 pub fn decode_file(path: impl AsRef<Path>) -> Result<DynamicImage> {
     decode_file_with(path, DecodeLimits::default())
 }
@@ -70,6 +72,14 @@ pub fn decode_file(path: impl AsRef<Path>) -> Result<DynamicImage> {
 /// As [`decode_file`].
 pub fn decode_file_with(path: impl AsRef<Path>, limits: DecodeLimits) -> Result<DynamicImage> {
     let path = path.as_ref();
+    // Decoders are not this crate's, and some file or other is always new to one of them.
+    caught("the decoder of an image", || decode(path, limits)).unwrap_or_else(|mut panic| {
+        panic.message = format!("{}: {}", path.display(), panic.message);
+        Err(panic.error())
+    })
+}
+
+fn decode(path: &Path, limits: DecodeLimits) -> Result<DynamicImage> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let mut reader = ImageReader::new(BufReader::new(file))
         .with_guessed_format()
@@ -189,5 +199,23 @@ mod tests {
         let image = ImageBuffer::from_pixel(2, 2, Rgb([0.0, f32::NAN, 0.0]));
         let error = to_rgb8(&DynamicImage::ImageRgb32F(image), SixteenBitGrey::Scale).unwrap_err();
         assert!(error.to_string().contains("NaN"), "{error}");
+    }
+
+    /// A fuzzer found it: a palette of 49 bytes, on which the decoder of `png` 0.18.1 panics.
+    #[test]
+    fn a_decoder_that_panics_is_an_error() {
+        use base64::Engine;
+        let file = "iVBORw0KGgoAAAANSUhEUgAAABIAAAAYBAMAAACFf7ACAAAAMVBMVEXk6cy8wsegpauMkph+hIpzeX9rcHZiJWhu \
+            WolQTkdRSlBWQEVLLDI3FhshChAWAggOHNhmdQAAAJtJREFUeJwFwbFVA0EQRMG+eetg6eFjQQpkAD7R4SoTQpAy \
+            0OwlwP52cLepOiLxcPxaUh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eZDLQ7CVQN3ZwrkJggg==";
+        let file = file.replace(' ', "");
+        let bytes = base64::engine::general_purpose::STANDARD.decode(file).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("palette.png");
+        std::fs::write(&path, bytes).unwrap();
+        let error = decode_file(&path).unwrap_err();
+        println!("{error}");
+        assert!(matches!(error, Error::Panicked { .. } | Error::Decode { .. }));
+        assert!(error.to_string().contains("palette.png"));
     }
 }

@@ -6,13 +6,13 @@ mod normalization;
 pub use map::AnomalyMap;
 pub use normalization::ScoreNormalization;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::host::to_host;
+use crate::host::{is_host, to_device, to_host};
 use crate::resample::{Border, Filter, Taps, resample};
 use crate::{Error, InputRegion, Result};
 
@@ -136,6 +136,43 @@ struct MapTaps {
     enlarge: [Taps; 2],
     /// Enlarging and blurring are both linear along each axis, so one pass does both.
     smooth: Option<[Taps; 2]>,
+    /// Both as matrices on the device that was first to need them.
+    on_device: OnceLock<DeviceTaps>,
+}
+
+/// Enlarging, and smoothing if there is any, as products with matrices.
+#[derive(Debug, Clone)]
+struct DeviceTaps {
+    device: Device,
+    enlarge: [Tensor<3>; 2],
+    smooth: Option<[Tensor<3>; 2]>,
+}
+
+impl DeviceTaps {
+    fn new(taps: &MapTaps, device: &Device) -> Self {
+        // Rows `[1, height, grid_height]` and columns `[1, grid_width, width]`.
+        let matrices = |[rows, columns]: &[Taps; 2]| {
+            let matrix = |taps: &Taps, from: usize| {
+                to_device(taps.matrix(), [1, taps.output_len(), from], device)
+            };
+            [matrix(rows, taps.grid[0]), matrix(columns, taps.grid[1]).swap_dims(1, 2)]
+        };
+        Self {
+            device: device.clone(),
+            enlarge: matrices(&taps.enlarge),
+            smooth: taps.smooth.as_ref().map(matrices),
+        }
+    }
+}
+
+/// Maps `[batch, height, width]` of `[batch, grid_height, grid_width]`.
+fn resample_on_device(grids: Tensor<3>, [rows, columns]: &[Tensor<3>; 2]) -> Tensor<3> {
+    let [batch, height, _] = grids.dims();
+    let [_, from, width] = columns.dims();
+    // One product for the columns of all images, since they have a matrix in common.
+    let wide = grids.reshape([1, batch * height, from]).matmul(columns.clone());
+    let [_, to, _] = rows.dims();
+    rows.clone().expand([batch, to, height]).matmul(wide.reshape([batch, height, width]))
 }
 
 impl AnomalyScorer {
@@ -182,7 +219,11 @@ impl AnomalyScorer {
         region: Option<&InputRegion>,
     ) -> Result<Vec<ScoredMap>> {
         let shape = distances.dims();
-        self.score_host(&to_host(distances)?, shape, size, region)
+        if is_host(&distances.device()) {
+            self.score_host(&to_host(distances)?, shape, size, region)
+        } else {
+            self.score_on_device(distances, size, region)
+        }
     }
 
     /// As [`score_within`](Self::score_within), of distances `[batch, grid_height, grid_width]` in the
@@ -194,6 +235,51 @@ impl AnomalyScorer {
         size: [usize; 2],
         region: Option<&InputRegion>,
     ) -> Result<Vec<ScoredMap>> {
+        let (taps, inside) = self.prepare([batch, height, width], size, region)?;
+        let MapTaps { enlarge, smooth, .. } = &*taps;
+        let [rows, columns] = smooth.as_ref().unwrap_or(enlarge);
+        let grids = distances.par_chunks_exact(height * width);
+        grids
+            .map(|grid| {
+                let sharp = taps.scored_sharp(&self.config);
+                let sharp = sharp.then(|| resample(grid, &enlarge[0], &enlarge[1]));
+                finish(resample(grid, rows, columns), sharp, inside.as_ref(), size)
+            })
+            .collect()
+    }
+
+    /// As [`score_within`](Self::score_within), by the operations of the device on which the distances
+    /// are. Only maps leave it.
+    pub(crate) fn score_on_device(
+        &self,
+        distances: Tensor<3>,
+        size: [usize; 2],
+        region: Option<&InputRegion>,
+    ) -> Result<Vec<ScoredMap>> {
+        let device = distances.device();
+        let (taps, inside) = self.prepare(distances.dims(), size, region)?;
+        let there = taps.on_device(&device);
+        let maps = |taps: &[Tensor<3>; 2]| to_host(resample_on_device(distances.clone(), taps));
+        let values = maps(there.smooth.as_ref().unwrap_or(&there.enlarge))?;
+        let sharp = taps.scored_sharp(&self.config).then(|| maps(&there.enlarge)).transpose()?;
+        let pixels = size[0] * size[1];
+        values
+            .par_chunks_exact(pixels)
+            .enumerate()
+            .map(|(image, values)| {
+                let sharp = sharp.as_ref().map(|all| all[image * pixels..][..pixels].to_vec());
+                finish(values.to_vec(), sharp, inside.as_ref(), size)
+            })
+            .collect()
+    }
+
+    /// Checks sizes, and gives what is common to the images of a batch.
+    fn prepare<'a>(
+        &self,
+        [batch, height, width]: [usize; 3],
+        size: [usize; 2],
+        region: Option<&'a InputRegion>,
+    ) -> Result<(Arc<MapTaps>, Option<Inside<'a>>)> {
         if let Some(region) = region.filter(|region| region.size() != size) {
             return Err(Error::shape("region of interest", format!("{size:?}"), region.size()));
         }
@@ -202,36 +288,14 @@ impl AnomalyScorer {
             return Err(Error::shape("distances", expected, ([batch, height, width], size)));
         }
         let taps = self.taps([height, width], size);
-        let MapTaps { enlarge, smooth, .. } = &*taps;
-        let final_taps = smooth.as_ref().unwrap_or(enlarge);
         let inside = region.map(|region| {
             let share = |p: &bool| f32::from(u8::from(*p));
             let positions: Vec<f32> = region.positions([height, width]).iter().map(share).collect();
             let weights = |taps: &[Taps; 2]| resample(&positions, &taps[0], &taps[1]);
-            Inside { region, last: weights(final_taps), enlarged: weights(enlarge) }
+            let last = taps.smooth.as_ref().unwrap_or(&taps.enlarge);
+            Inside { region, last: weights(last), enlarged: weights(&taps.enlarge) }
         });
-        distances
-            .par_chunks_exact(height * width)
-            .map(|grid| {
-                let mut values = resample(grid, &final_taps[0], &final_taps[1]);
-                let image_score = match &inside {
-                    Some(inside) => inside.restrict(&mut values, &inside.last),
-                    None => max(&values),
-                };
-                let map = AnomalyMap::new(size, values)?;
-                let image_score = match self.config.image_score {
-                    ImageScore::MaxBeforeBlur if smooth.is_some() => {
-                        let mut sharp = resample(grid, &enlarge[0], &enlarge[1]);
-                        match &inside {
-                            Some(inside) => inside.restrict(&mut sharp, &inside.enlarged),
-                            None => max(&sharp),
-                        }
-                    }
-                    _ => image_score,
-                };
-                Ok(ScoredMap { map, image_score })
-            })
-            .collect()
+        Ok((taps, inside))
     }
 
     fn taps(&self, grid: [usize; 2], size: [usize; 2]) -> Arc<MapTaps> {
@@ -246,7 +310,8 @@ impl AnomalyScorer {
                 enlarge[axis].then(&Taps::gaussian(blur.sigma, blur.border, size[axis]))
             })
         });
-        last.insert(Arc::new(MapTaps { grid, size, enlarge, smooth })).clone()
+        let on_device = OnceLock::new();
+        last.insert(Arc::new(MapTaps { grid, size, enlarge, smooth, on_device })).clone()
     }
 
     fn enlarging(&self, from: usize, to: usize) -> Taps {
@@ -256,6 +321,37 @@ impl AnomalyScorer {
         };
         Taps::interpolating(filter, from, to)
     }
+}
+
+impl MapTaps {
+    /// Whether scores are taken from maps that are not smoothed, beside the smoothed ones.
+    fn scored_sharp(&self, config: &ScoringConfig) -> bool {
+        self.smooth.is_some() && config.image_score == ImageScore::MaxBeforeBlur
+    }
+
+    fn on_device(&self, device: &Device) -> DeviceTaps {
+        let there = self.on_device.get_or_init(|| DeviceTaps::new(self, device));
+        if there.device == *device { there.clone() } else { DeviceTaps::new(self, device) }
+    }
+}
+
+/// The map of an image, and its score: of the sharp map, if there is one.
+fn finish(
+    mut values: Vec<f32>,
+    sharp: Option<Vec<f32>>,
+    inside: Option<&Inside>,
+    size: [usize; 2],
+) -> Result<ScoredMap> {
+    let image_score = match inside {
+        Some(inside) => inside.restrict(&mut values, &inside.last),
+        None => max(&values),
+    };
+    let map = AnomalyMap::new(size, values)?;
+    let sharp = sharp.map(|mut sharp| match inside {
+        Some(inside) => inside.restrict(&mut sharp, &inside.enlarged),
+        None => max(&sharp),
+    });
+    Ok(ScoredMap { map, image_score: sharp.unwrap_or(image_score) })
 }
 
 /// A region, and how much of each pixel's value came from positions inside.
@@ -304,6 +400,30 @@ mod tests {
         assert_eq!(sharp.map, smooth.map);
         assert_eq!(smooth.image_score, smooth.map.max());
         assert!(sharp.image_score > 3.0 && smooth.image_score < 1.0);
+    }
+
+    #[test]
+    fn a_device_makes_the_same_maps() {
+        let (grid, size) = ([5, 7], [23, 40]);
+        let values: Vec<f32> = (0..2 * 35).map(|i| ((i * 37) % 23) as f32 / 3.0).collect();
+        for upsampling in [Upsampling::Bilinear, Upsampling::Bicubic] {
+            for blur in [None, Some(Blur::default())] {
+                for image_score in [ImageScore::MaxOfMap, ImageScore::MaxBeforeBlur] {
+                    let normalization = ScoreNormalization::None;
+                    let config = ScoringConfig { upsampling, blur, image_score, normalization };
+                    let scorer = AnomalyScorer::new(config).unwrap();
+                    let shape = [2, grid[0], grid[1]];
+                    let here = scorer.score_host(&values, shape, size, None).unwrap();
+                    let distances = to_device(values.clone(), shape, &Device::flex());
+                    let there = scorer.score_on_device(distances, size, None).unwrap();
+                    for (here, there) in here.iter().zip(&there) {
+                        let pairs = here.map.values().iter().zip(there.map.values());
+                        assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-5));
+                        assert!((here.image_score - there.image_score).abs() < 1e-5);
+                    }
+                }
+            }
+        }
     }
 
     #[test]

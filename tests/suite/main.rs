@@ -47,16 +47,33 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
 }
 
-/// The program of an example, made anew if need be.
+/// The program of an example, made anew if need be: with the profile and the features of this test, so
+/// that it mostly is the one that is there already.
 pub fn example(name: &str) -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--example", name]);
-    build.args((!cfg!(debug_assertions)).then_some("--release"));
-    let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
-    assert!(status.success());
     let own = std::env::current_exe().unwrap();
-    own.parent().and_then(Path::parent).unwrap().join("examples").join(name)
+    let folder = own.parent().and_then(Path::parent).unwrap();
+    let profile = match folder.file_name().unwrap().to_str().unwrap() {
+        "debug" => "dev",
+        other => other,
+    };
+    let features = [
+        ("ndarray", cfg!(feature = "ndarray")),
+        ("download", cfg!(feature = "download")),
+        ("wgpu", cfg!(feature = "wgpu")),
+        ("vulkan", cfg!(feature = "vulkan")),
+        ("cuda", cfg!(feature = "cuda")),
+    ];
+    let features = features.iter().filter(|(_, built)| *built).map(|(feature, _)| *feature);
+    let features = features.collect::<Vec<_>>().join(",");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--quiet", "--profile", profile, "--features", &features])
+        .args(["--example", name])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .unwrap();
+    assert!(status.success());
+    folder.join("examples").join(name)
 }
 
 /// The network of the golden file `tiny_basic.safetensors`.

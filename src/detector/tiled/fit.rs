@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Tiled, TiledDetector, parts};
 use crate::detector::input::{Batches, ImageInput, exact_count};
+use crate::embedding::PartOfBatch;
 use crate::{
     Backbone, DecodeLimits, Detector, Error, FitProgress, FitStage, GaussianEstimator,
     GaussianModel, MemoryPlan, Padim, PadimConfig, Result, TileModels, TilingConfig,
@@ -266,8 +267,9 @@ impl TiledPadim {
         };
         let Gathered { input_size, estimators, .. } = fit;
         let first = part.start;
-        image.embed(&self.padim, part, input_size, |number, batch| {
-            let [_, dimension, height, width] = batch.shape();
+        image.embed(&self.padim, part, input_size, |number, embedding| {
+            let batch = embedding.into_vectors()?;
+            let [count, dimension, height, width] = batch.shape();
             while estimators.len() < models {
                 let mut estimator = self.padim.estimator(dimension, [height, width])?;
                 estimator.reserve(vectors);
@@ -276,9 +278,12 @@ impl TiledPadim {
             if !batch.all_finite() {
                 return Err(Error::NotFinite { what: String::new() });
             }
-            parts(batch, self.tiling.models, number).try_for_each(|(model, part)| match model {
-                None => estimators[0].update_with(&part),
-                Some(number) => estimators[number - first].update_with(&part),
+            parts(count, self.tiling.models, number).try_for_each(|(model, images)| {
+                let part = PartOfBatch { vectors: &*batch, images };
+                match model {
+                    None => estimators[0].update_with(&part),
+                    Some(number) => estimators[number - first].update_with(&part),
+                }
             })
         })
     }

@@ -3,7 +3,6 @@
 use super::{Tiled, TiledPadim, parts};
 use crate::decision::PixelHistogram;
 use crate::detector::input::{Batches, ImageInput};
-use crate::gaussian::reach;
 use crate::tiling::MapBlender;
 use crate::{
     Calibration, CalibrationConfig, Decision, DecodeLimits, Defect, Detector, Error, Fingerprint,
@@ -186,19 +185,15 @@ impl TiledDetector {
         self.image_size.map_or(Ok(()), |size| image.require_size(size))?;
         let Detector { padim, input_size, .. } = &self.first;
         let mut blender = MapBlender::new(image.layout, *input_size);
-        let reach = reach(padim.config.neighbourhood)?;
         let mut highest = f32::NEG_INFINITY;
         let all = 0..image.layout.count();
-        image.embed(padim, all, &mut Some(*input_size), |mut number, batch| {
-            for (model, part) in parts(batch, self.tiling.models, number) {
+        image.embed(padim, all, &mut Some(*input_size), |mut number, embedding| {
+            for (model, part) in parts(embedding.shape()[0], self.tiling.models, number) {
                 let model = match model {
                     None | Some(0) => &self.first.model,
                     Some(number) => &self.others[number - 1],
                 };
-                let [rows, columns] = model.grid();
-                let shape = [part.images.len(), rows, columns];
-                let distances = model.distances_of(&part, reach)?;
-                for scored in padim.scorer.score_host(&distances, shape, *input_size, None)? {
+                for scored in padim.score(model, embedding.part(part), *input_size)? {
                     highest = highest.max(scored.image_score);
                     blender.add(number, &scored.map);
                     number += 1;

@@ -13,7 +13,7 @@ use image::DynamicImage;
 
 use super::Padim;
 use super::input::{ImageInput, Item, named};
-use crate::embedding::{PartOfBatch, PatchVectors};
+use crate::embedding::Embedding;
 use crate::tiling::TileLayout;
 use crate::{Error, Result, TileModels, TilingConfig};
 
@@ -64,31 +64,29 @@ impl Tiled {
         padim: &Padim,
         numbers: Range<usize>,
         input_size: &mut Option<[usize; 2]>,
-        mut work: impl FnMut(usize, &dyn PatchVectors) -> Result<()>,
+        mut work: impl FnMut(usize, Embedding) -> Result<()>,
     ) -> Result<()> {
         let begin = numbers.start;
         let tiles = numbers.map(|number| self.tile(number));
         padim.embed_all(tiles, input_size, |embedding, done, _| {
-            let vectors = embedding.into_vectors()?;
-            work(begin + done - vectors.shape()[0], &*vectors)
+            work(begin + done - embedding.shape()[0], embedding)
         })
     }
 }
 
-/// The parts of a batch of tiles that are for one model, and the number of the tile whose model it is,
-/// if it is not that of all.
+/// The parts of a batch of `count` tiles that are for one model, and the number of the tile whose model
+/// it is, if it is not that of all.
 fn parts(
-    batch: &dyn PatchVectors,
+    count: usize,
     models: TileModels,
     first: usize,
-) -> impl Iterator<Item = (Option<usize>, PartOfBatch<'_>)> {
-    let count = batch.shape()[0];
+) -> impl Iterator<Item = (Option<usize>, Range<usize>)> {
     let each = match models {
         TileModels::Shared => count,
         TileModels::PerPosition => 1,
     };
     (0..count).step_by(each.max(1)).map(move |i| {
         let number = (models == TileModels::PerPosition).then_some(first + i);
-        (number, PartOfBatch { vectors: batch, images: i..i + each })
+        (number, i..i + each)
     })
 }

@@ -1,0 +1,183 @@
+//! Images a second on each device, by batch size, and where the time goes. Prints a line of JSON for each
+//! device and batch; `scripts/bench_torch.py` times the same work in PyTorch.
+//!
+//!     cargo bench --bench devices --features vulkan -- [--device vulkan] [--network wide_resnet50]
+//!
+//! The program can be carried to a machine without Rust: `cargo bench --bench devices --features cuda,vulkan,autotune,fusion --no-run`
+//! prints where it lies. Weights are untrained and images made up, which does not change the time.
+
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use clap::Parser;
+use padim::{
+    AnomalyScorer, Backbone, ChannelSelection, DeviceInfo, FeatureMaps, Padim, PadimConfig,
+    PatchEmbedder, PreprocessConfig, ResNet18, ResNetConfig, Resize, ScoringConfig, WideResNet50,
+    devices,
+};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+#[derive(Parser)]
+struct Options {
+    /// Only devices whose names begin so; all otherwise.
+    #[arg(long, default_value = "")]
+    device: String,
+    #[arg(long, default_value = "resnet18")]
+    network: String,
+    #[arg(long, value_delimiter = ',', default_value = "1,8,32,128")]
+    batches: Vec<usize>,
+    /// Side of the images in pixels.
+    #[arg(long, default_value_t = 224)]
+    side: usize,
+    /// How many images are fitted.
+    #[arg(long, default_value_t = 200)]
+    fit: usize,
+    /// Each figure is measured for so many seconds at least.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Compute with 16 bits as well.
+    #[arg(long)]
+    half: bool,
+    /// What cargo passes to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    /// The median of milliseconds, after three runs to warm up.
+    fn median_ms<T>(&self, mut work: impl FnMut() -> Outcome<T>) -> Outcome<f64> {
+        for _ in 0..3 {
+            work()?;
+        }
+        let (begin, mut times) = (Instant::now(), Vec::new());
+        while times.len() < 5 || begin.elapsed().as_secs_f64() < self.seconds {
+            let start = Instant::now();
+            work()?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[times.len() / 2])
+    }
+
+    fn images(&self, count: usize) -> TensorData {
+        let value = |i: usize| ((i * 7919) % 1013) as f32 / 500.0 - 1.0;
+        let shape = [count, 3, self.side, self.side];
+        TensorData::new((0..shape.iter().product()).map(value).collect::<Vec<f32>>(), shape)
+    }
+}
+
+/// Waits until a device has done all that it was asked to.
+fn wait(device: &Device) -> Outcome<()> {
+    Ok(device.sync()?)
+}
+
+fn measure(options: &Options, info: &DeviceInfo) -> Outcome<()> {
+    let device = &info.device;
+    let (network, channels): (ResNetConfig, _) = match &*options.network {
+        "resnet18" => (ResNet18::config(), 100),
+        "wide_resnet50" => (WideResNet50::config(), 550),
+        other => return Err(format!("no network is called {other}").into()),
+    };
+    let config = PadimConfig {
+        preprocess: PreprocessConfig {
+            resize: Resize::square(options.side),
+            crop: None,
+            ..PreprocessConfig::default()
+        },
+        channels: ChannelSelection::random(channels, 1024),
+        batch_size: 32,
+        ..PadimConfig::default()
+    };
+    let padim = Padim::new(config.clone(), network.untrained(0, device)?)?;
+    let good = || {
+        (0..options.fit).map(|i| {
+            let noise = |p: usize| ((p * (i + 3) * 7919) % 1013) as f32 / 500.0 - 1.0;
+            let shape = [3, options.side, options.side];
+            let values: Vec<f32> = (0..shape.iter().product()).map(noise).collect();
+            Tensor::<3>::from_data(TensorData::new(values, shape), device)
+        })
+    };
+    padim.fit(good().take(8), |_| ())?;
+    let start = Instant::now();
+    let detector = padim.fit(good(), |_| ())?;
+    let fit = start.elapsed().as_secs_f64();
+
+    // The stages one by one, waiting for each: their sum is more than the whole.
+    let backbone = network.untrained(0, device)?;
+    let layers: Vec<usize> = backbone.layers().iter().map(|layer| layer.channels).collect();
+    let embedder = PatchEmbedder::new(&layers, &config.channels)?;
+    let scorer = AnomalyScorer::new(ScoringConfig::default())?;
+    let (model, size) = (detector.model(), [options.side; 2]);
+    for &batch in &options.batches {
+        let input = options.images(batch);
+        let images = || Tensor::<4>::from_data(input.clone(), device);
+        let there = images();
+        let maps: FeatureMaps = backbone.forward(there.clone())?;
+        let embedding = embedder.embed(&maps)?;
+        let distances = model.mahalanobis_distance(embedding.clone())?;
+        let stages = [
+            options.median_ms(|| {
+                let images = images();
+                wait(device)?;
+                Ok(images)
+            })?,
+            options.median_ms(|| {
+                let maps = backbone.forward(there.clone())?;
+                wait(device)?;
+                Ok(maps)
+            })?,
+            options.median_ms(|| {
+                let embedding = embedder.embed(&maps)?;
+                wait(device)?;
+                Ok(embedding)
+            })?,
+            options.median_ms(|| Ok(model.mahalanobis_distance(embedding.clone())?))?,
+            options.median_ms(|| Ok(scorer.score(distances.clone(), size)?))?,
+        ];
+        let whole = options.median_ms(|| Ok(detector.predict_tensor(images())?))?;
+        let half = match options.half.then(|| detector.clone().with_half_precision()) {
+            None => None,
+            Some(Ok(half)) => Some(options.median_ms(|| Ok(half.predict_tensor(images())?))?),
+            Some(Err(error)) => {
+                eprintln!("{}: {error}", info.name);
+                None
+            }
+        };
+        let per_second = |ms: f64| 1e3 * batch as f64 / ms;
+        let usage = device.memory_pool_usage().map(|usage| usage.bytes_reserved as f64 / 1e6);
+        let line = serde_json::json!({
+            "device": info.name,
+            "description": info.description,
+            "network": options.network,
+            "batch": batch,
+            "fit_s": fit,
+            "images_per_s": per_second(whole),
+            "images_per_s_f16": half.map(per_second),
+            "ms": whole,
+            "upload_ms": stages[0],
+            "backbone_ms": stages[1],
+            "embedding_ms": stages[2],
+            "distances_ms": stages[3],
+            "maps_ms": stages[4],
+            "device_MB": usage,
+        });
+        println!("{line}");
+    }
+    Ok(())
+}
+
+fn main() -> Outcome<()> {
+    let options = Options::parse();
+    let all = devices();
+    let chosen = all.iter().filter(|info| info.name.starts_with(&options.device));
+    let mut none = true;
+    for info in chosen {
+        none = false;
+        measure(&options, info)?;
+    }
+    match none {
+        true => Err(padim::device_named(&options.device).err().map_or("none".into(), |e| e.into())),
+        false => Ok(()),
+    }
+}

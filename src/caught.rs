@@ -1,0 +1,26 @@
+//! Panics of code that is not this crate's.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::Error;
+
+/// What was caught.
+pub(crate) struct Panic {
+    pub what: &'static str,
+    pub message: String,
+}
+
+impl Panic {
+    pub fn error(self) -> Error {
+        Error::Panicked { what: self.what, message: self.message }
+    }
+}
+
+/// What `work` gives, or its panic. Nothing that it may have left half done may be used again.
+pub(crate) fn caught<R>(what: &'static str, work: impl FnOnce() -> R) -> Result<R, Panic> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Panic { what, message: text.unwrap_or_else(|| "without a message".to_owned()) }
+    })
+}

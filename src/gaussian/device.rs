@@ -1,0 +1,309 @@
+//! Gaussians in the memory of a device, where vectors are measured without leaving it.
+//!
+//! What is packed for a CPU is unpacked here: devices multiply whole matrices. They are cut by position
+//! into parts that fit the buffers of every device.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use rayon::prelude::*;
+
+use super::distance::LARGEST;
+use super::positions::Positions;
+use super::storage::{Precision, Storage, trapezoid_rows};
+use super::{GaussianModel, reach_offsets};
+use crate::host::{LARGEST_BUFFER, index_tensor};
+
+/// The copy of a model on the device that was last asked for. It says nothing that the model does not.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DeviceCopy(Arc<Mutex<Option<Arc<DeviceGaussians>>>>);
+
+impl PartialEq for DeviceCopy {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl GaussianModel {
+    /// The Gaussians on a device, multiplied there in this precision.
+    pub(crate) fn on_device(&self, device: &Device, precision: Precision) -> Arc<DeviceGaussians> {
+        // Whoever panicked holding it left a whole copy, or none.
+        let mut copy = self.on_device.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match copy.as_ref() {
+            Some(there) if there.device == *device && there.precision == precision => there.clone(),
+            // The old one goes before there is room for the new one.
+            _ => {
+                *copy = None;
+                copy.insert(Arc::new(DeviceGaussians::new(self, device, precision, LARGEST_BUFFER)))
+                    .clone()
+            }
+        }
+    }
+}
+
+/// All Gaussians of a model, and where its positions lie.
+#[derive(Debug)]
+pub(crate) struct DeviceGaussians {
+    device: Device,
+    precision: Precision,
+    positions: Positions,
+    parts: Vec<Part>,
+}
+
+/// The Gaussians of some positions.
+#[derive(Debug)]
+struct Part {
+    gaussians: Range<usize>,
+    /// `[gaussians, dimension, 1]`
+    means: Tensor<3>,
+    form: Form,
+}
+
+/// What becomes of vectors `x` less the mean, `[gaussians, dimension, vectors]`. The distance is the
+/// length of `z`.
+#[derive(Debug)]
+enum Form {
+    /// `z = M x` with `M` `[gaussians, rows, dimension]`.
+    Root(Tensor<3>),
+    /// Of `M`, the whole inverse: the distance is the root of `x^T M x`.
+    Inverse(Tensor<3>),
+    /// `z = (x - Y^T Y x + c (q x)) / sqrt(floor)` with `Y` `[gaussians, rows, dimension]`.
+    LowRank {
+        rows: Tensor<3>,
+        /// `q` and `c`, `[gaussians, dimension, 1]`.
+        correction: Option<[Tensor<3>; 2]>,
+        /// `1 / sqrt(floor)`, `[gaussians, 1, 1]`.
+        scales: Tensor<3>,
+    },
+    /// `z = w x`, component by component, `[gaussians, dimension, 1]`.
+    Diagonal(Tensor<3>),
+}
+
+impl DeviceGaussians {
+    /// In parts of so many bytes at most, but of one Gaussian at least.
+    pub(super) fn new(
+        model: &GaussianModel,
+        device: &Device,
+        precision: Precision,
+        largest: usize,
+    ) -> Self {
+        let rows = match model.storage {
+            Storage::Diagonal => 1,
+            _ => model.rows.max(1),
+        };
+        let together = (largest / (4 * rows * model.dimension)).max(1);
+        let count = model.positions.gaussians();
+        let parts = (0..count).step_by(together).map(|first| {
+            let gaussians = first..count.min(first + together);
+            Part::new(model, gaussians, device, precision)
+        });
+        Self {
+            device: device.clone(),
+            precision,
+            positions: model.positions.clone(),
+            parts: parts.collect(),
+        }
+    }
+
+    /// The distances `[batch, grid_height, grid_width]` of embeddings
+    /// `[batch, dimension, grid_height, grid_width]` from the nearest Gaussian at most `reach` rows and
+    /// columns away; 0 outside the region of interest. Shapes have been checked.
+    pub fn distances(&self, embeddings: Tensor<4>, reach: usize) -> Tensor<3> {
+        let [batch, dimension, height, width] = embeddings.dims();
+        let vectors = embeddings.reshape([batch, dimension, height * width]).permute([2, 1, 0]);
+        let distances = if self.positions.pooled() {
+            self.pooled(vectors)
+        } else if reach == 0 {
+            self.from_own(self.inside(vectors))
+        } else {
+            self.from_nearest(vectors, reach)
+        };
+        self.spread_out(distances.swap_dims(0, 1)).reshape([batch, height, width])
+    }
+
+    /// Those of all `[places, dimension, batch]` that have numbers.
+    fn inside(&self, vectors: Tensor<3>) -> Tensor<3> {
+        if self.positions.len() == vectors.dims()[0] {
+            return vectors;
+        }
+        let places: Vec<usize> =
+            (0..self.positions.len()).map(|n| self.positions.place(n)).collect();
+        vectors.select(0, index_tensor(&places, &self.device))
+    }
+
+    /// `[positions, batch]`, of the Gaussians at the vectors' own positions.
+    fn from_own(&self, vectors: Tensor<3>) -> Tensor<2> {
+        let measure = |part: &Part| {
+            let Range { start, end } = part.gaussians;
+            part.distances(vectors.clone().narrow(0, start, end - start), self.precision)
+        };
+        Tensor::cat(self.parts.iter().map(measure).collect(), 0)
+    }
+
+    /// `[positions, batch]`, of the only Gaussian.
+    fn pooled(&self, vectors: Tensor<3>) -> Tensor<2> {
+        let vectors = self.inside(vectors);
+        let [positions, dimension, batch] = vectors.dims();
+        let all = vectors.permute([1, 0, 2]).reshape([1, dimension, positions * batch]);
+        self.from_own(all).reshape([positions, batch])
+    }
+
+    /// `[positions, batch]`, of the nearest Gaussians: each measures all vectors around it, one place of
+    /// its window after the other.
+    fn from_nearest(&self, vectors: Tensor<3>, reach: usize) -> Tensor<2> {
+        let positions = &self.positions;
+        let own = self.from_own(self.inside(vectors.clone()));
+        let mut nearest = own.clone();
+        for offset in reach_offsets(reach) {
+            // The place that each Gaussian looks at; its own where there is none.
+            let seen = |number: usize| {
+                let place = positions.place(number);
+                positions.moved(place, offset).map_or(place, |other| positions.place(other))
+            };
+            let seen: Vec<usize> = (0..positions.len()).map(seen).collect();
+            let around = vectors.clone().select(0, index_tensor(&seen, &self.device));
+            // The Gaussian that has looked at each place; behind them all stand the places' own.
+            let back = offset.map(|o| -o);
+            let by = |number: usize| {
+                let other = positions.moved(positions.place(number), back);
+                other.unwrap_or(positions.len() + number)
+            };
+            let by: Vec<usize> = (0..positions.len()).map(by).collect();
+            let all = Tensor::cat(vec![self.from_own(around), own.clone()], 0);
+            nearest = nearest.min_pair(all.select(0, index_tensor(&by, &self.device)));
+        }
+        nearest
+    }
+
+    /// Puts `[batch, positions]` at their places `[batch, places]`; 0 elsewhere.
+    fn spread_out(&self, distances: Tensor<2>) -> Tensor<2> {
+        let Some(mask) = self.positions.mask() else { return distances };
+        let [batch, _] = distances.dims();
+        let mut next = 0;
+        let sources: Vec<usize> = mask
+            .iter()
+            .map(|&inside| {
+                next += usize::from(inside);
+                if inside { next } else { 0 }
+            })
+            .collect();
+        let zero = Tensor::zeros([batch, 1], (&self.device, DType::F32));
+        let places: Tensor<1, Int> = index_tensor(&sources, &self.device);
+        Tensor::cat(vec![zero, distances], 1).select(1, places)
+    }
+}
+
+impl Part {
+    fn new(
+        model: &GaussianModel,
+        gaussians: Range<usize>,
+        device: &Device,
+        precision: Precision,
+    ) -> Self {
+        let (d, count) = (model.dimension, gaussians.len());
+        let float = |values: Vec<f32>, shape: [usize; 3]| {
+            Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
+        };
+        let scale = |number: usize| model.scales[number];
+        // One buffer for all positions, filled by several threads.
+        let filled = |each: usize, write: &(dyn Fn(&[f32], f32, &mut [f32]) + Sync)| {
+            let mut values = vec![0.0; count * each];
+            values.par_chunks_exact_mut(each).zip(gaussians.clone()).for_each(
+                |(target, number)| {
+                    write(&model.numbers.to_f32(model.range(number)), scale(number), target);
+                },
+            );
+            values
+        };
+        // The packed rows of a position, with zeros before the diagonal.
+        let rows = model.rows;
+        let unpack = |packed: &[f32], factor: f32, target: &mut [f32]| {
+            for (i, row) in trapezoid_rows(packed, d).take(rows).enumerate() {
+                let target = &mut target[i * d + i..(i + 1) * d];
+                target.iter_mut().zip(row).for_each(|(t, v)| *t = v * factor);
+            }
+        };
+        let lower = |matrix: Tensor<3>| match precision {
+            Precision::F32 => matrix,
+            Precision::F16 => matrix.cast(DType::F16),
+        };
+        let form = match model.storage {
+            Storage::Triangle(_) => {
+                // The columns of W were packed as rows.
+                let columns = float(filled(d * d, &unpack), [count, d, d]);
+                Form::Root(lower(columns.swap_dims(1, 2)))
+            }
+            Storage::Principal(_) => {
+                Form::Root(lower(float(filled(rows * d, &unpack), [count, rows, d])))
+            }
+            Storage::LowRank(_) => {
+                let kept = model.storage.correction(d);
+                let unscaled = |packed: &[f32], _: f32, target: &mut [f32]| {
+                    unpack(&packed[..packed.len() - kept], LARGEST.recip(), target);
+                };
+                // One image's model has no row: a row of zeros removes nothing.
+                let shape = [count, rows.max(1), d];
+                let corrections = [0, 1].map(|which| {
+                    let part = move |packed: &[f32], _: f32, target: &mut [f32]| {
+                        let all = &packed[packed.len() - kept..];
+                        let half = all.iter().skip(which * d);
+                        target.iter_mut().zip(half).for_each(|(t, v)| *t = v / LARGEST);
+                    };
+                    (kept > 0).then(|| float(filled(d, &part), [count, d, 1]))
+                });
+                let [q, c] = corrections;
+                Form::LowRank {
+                    rows: lower(float(filled(rows.max(1) * d, &unscaled), shape)),
+                    correction: q.zip(c).map(|(q, c)| [q, c]),
+                    scales: float(gaussians.clone().map(scale).collect(), [count, 1, 1]),
+                }
+            }
+            Storage::Diagonal => Form::Diagonal(float(
+                filled(d, &|numbers, scale, target| {
+                    target.iter_mut().zip(numbers).for_each(|(t, v)| *t = v * scale);
+                }),
+                [count, d, 1],
+            )),
+            Storage::FullInverse | Storage::Auto => {
+                let inverse = |numbers: &[f32], scale: f32, target: &mut [f32]| {
+                    target.iter_mut().zip(numbers).for_each(|(t, v)| *t = v * scale * scale);
+                };
+                Form::Inverse(lower(float(filled(d * d, &inverse), [count, d, d])))
+            }
+        };
+        let means = model.means[gaussians.start * d..gaussians.end * d].to_vec();
+        Self { means: float(means, [count, d, 1]), gaussians, form }
+    }
+
+    /// `[gaussians, vectors]` of `[gaussians, dimension, vectors]`.
+    fn distances(&self, vectors: Tensor<3>, precision: Precision) -> Tensor<2> {
+        let x = vectors - self.means.clone();
+        // A matrix of either precision by vectors that are rounded for it.
+        let multiply = |matrix: Tensor<3>, vectors: Tensor<3>| match precision {
+            Precision::F32 => matrix.matmul(vectors),
+            Precision::F16 => matrix.matmul(vectors.cast(DType::F16)).cast(DType::F32),
+        };
+        let length = |z: Tensor<3>| z.square().sum_dim(1).sqrt();
+        let distances = match &self.form {
+            Form::Root(root) => length(multiply(root.clone(), x)),
+            Form::Inverse(inverse) => {
+                let squared = (multiply(inverse.clone(), x.clone()) * x).sum_dim(1);
+                // Rounding can make it negative; what is no number must stay none.
+                let negative = squared.clone().lower_elem(0);
+                squared.mask_fill(negative, 0).sqrt()
+            }
+            Form::LowRank { rows, correction, scales } => {
+                let along = multiply(rows.clone(), x.clone());
+                let mut z = x.clone() - multiply(rows.clone().swap_dims(1, 2), along);
+                if let Some([q, c]) = correction {
+                    z = z + c.clone() * (q.clone() * x).sum_dim(1);
+                }
+                length(z) * scales.clone()
+            }
+            Form::Diagonal(inverse_deviations) => length(x * inverse_deviations.clone()),
+        };
+        let [gaussians, _, vectors] = distances.dims();
+        distances.reshape([gaussians, vectors])
+    }
+}

@@ -1,0 +1,329 @@
+//! The same case on every backend that is compiled in, against the processor: what is fitted, saved,
+//! loaded, moved and scored must agree to a ten-thousandth.
+//!
+//! Graphics interfaces without a card can be tried in software: Mesa's lavapipe (Debian's
+//! `mesa-vulkan-drivers` and `libvulkan1`) with the feature `vulkan`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::{Device, Distribution, Tensor};
+use image::{Rgb, RgbImage};
+use padim::*;
+
+/// Scores agree to this share of the largest.
+const TOLERANCE: f32 = 1e-4;
+
+/// One test after the other: they share devices, and one of them watches their memory.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All devices but the one that the others are compared with.
+fn others() -> Vec<(String, Device)> {
+    let found = devices().into_iter().filter(|info| info.device != Device::flex());
+    let mut others: Vec<(String, Device)> =
+        found.map(|info| (format!("{} ({})", info.name, info.description), info.device)).collect();
+    #[cfg(feature = "ndarray")]
+    #[allow(deprecated)]
+    others.push(("ndarray".to_owned(), Device::ndarray()));
+    if others.is_empty() {
+        println!("SKIPPED: this build has one backend, or found no device for the others");
+    }
+    others
+}
+
+fn picture(i: u32) -> RgbImage {
+    RgbImage::from_fn(72, 64, |x, y| {
+        Rgb([(x * 3 + i * 5) as u8, (y * 4) as u8, ((x ^ y) * 2 + i * 3) as u8])
+    })
+}
+
+fn scratched() -> RgbImage {
+    let mut picture = picture(3);
+    (20..44).for_each(|i| picture.put_pixel(i, i, Rgb([255, 0, 0])));
+    picture
+}
+
+fn config() -> PadimConfig {
+    PadimConfig {
+        preprocess: PreprocessConfig {
+            resize: Resize::square(64),
+            crop: None,
+            ..PreprocessConfig::default()
+        },
+        // What 16 bits round to can depend on the last digit of a covariance.
+        gaussian: GaussianConfig {
+            storage: Storage::Triangle(Precision::F32),
+            ..GaussianConfig::default()
+        },
+        batch_size: 3,
+        ..PadimConfig::default()
+    }
+}
+
+fn padim(device: &Device) -> Padim {
+    Padim::new(config(), ResNet18::load(Weights::Bundled, device).unwrap()).unwrap()
+}
+
+/// The largest difference as a share of the largest value.
+fn difference(expected: &[f32], actual: &[f32]) -> f32 {
+    assert_eq!(expected.len(), actual.len());
+    let largest = expected.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
+    let worst = expected.iter().zip(actual).map(|(e, a)| (e - a).abs()).fold(0.0, f32::max);
+    assert!(actual.iter().all(|v| v.is_finite()));
+    worst / largest
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().unwrap()
+}
+
+fn compare(name: &str, what: &str, expected: &[Prediction], actual: &[Prediction], allowed: f32) {
+    let map = |p: &Prediction| p.anomaly_map.values().to_vec();
+    let maps = |all: &[Prediction]| all.iter().flat_map(map).collect::<Vec<f32>>();
+    let scores = |all: &[Prediction]| all.iter().map(|p| p.image_score).collect::<Vec<f32>>();
+    let maps = difference(&maps(expected), &maps(actual));
+    let scores = difference(&scores(expected), &scores(actual));
+    println!("{name}: {what}: maps differ by {maps:.1e}, scores by {scores:.1e}");
+    assert!(maps <= allowed && scores <= allowed);
+}
+
+#[test]
+fn one_case_on_every_backend() {
+    let _alone = alone();
+    let cpu = Device::flex();
+    let detector = padim(&cpu).fit((0..12).map(picture), |_| ()).unwrap();
+    let images = || (0..4).map(picture).chain([scratched()]);
+    let expected = detector.predict_batch(images()).unwrap();
+    assert!(expected[4].image_score > 1.5 * expected[3].image_score);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cpu.padim");
+    detector.save(&path).unwrap();
+    for (name, device) in others() {
+        let fitted = padim(&device).fit((0..12).map(picture), |_| ()).unwrap();
+        assert_eq!(fitted.device(), device);
+        let there = fitted.predict_batch(images()).unwrap();
+        compare(&name, "fitted and scored there", &expected, &there, TOLERANCE);
+
+        let loaded = Detector::load(&path, &device).unwrap();
+        let loaded = loaded.predict_batch(images()).unwrap();
+        compare(&name, "fitted here, loaded there", &expected, &loaded, TOLERANCE);
+
+        let moved = detector.to_device(&device).unwrap();
+        assert_eq!(loaded, moved.predict_batch(images()).unwrap());
+
+        let saved = folder.path().join("there.padim");
+        fitted.save(&saved).unwrap();
+        let back = Detector::load(&saved, &cpu).unwrap().predict_batch(images()).unwrap();
+        compare(&name, "fitted there, loaded here", &expected, &back, TOLERANCE);
+        let again = fitted.to_device(&cpu).unwrap();
+        assert_eq!(back, again.predict_batch(images()).unwrap());
+    }
+}
+
+#[test]
+fn every_storage_region_and_window_on_every_backend() {
+    let _alone = alone();
+    let (cpu, grid, d) = (Device::flex(), [5, 6], 12);
+    let embeddings = |count| {
+        Tensor::<4>::random([count, d, grid[0], grid[1]], Distribution::Normal(2.0, 1.0), &cpu)
+    };
+    let (good, probes) = (embeddings(40), embeddings(3));
+    let few = good.clone().narrow(0, 0, 6);
+    let half: Vec<bool> = (0..30).map(|place| place % 6 > 1 && place != 9).collect();
+    let storages = [
+        Storage::FullInverse,
+        Storage::Triangle(Precision::F32),
+        Storage::Triangle(Precision::F16),
+        Storage::LowRank(Precision::F32),
+        Storage::LowRank(Precision::F16),
+        Storage::Principal(Precision::F32),
+        Storage::Principal(Precision::F16),
+        Storage::Diagonal,
+    ];
+    for (name, device) in others() {
+        let mut worst: f32 = 0.0;
+        for storage in storages {
+            for (region, pooled) in [(None, false), (Some(&half), false), (Some(&half), true)] {
+                let low_rank = matches!(storage, Storage::LowRank(_));
+                if low_rank && pooled {
+                    continue;
+                }
+                let principal = matches!(storage, Storage::Principal(_));
+                let config = GaussianConfig {
+                    storage,
+                    components: principal.then_some(4),
+                    pooled,
+                    ..GaussianConfig::default()
+                };
+                let mut estimator = match region {
+                    None => GaussianEstimator::new(config, d, grid),
+                    Some(region) => GaussianEstimator::with_region(config, d, grid, region),
+                }
+                .unwrap();
+                let seen = if low_rank { &few } else { &good };
+                estimator.update(seen.clone()).unwrap();
+                let model = estimator.finish(|_, _| ()).unwrap();
+                for window in [1, 3, 5] {
+                    let measure = |device: &Device| {
+                        let probes = probes.clone().to_device(device);
+                        values(model.nearest_mahalanobis_distance(probes, window).unwrap())
+                    };
+                    worst = worst.max(difference(&measure(&cpu), &measure(&device)));
+                }
+            }
+        }
+        println!("{name}: distances differ by {worst:.1e}");
+        assert!(worst <= TOLERANCE);
+    }
+}
+
+#[test]
+fn maps_of_every_setting_on_every_backend() {
+    let _alone = alone();
+    let cpu = Device::flex();
+    let distances: Tensor<3> = Tensor::random([3, 7, 9], Distribution::Uniform(0.5, 9.0), &cpu);
+    let size = [64, 64];
+    let triangle = [[8.0, 4.0], [70.0, 4.0], [40.0, 50.0]];
+    let region = RegionOfInterest::polygon([64, 72], &triangle).unwrap();
+    let within = padim(&cpu).with_region(&region).unwrap();
+    let within = within.fit((0..3).map(picture), |_| ()).unwrap();
+    let region = within.region().unwrap();
+    for (name, device) in others() {
+        let mut worst: f32 = 0.0;
+        for upsampling in [Upsampling::Bilinear, Upsampling::Bicubic] {
+            for blur in [None, Some(Blur::default())] {
+                for image_score in [ImageScore::MaxOfMap, ImageScore::MaxBeforeBlur] {
+                    for region in [None, Some(region)] {
+                        let config = ScoringConfig {
+                            upsampling,
+                            blur,
+                            image_score,
+                            ..ScoringConfig::default()
+                        };
+                        let scorer = AnomalyScorer::new(config).unwrap();
+                        let score = |device: &Device| {
+                            let distances = distances.clone().to_device(device);
+                            let scored = scorer.score_within(distances, size, region).unwrap();
+                            let values = scored.iter().flat_map(|s| {
+                                s.map.values().iter().copied().chain([s.image_score])
+                            });
+                            values.collect::<Vec<f32>>()
+                        };
+                        worst = worst.max(difference(&score(&cpu), &score(&device)));
+                    }
+                }
+            }
+        }
+        println!("{name}: maps differ by {worst:.1e}");
+        assert!(worst <= TOLERANCE);
+    }
+}
+
+#[test]
+fn half_precision_where_there_is_any() {
+    let _alone = alone();
+    let detector = padim(&Device::flex()).fit((0..12).map(picture), |_| ()).unwrap();
+    let images = || (0..4).map(picture).chain([scratched()]);
+    let expected = detector.predict_batch(images()).unwrap();
+    for (name, device) in others() {
+        let moved = detector.to_device(&device).unwrap();
+        match moved.with_half_precision() {
+            Ok(half) => {
+                let predictions = half.predict_batch(images()).unwrap();
+                compare(&name, "16 bits", &expected, &predictions, 2e-2);
+                assert_ne!(expected, predictions);
+            }
+            Err(error) => println!("SKIPPED: {name}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_is_refused_on_every_backend() {
+    let _alone = alone();
+    let detector = padim(&Device::flex()).fit((0..6).map(picture), |_| ()).unwrap();
+    for (name, device) in others() {
+        let moved = detector.to_device(&device).unwrap();
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut pixels = vec![0.5_f32; 3 * 64 * 64];
+            pixels[5000] = bad;
+            let tensor: Tensor<1> = Tensor::from_floats(&*pixels, &device);
+            let image: Tensor<3> = tensor.clone().reshape([3, 64, 64]);
+            let error = moved.predict(image).unwrap_err();
+            assert!(matches!(error, Error::NotFinite { .. }), "{name}: {error}");
+            let error = moved.predict_tensor(tensor.reshape([1, 3, 64, 64])).unwrap_err();
+            assert!(matches!(error, Error::NotFinite { .. }), "{name}: {error}");
+        }
+        assert!(moved.predict(picture(0)).is_ok());
+    }
+}
+
+/// `PADIM_TEST_PREDICTIONS` sets how many; each prediction is of a batch of three.
+#[test]
+fn device_memory_does_not_grow() {
+    let _alone = alone();
+    let count = std::env::var("PADIM_TEST_PREDICTIONS").map_or(40, |count| count.parse().unwrap());
+    let detector = padim(&Device::flex()).fit((0..6).map(picture), |_| ()).unwrap();
+    for (name, device) in others() {
+        let moved = detector.to_device(&device).unwrap();
+        let in_use = || Some(device.memory_pool_usage()?.bytes_reserved);
+        let mut curve = Vec::new();
+        for i in 0..count {
+            moved.predict_batch([picture(0), picture(1), scratched()]).unwrap();
+            if i % (count / 10).max(1) == 0 {
+                curve.extend(in_use());
+            }
+        }
+        let (Some(begin), Some(end)) = (curve.get(1).copied(), in_use()) else {
+            println!("SKIPPED: {name} does not tell how much memory it has taken");
+            continue;
+        };
+        println!("{name}: bytes reserved over {count} predictions: {curve:?}, at last {end}");
+        assert!(end <= begin, "{name}");
+    }
+}
+
+/// In a process of its own, which is shown no driver.
+#[cfg(feature = "wgpu")]
+#[test]
+fn without_an_adapter_there_is_an_error_that_says_what_there_is() {
+    if std::env::var_os("PADIM_TEST_NO_ADAPTER").is_none() {
+        let test = "without_an_adapter_there_is_an_error_that_says_what_there_is";
+        // Of Vulkan, and of OpenGL, which stands in for it.
+        let drivers = [
+            "VK_ICD_FILENAMES",
+            "VK_DRIVER_FILES",
+            "__EGL_VENDOR_LIBRARY_FILENAMES",
+            "LIBGL_DRIVERS_PATH",
+        ];
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env("PADIM_TEST_NO_ADAPTER", "1")
+            .envs(drivers.map(|name| (name, "/nowhere")))
+            .output()
+            .unwrap();
+        println!("{}", String::from_utf8_lossy(&output.stdout));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    if devices().iter().any(|info| info.name != "cpu") {
+        println!("SKIPPED: there are still devices: {:?}", devices());
+        return;
+    }
+    let default = Device::wgpu(burn::tensor::DeviceKind::DefaultDevice);
+    for error in [
+        device_named("wgpu").unwrap_err(),
+        ResNet18::load(Weights::Bundled, &default).unwrap_err(),
+        padim(&Device::flex())
+            .fit((0..3).map(picture), |_| ())
+            .unwrap()
+            .to_device(&default)
+            .unwrap_err(),
+    ] {
+        println!("{error}");
+        assert!(matches!(error, Error::NoDevice { .. }) && error.to_string().contains("cpu ("));
+    }
+}
