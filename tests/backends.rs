@@ -4,8 +4,10 @@
 //! Graphics interfaces without a card can be tried in software: Mesa's lavapipe (Debian's
 //! `mesa-vulkan-drivers` and `libvulkan1`) with the feature `vulkan`.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use burn::nn::pool::AvgPool2dConfig;
 use burn::tensor::{Device, Distribution, Tensor};
 use image::{Rgb, RgbImage};
 use padim::*;
@@ -23,11 +25,11 @@ fn alone() -> MutexGuard<'static, ()> {
 /// All devices but the one that the others are compared with.
 fn others() -> Vec<(String, Device)> {
     let found = devices().into_iter().filter(|info| info.device != Device::flex());
-    let mut others: Vec<(String, Device)> =
-        found.map(|info| (format!("{} ({})", info.name, info.description), info.device)).collect();
+    let others = found.map(|info| (format!("{} ({})", info.name, info.description), info.device));
     #[cfg(feature = "ndarray")]
     #[allow(deprecated)]
-    others.push(("ndarray".to_owned(), Device::ndarray()));
+    let others = others.chain([("ndarray".to_owned(), Device::ndarray())]);
+    let others: Vec<(String, Device)> = others.collect();
     if others.is_empty() {
         println!("SKIPPED: this build has one backend, or found no device for the others");
     }
@@ -258,6 +260,54 @@ fn what_is_no_number_is_refused_on_every_backend() {
             assert!(matches!(error, Error::NotFinite { .. }), "{name}: {error}");
         }
         assert!(moved.predict(picture(0)).is_ok());
+    }
+}
+
+/// Means of squares of pixels, and the largest batch that came. It says that a map of an image takes 50 MB,
+/// of which two fit the buffers of every device.
+#[derive(Debug)]
+struct Counting(Device, [LayerInfo; 1], Arc<AtomicUsize>);
+
+impl Backbone for Counting {
+    fn layers(&self) -> &[LayerInfo] {
+        &self.1
+    }
+    fn device(&self) -> Device {
+        self.0.clone()
+    }
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(["counting"])
+    }
+    fn forward(&self, images: Tensor<4>) -> Result<FeatureMaps> {
+        self.2.fetch_max(images.dims()[0], Ordering::Relaxed);
+        let pool = AvgPool2dConfig::new([8, 8]).with_strides([8, 8]).init();
+        FeatureMaps::new(vec![pool.forward(images)])
+    }
+    fn memory_estimate(&self, images: [usize; 4]) -> Option<BackboneMemory> {
+        Some(BackboneMemory { largest_map: images[0] * 50_000_000, ..BackboneMemory::default() })
+    }
+}
+
+#[test]
+fn batches_are_cut_to_what_a_device_can_hold() {
+    let _alone = alone();
+    let fit = |device: &Device, largest: &Arc<AtomicUsize>| {
+        let layer = LayerInfo { name: "squares".into(), channels: 3, stride: 8 };
+        let backbone = Counting(device.clone(), [layer], largest.clone());
+        let config = PadimConfig { channels: ChannelSelection::All, batch_size: 7, ..config() };
+        Padim::new(config, backbone).unwrap().fit((0..12).map(picture), |_| ()).unwrap()
+    };
+    let cpu = Arc::default();
+    let expected = fit(&Device::flex(), &cpu).predict_batch((0..9).map(picture)).unwrap();
+    assert_eq!(cpu.load(Ordering::Relaxed), 7);
+    for (name, device) in others() {
+        let largest = Arc::default();
+        let detector = fit(&device, &largest);
+        assert_eq!(detector.model().image_count(), 12);
+        let there = detector.predict_batch((0..9).map(picture)).unwrap();
+        compare(&name, "batches that are cut", &expected, &there, TOLERANCE);
+        let shares_memory = name == "ndarray";
+        assert_eq!(largest.load(Ordering::Relaxed), if shares_memory { 7 } else { 2 });
     }
 }
 

@@ -186,8 +186,7 @@ impl Waiting {
 
     fn flush(&mut self, estimator: &mut GaussianEstimator) -> Result<()> {
         self.bytes = 0;
-        let embeddings = self.embeddings.drain(..);
-        embeddings.map(|e| estimator.update_with(&*e.into_vectors()?)).collect()
+        self.embeddings.drain(..).try_for_each(|e| estimator.update_with(&*e.into_vectors()?))
     }
 }
 

@@ -206,6 +206,8 @@ impl PatchEmbedder {
 }
 
 /// The embedding of a batch.
+// A tensor's handle is a few hundred bytes; beside what it stands for, that is nothing.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Embedding {
     /// In the memory of a device.
     Tensor(Tensor<4>),
@@ -214,6 +216,7 @@ pub(crate) enum Embedding {
 }
 
 /// Some images of a batch.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum EmbeddingPart<'a> {
     Tensor(Tensor<4>),
     Vectors(PartOfBatch<'a>),

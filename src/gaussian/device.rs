@@ -51,6 +51,9 @@ pub(crate) struct DeviceGaussians {
     parts: Vec<Part>,
 }
 
+/// Writes what a device needs of a position's numbers and scale.
+type Write<'a> = dyn Fn(&[f32], f32, &mut [f32]) + Sync + 'a;
+
 /// The Gaussians of some positions.
 #[derive(Debug)]
 struct Part {
@@ -62,6 +65,8 @@ struct Part {
 
 /// What becomes of vectors `x` less the mean, `[gaussians, dimension, vectors]`. The distance is the
 /// length of `z`.
+// A tensor's handle is a few hundred bytes; beside what it stands for, that is nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 enum Form {
     /// `z = M x` with `M` `[gaussians, rows, dimension]`.
@@ -113,11 +118,11 @@ impl DeviceGaussians {
         let [batch, dimension, height, width] = embeddings.dims();
         let vectors = embeddings.reshape([batch, dimension, height * width]).permute([2, 1, 0]);
         let distances = if self.positions.pooled() {
-            self.pooled(vectors)
+            self.to_only(vectors)
         } else if reach == 0 {
-            self.from_own(self.inside(vectors))
+            self.to_own(self.inside(vectors))
         } else {
-            self.from_nearest(vectors, reach)
+            self.to_nearest(vectors, reach)
         };
         self.spread_out(distances.swap_dims(0, 1)).reshape([batch, height, width])
     }
@@ -133,7 +138,7 @@ impl DeviceGaussians {
     }
 
     /// `[positions, batch]`, of the Gaussians at the vectors' own positions.
-    fn from_own(&self, vectors: Tensor<3>) -> Tensor<2> {
+    fn to_own(&self, vectors: Tensor<3>) -> Tensor<2> {
         let measure = |part: &Part| {
             let Range { start, end } = part.gaussians;
             part.distances(vectors.clone().narrow(0, start, end - start), self.precision)
@@ -142,18 +147,18 @@ impl DeviceGaussians {
     }
 
     /// `[positions, batch]`, of the only Gaussian.
-    fn pooled(&self, vectors: Tensor<3>) -> Tensor<2> {
+    fn to_only(&self, vectors: Tensor<3>) -> Tensor<2> {
         let vectors = self.inside(vectors);
         let [positions, dimension, batch] = vectors.dims();
         let all = vectors.permute([1, 0, 2]).reshape([1, dimension, positions * batch]);
-        self.from_own(all).reshape([positions, batch])
+        self.to_own(all).reshape([positions, batch])
     }
 
     /// `[positions, batch]`, of the nearest Gaussians: each measures all vectors around it, one place of
     /// its window after the other.
-    fn from_nearest(&self, vectors: Tensor<3>, reach: usize) -> Tensor<2> {
+    fn to_nearest(&self, vectors: Tensor<3>, reach: usize) -> Tensor<2> {
         let positions = &self.positions;
-        let own = self.from_own(self.inside(vectors.clone()));
+        let own = self.to_own(self.inside(vectors.clone()));
         let mut nearest = own.clone();
         for offset in reach_offsets(reach) {
             // The place that each Gaussian looks at; its own where there is none.
@@ -170,7 +175,7 @@ impl DeviceGaussians {
                 other.unwrap_or(positions.len() + number)
             };
             let by: Vec<usize> = (0..positions.len()).map(by).collect();
-            let all = Tensor::cat(vec![self.from_own(around), own.clone()], 0);
+            let all = Tensor::cat(vec![self.to_own(around), own.clone()], 0);
             nearest = nearest.min_pair(all.select(0, index_tensor(&by, &self.device)));
         }
         nearest
@@ -207,7 +212,7 @@ impl Part {
         };
         let scale = |number: usize| model.scales[number];
         // One buffer for all positions, filled by several threads.
-        let filled = |each: usize, write: &(dyn Fn(&[f32], f32, &mut [f32]) + Sync)| {
+        let filled = |each: usize, write: &Write| {
             let mut values = vec![0.0; count * each];
             values.par_chunks_exact_mut(each).zip(gaussians.clone()).for_each(
                 |(target, number)| {

@@ -119,6 +119,7 @@ fn each_error_says_what_is_wrong_and_what_to_do() {
         // Provoked in the tests of the line.
         ("Panicked", Err(Error::Panicked { what: "decoding", message: "out of range".into() })),
         ("LineClosed", Err(Error::LineClosed { reason: "its sink has failed".into() })),
+        ("NoDevice", device_named("tpu").map(drop)),
         ("Device", Err(Error::Device { reason: "out of memory".into() })),
     ];
     // The variants in their order, from the source: a new one has to be shown here, too.
