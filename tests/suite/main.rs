@@ -66,7 +66,15 @@ pub fn example(name: &str) -> PathBuf {
     let features = features.iter().filter(|(_, built)| *built).map(|(feature, _)| *feature);
     let features = features.collect::<Vec<_>>().join(",");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let mut build = Command::new(cargo);
+    // What cargo tells a test of its package would make some build scripts begin anew.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of_package| name.starts_with(of_package)) {
+            build.env_remove(&*name);
+        }
+    }
+    let status = build
         .args(["build", "--quiet", "--profile", profile, "--features", &features])
         .args(["--example", name])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
