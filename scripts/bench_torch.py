@@ -50,15 +50,14 @@ class Tail:
         kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / 4) ** 2)
         self.kernel = (kernel / kernel.sum()).float().to(device)
         chunks = [self.embed(network(torch.randn(8, 3, side, side, device=device))) for _ in range(0, fit, 8)]
-        vectors = torch.cat(chunks).cpu().double()  # [images, dimension, positions]
+        vectors = torch.cat(chunks)  # [images, dimension, positions]
         self.mean = vectors.mean(0)
         inverses = []
-        for position in range(vectors.shape[2]):
-            x = vectors[:, :, position] - self.mean[:, position]
-            covariance = x.T @ x / (len(x) - 1) + 0.01 * torch.eye(kept, dtype=torch.float64)
+        for x in (vectors - self.mean).permute(2, 1, 0).split(64):
+            covariance = x.double() @ x.double().transpose(1, 2) / (fit - 1)
+            covariance += 0.01 * torch.eye(kept, dtype=torch.float64, device=device)
             inverses.append(torch.cholesky_inverse(torch.linalg.cholesky(covariance)).float())
-        self.inverse = torch.stack(inverses).to(device)
-        self.mean = self.mean.float().to(device)
+        self.inverse = torch.cat(inverses)
 
     def embed(self, maps):
         size = maps[0].shape[-2:]

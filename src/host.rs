@@ -1,6 +1,8 @@
 //! Values between devices, host memory and bytes.
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::{Error, Result};
@@ -42,8 +44,13 @@ pub(crate) fn all_of<T: Sync>(values: &[T], holds: impl Fn(&T) -> bool + Sync) -
 
 /// Whether all values are numbers, asked where they are.
 pub(crate) fn all_finite_on_device<const D: usize>(tensor: Tensor<D>) -> Result<bool> {
-    let all = tensor.is_finite().all().try_into_scalar::<u8>();
-    all.map(|all| all != 0).map_err(|e| Error::Device { reason: e.to_string() })
+    truth(tensor.is_finite().all())
+}
+
+/// What a device found out.
+pub(crate) fn truth(answer: Tensor<1, Bool>) -> Result<bool> {
+    let answer = answer.try_into_scalar::<u8>();
+    answer.map(|answer| answer != 0).map_err(|e| Error::Device { reason: e.to_string() })
 }
 
 /// No tensor on a device is larger in bytes, so that each of its buffers can be bound whole: WebGPU
@@ -63,6 +70,42 @@ pub(crate) fn to_device<const D: usize>(
 pub(crate) fn index_tensor(indices: &[usize], device: &Device) -> Tensor<1, Int> {
     let values: Vec<i32> = indices.iter().map(|&i| i as i32).collect();
     Tensor::from_data(TensorData::new(values, [indices.len()]), device)
+}
+
+/// Indices for selecting from tensors, in the memory of the device that was last asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DeviceIndices(Arc<Mutex<Option<IndicesThere>>>);
+
+#[derive(Debug)]
+struct IndicesThere {
+    indices: Vec<usize>,
+    device: Device,
+    tensor: Tensor<1, Int>,
+}
+
+impl DeviceIndices {
+    /// These indices: those that are there already, if they are the same.
+    pub fn on(&self, device: &Device, indices: &[usize]) -> Tensor<1, Int> {
+        // Whoever panicked holding it left a whole copy, or none.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match last.as_ref() {
+            Some(there) if there.indices == indices && there.device == *device => {
+                there.tensor.clone()
+            }
+            _ => {
+                let (indices, device) = (indices.to_vec(), device.clone());
+                let tensor = index_tensor(&indices, &device);
+                last.insert(IndicesThere { indices, device, tensor }).tensor.clone()
+            }
+        }
+    }
+}
+
+/// What is there says nothing that the indices do not.
+impl PartialEq for DeviceIndices {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// Whether a device's memory is the program's own, so that tensors come and go at no cost.

@@ -15,6 +15,13 @@ use padim::*;
 /// Scores agree to this share of the largest.
 const TOLERANCE: f32 = 1e-4;
 
+/// On CUDA, Burn's kernels for tensor cores round the factors of products to 10 bits (TF32).
+const ROUNDED_TOLERANCE: f32 = 3e-3;
+
+fn tolerance(name: &str) -> f32 {
+    if name.starts_with("cuda") { ROUNDED_TOLERANCE } else { TOLERANCE }
+}
+
 /// One test after the other: they share devices, and one of them watches their memory.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -107,11 +114,11 @@ fn one_case_on_every_backend() {
         let fitted = padim(&device).fit((0..12).map(picture), |_| ()).unwrap();
         assert_eq!(fitted.device(), device);
         let there = fitted.predict_batch(images()).unwrap();
-        compare(&name, "fitted and scored there", &expected, &there, TOLERANCE);
+        compare(&name, "fitted and scored there", &expected, &there, tolerance(&name));
 
         let loaded = Detector::load(&path, &device).unwrap();
         let loaded = loaded.predict_batch(images()).unwrap();
-        compare(&name, "fitted here, loaded there", &expected, &loaded, TOLERANCE);
+        compare(&name, "fitted here, loaded there", &expected, &loaded, tolerance(&name));
 
         let moved = detector.to_device(&device).unwrap();
         assert_eq!(loaded, moved.predict_batch(images()).unwrap());
@@ -119,7 +126,7 @@ fn one_case_on_every_backend() {
         let saved = folder.path().join("there.padim");
         fitted.save(&saved).unwrap();
         let back = Detector::load(&saved, &cpu).unwrap().predict_batch(images()).unwrap();
-        compare(&name, "fitted there, loaded here", &expected, &back, TOLERANCE);
+        compare(&name, "fitted there, loaded here", &expected, &back, tolerance(&name));
         let again = fitted.to_device(&cpu).unwrap();
         assert_eq!(back, again.predict_batch(images()).unwrap());
     }
@@ -178,7 +185,7 @@ fn every_storage_region_and_window_on_every_backend() {
             }
         }
         println!("{name}: distances differ by {worst:.1e}");
-        assert!(worst <= TOLERANCE);
+        assert!(worst <= tolerance(&name));
     }
 }
 
@@ -220,7 +227,7 @@ fn maps_of_every_setting_on_every_backend() {
             }
         }
         println!("{name}: maps differ by {worst:.1e}");
-        assert!(worst <= TOLERANCE);
+        assert!(worst <= tolerance(&name));
     }
 }
 
@@ -305,7 +312,7 @@ fn batches_are_cut_to_what_a_device_can_hold() {
         let detector = fit(&device, &largest);
         assert_eq!(detector.model().image_count(), 12);
         let there = detector.predict_batch((0..9).map(picture)).unwrap();
-        compare(&name, "batches that are cut", &expected, &there, TOLERANCE);
+        compare(&name, "batches that are cut", &expected, &there, tolerance(&name));
         let shares_memory = name == "ndarray";
         assert_eq!(largest.load(Ordering::Relaxed), if shares_memory { 7 } else { 2 });
     }

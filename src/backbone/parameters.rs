@@ -10,7 +10,7 @@ use burn::tensor::Device;
 
 use super::weights::Checkpoint;
 use crate::fingerprint::FingerprintHasher;
-use crate::host::{f32_to_bytes, to_device, to_host};
+use crate::host::{f32_to_bytes, is_host, pixels_to_device, to_device, to_host};
 use crate::{Error, Result};
 
 /// A convolution with its batch norm folded in.
@@ -85,8 +85,19 @@ impl Site {
 
     /// The convolution with its parameters, on a device. It is padded so that stride 1 keeps the size.
     pub fn module(&self, parameters: FoldedConvolution, device: &Device) -> Conv2d {
-        let [channels_out, _, height, width] = self.shape;
-        let weight = to_device(parameters.weight, self.shape, device);
+        let [channels_out, channels_in, height, width] = self.shape;
+        let weight = if is_host(device) {
+            to_device(parameters.weight, self.shape, device)
+        } else {
+            // Devices want channels last, and would turn them round each time they convolve.
+            let shape = [channels_out, height, width, channels_in];
+            let (places, each) = (height * width, channels_in * height * width);
+            let turned = (0..channels_out * each).map(|i| {
+                let (filter, place, channel) = (i / each, i % each / channels_in, i % channels_in);
+                parameters.weight[filter * each + channel * places + place]
+            });
+            pixels_to_device(turned.collect(), shape, device)
+        };
         let bias = to_device(parameters.bias, [channels_out], device);
         let (y, x) = (height / 2, width / 2);
         Conv2d {

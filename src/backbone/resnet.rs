@@ -21,7 +21,7 @@ use super::{
     LayerInfo, ResNet18, WeightPrecision, check_images, weight_count,
 };
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
-use crate::host::{all_finite, index_tensor, is_host, pixels_to_device, to_host};
+use crate::host::{DeviceIndices, all_finite, is_host, pixels_to_device, to_host};
 use crate::{Error, Result, Weights};
 
 /// The kind of residual block.
@@ -285,6 +285,8 @@ pub struct ResNet {
     trunk: Arc<Trunk>,
     /// Of each layer, the channels that are given out; `None` for all.
     selection: Option<Vec<Vec<usize>>>,
+    /// The selection where it is needed on another device, layer by layer.
+    selected: Vec<DeviceIndices>,
     /// Prepared when it is needed first; `None` if it is switched off or the device has memory of its
     /// own.
     engine: Option<OnceLock<Engine>>,
@@ -331,6 +333,7 @@ impl ResNet {
         let wanted = std::env::var_os("PADIM_ENGINE").is_none_or(|value| value != "off");
         Ok(Self {
             layers: config.layer_infos(),
+            selected: config.layers.iter().map(|_| DeviceIndices::default()).collect(),
             config,
             fingerprint: hasher.finish(),
             device: device.clone(),
@@ -429,7 +432,10 @@ impl Backbone for ResNet {
         let Some(engine) = self.engine()? else {
             let maps = self.forward_on_burn(images);
             let select = |(number, map): (usize, Tensor<4>)| match &self.selection {
-                Some(selection) => map.select(1, index_tensor(&selection[number], &self.device)),
+                Some(selection) => {
+                    let chosen = self.selected[number].on(&self.device, &selection[number]);
+                    map.select(1, chosen)
+                }
                 None => map,
             };
             let maps = maps.into_iter().enumerate().map(select);
@@ -467,6 +473,7 @@ impl Backbone for ResNet {
             device: self.device.clone(),
             trunk: self.trunk.clone(),
             selection: Some(channels.to_vec()),
+            selected: channels.iter().map(|_| DeviceIndices::default()).collect(),
             engine: self.engine.as_ref().map(|_| OnceLock::new()),
         }))
     }
@@ -485,6 +492,7 @@ impl Backbone for ResNet {
             device: self.device.clone(),
             trunk: Arc::new(Trunk { stem: half(stem), pool: pool.clone(), stages }),
             selection: self.selection.clone(),
+            selected: self.selected.clone(),
             engine: None,
         }))
     }

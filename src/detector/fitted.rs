@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::input::{Batches, ImageInput, Item, Prepared, PreparedImage, stack};
 use super::partial::{PartialFit, factorising};
 use super::{FitProgress, Padim, PadimConfig};
-use crate::host::{all_finite_on_device, is_host};
+use crate::host::{is_host, truth};
 use crate::preprocess::ImageGeometry;
 use crate::{
     Alignment, AnomalyMap, AnomalyScorer, Decision, DecodeLimits, Error, Fingerprint,
@@ -220,8 +220,8 @@ impl Detector {
         I::Item: Into<ImageInput>,
     {
         let state = self.state.as_mut().ok_or(Error::NoState)?;
-        let fresh =
-            PartialFit::new(self.padim.clone(), Some(self.input_size), images, &mut progress)?;
+        let padim = self.padim.in_full_precision();
+        let fresh = PartialFit::new(padim, Some(self.input_size), images, &mut progress)?;
         state.forget(keep)?;
         state.merge(fresh.estimator)?;
         self.model = state.model(factorising(&mut progress))?;
@@ -358,12 +358,15 @@ impl Detector {
             let expected = format!("[batch, 3, {}, {}]", self.input_size[0], self.input_size[1]);
             return Err(Error::shape("images", expected, images.dims()));
         }
-        if !is_host(&images.device()) && !all_finite_on_device(images.clone())? {
+        // A device's activations can hide what is no number. It answers after it has scored the images:
+        // to wait for it before would keep it waiting.
+        let finite = (!is_host(&images.device())).then(|| images.clone().is_finite().all());
+        let geometry = ImageGeometry::identity([height, width]);
+        let scored = self.score(images.to_device(&self.padim.backbone.device()));
+        if !finite.map_or(Ok(true), truth)? {
             return Err(Error::NotFinite { what: "the network's input".into() });
         }
-        let geometry = ImageGeometry::identity([height, width]);
-        let scored = self.score(images.to_device(&self.padim.backbone.device()))?;
-        Ok(scored.into_iter().map(|scored| self.prediction(scored, geometry, None)).collect())
+        Ok(scored?.into_iter().map(|scored| self.prediction(scored, geometry, None)).collect())
     }
 
     /// The predictions of a batch, one an item.

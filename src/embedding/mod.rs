@@ -18,7 +18,7 @@ use std::ops::Range;
 use burn::tensor::{Device, Tensor};
 
 use crate::backbone::FeatureMaps;
-use crate::host::{index_tensor, is_host};
+use crate::host::{DeviceIndices, is_host};
 use crate::{Error, Result};
 use vectors::{Choice, GatheredVectors, Source, nearest_sources, to_tensor};
 
@@ -47,6 +47,23 @@ pub struct PatchEmbedder {
     layer_channels: Vec<usize>,
     indices: Vec<usize>,
     projection: Option<Projection>,
+    on_device: Selection,
+}
+
+/// The selection in the memory of a device.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Selection {
+    /// The channels of each layer, and the place in it of each position of the grid.
+    layers: Vec<[DeviceIndices; 2]>,
+    /// The order of the embedding's components.
+    order: DeviceIndices,
+}
+
+impl Selection {
+    fn new(layers: usize) -> Self {
+        let layers = (0..layers).map(|_| Default::default()).collect();
+        Self { layers, order: DeviceIndices::default() }
+    }
 }
 
 impl PatchEmbedder {
@@ -60,7 +77,8 @@ impl PatchEmbedder {
     /// names one that does not exist or comes twice.
     pub fn new(layer_channels: &[usize], selection: &ChannelSelection) -> Result<Self> {
         let indices = selection.indices(layer_channels.iter().sum())?;
-        Ok(Self { layer_channels: layer_channels.to_vec(), indices, projection: None })
+        let on_device = Selection::new(layer_channels.len());
+        Ok(Self { layer_channels: layer_channels.to_vec(), indices, projection: None, on_device })
     }
 
     /// The same, with the selected channels projected to fewer components (paper, Table II: PCA).
@@ -166,8 +184,11 @@ impl PatchEmbedder {
         let mut indices = vec![0; self.indices.len()];
         let places = choices.iter().flat_map(|choice| &choice.places);
         places.enumerate().for_each(|(concatenated, &place)| indices[place] = concatenated);
-        let layer_channels = choices.iter().map(|choice| choice.channels.len()).collect();
-        let embedder = Self { layer_channels, indices, projection: self.projection.clone() };
+        let layer_channels: Vec<usize> =
+            choices.iter().map(|choice| choice.channels.len()).collect();
+        let on_device = Selection::new(layer_channels.len());
+        let projection = self.projection.clone();
+        let embedder = Self { layer_channels, indices, projection, on_device };
         (choices.into_iter().map(|choice| choice.channels).collect(), embedder)
     }
 
@@ -176,10 +197,12 @@ impl PatchEmbedder {
         let [_, _, height, width] = maps[0].dims();
         let device = maps[0].device();
         let mut parts = Vec::with_capacity(maps.len());
-        for (map, choice) in maps.into_iter().zip(self.choices()) {
-            if !choice.channels.is_empty() {
-                let chosen = map.select(1, index_tensor(&choice.channels, &device));
-                parts.push(align_nearest(chosen, [height, width]));
+        let choices = self.choices().into_iter().zip(&self.on_device.layers);
+        for (map, (Choice { channels, .. }, [there, places])) in maps.into_iter().zip(choices) {
+            if !channels.is_empty() {
+                let all = channels.iter().copied().eq(0..map.dims()[1]);
+                let chosen = if all { map } else { map.select(1, there.on(&device, &channels)) };
+                parts.push(align_nearest(chosen, [height, width], places));
             }
         }
         let (_, Self { indices: order, .. }) = self.narrowed();
@@ -187,7 +210,7 @@ impl PatchEmbedder {
         if order.is_sorted() {
             embedding
         } else {
-            embedding.select(1, index_tensor(&order, &device))
+            embedding.select(1, self.on_device.order.on(&device, &order))
         }
     }
 
@@ -262,21 +285,28 @@ impl Embedding {
 }
 
 /// Enlarges `[batch, channels, height, width]` by the nearest sample.
-fn align_nearest(map: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
-    let [_, _, source_height, source_width] = map.dims();
+fn align_nearest(
+    map: Tensor<4>,
+    [height, width]: [usize; 2],
+    on_device: &DeviceIndices,
+) -> Tensor<4> {
+    let [batch, channels, source_height, source_width] = map.dims();
     if [source_height, source_width] == [height, width] {
         return map;
     }
-    let device = map.device();
-    let rows = index_tensor(&nearest_sources(source_height, height), &device);
-    let columns = index_tensor(&nearest_sources(source_width, width), &device);
-    map.select(2, rows).select(3, columns)
+    let columns = nearest_sources(source_width, width);
+    let row = |y: usize| columns.iter().map(move |x| y * source_width + x);
+    let places: Vec<usize> =
+        nearest_sources(source_height, height).into_iter().flat_map(row).collect();
+    let places = on_device.on(&map.device(), &places);
+    let flat = map.reshape([batch, channels, source_height * source_width]);
+    flat.select(2, places).reshape([batch, channels, height, width])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{to_device, to_host};
+    use crate::host::{index_tensor, to_device, to_host};
     use proptest::prelude::*;
 
     /// Concatenate everything at full resolution, then select: the method as the paper says it.
@@ -324,6 +354,7 @@ mod tests {
                 });
                 let few = FeatureMaps::new(few.collect()).unwrap();
                 embeddings.push(narrowed.embed(&few).unwrap());
+                embeddings.push(narrowed.concatenate(few.maps().to_vec()));
             }
             for embedding in embeddings {
                 let fast = to_host(embedding).unwrap();

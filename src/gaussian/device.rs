@@ -48,7 +48,21 @@ pub(crate) struct DeviceGaussians {
     device: Device,
     precision: Precision,
     positions: Positions,
+    /// In a region of interest, the places `[positions]` that have numbers, and of each place `[places]`
+    /// the number of its position and one more, or 0 outside.
+    region: Option<[Tensor<1, Int>; 2]>,
     parts: Vec<Part>,
+    /// Of the reach that was last asked for.
+    windows: Mutex<Option<(usize, Arc<[Window]>)>>,
+}
+
+/// One place of the window around each position, seen by all Gaussians.
+#[derive(Debug)]
+struct Window {
+    /// The place that each Gaussian looks at; its own where there is none.
+    seen: Tensor<1, Int>,
+    /// The Gaussian that has looked at each place; behind them all stand the places' own.
+    by: Tensor<1, Int>,
 }
 
 /// Writes what a device needs of a position's numbers and scale.
@@ -103,11 +117,20 @@ impl DeviceGaussians {
             let gaussians = first..count.min(first + together);
             Part::new(model, gaussians, device, precision)
         });
+        let positions = model.positions.clone();
+        let region = positions.mask().map(|mask| {
+            let inside: Vec<usize> = (0..mask.len()).filter(|&place| mask[place]).collect();
+            let source = |place| positions.number(place).map_or(0, |number| number + 1);
+            let sources: Vec<usize> = (0..mask.len()).map(source).collect();
+            [inside, sources].map(|indices| index_tensor(&indices, device))
+        });
         Self {
             device: device.clone(),
             precision,
-            positions: model.positions.clone(),
+            positions,
+            region,
             parts: parts.collect(),
+            windows: Mutex::default(),
         }
     }
 
@@ -129,12 +152,10 @@ impl DeviceGaussians {
 
     /// Those of all `[places, dimension, batch]` that have numbers.
     fn inside(&self, vectors: Tensor<3>) -> Tensor<3> {
-        if self.positions.len() == vectors.dims()[0] {
-            return vectors;
+        match &self.region {
+            None => vectors,
+            Some([inside, _]) => vectors.select(0, inside.clone()),
         }
-        let places: Vec<usize> =
-            (0..self.positions.len()).map(|n| self.positions.place(n)).collect();
-        vectors.select(0, index_tensor(&places, &self.device))
     }
 
     /// `[positions, batch]`, of the Gaussians at the vectors' own positions.
@@ -157,45 +178,48 @@ impl DeviceGaussians {
     /// `[positions, batch]`, of the nearest Gaussians: each measures all vectors around it, one place of
     /// its window after the other.
     fn to_nearest(&self, vectors: Tensor<3>, reach: usize) -> Tensor<2> {
-        let positions = &self.positions;
         let own = self.to_own(self.inside(vectors.clone()));
-        let mut nearest = own.clone();
-        for offset in reach_offsets(reach) {
-            // The place that each Gaussian looks at; its own where there is none.
+        self.windows(reach).iter().fold(own.clone(), |nearest, Window { seen, by }| {
+            let around = self.to_own(vectors.clone().select(0, seen.clone()));
+            let all = Tensor::cat(vec![around, own.clone()], 0);
+            nearest.min_pair(all.select(0, by.clone()))
+        })
+    }
+
+    /// The places of a window but its middle.
+    fn windows(&self, reach: usize) -> Arc<[Window]> {
+        // Whoever panicked holding it left whole ones, or none.
+        let mut last = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, windows)) = last.as_ref().filter(|(of, _)| *of == reach) {
+            return windows.clone();
+        }
+        let positions = &self.positions;
+        let at = |offset: [isize; 2]| {
             let seen = |number: usize| {
                 let place = positions.place(number);
                 positions.moved(place, offset).map_or(place, |other| positions.place(other))
             };
-            let seen: Vec<usize> = (0..positions.len()).map(seen).collect();
-            let around = vectors.clone().select(0, index_tensor(&seen, &self.device));
-            // The Gaussian that has looked at each place; behind them all stand the places' own.
             let back = offset.map(|o| -o);
             let by = |number: usize| {
                 let other = positions.moved(positions.place(number), back);
                 other.unwrap_or(positions.len() + number)
             };
-            let by: Vec<usize> = (0..positions.len()).map(by).collect();
-            let all = Tensor::cat(vec![self.to_own(around), own.clone()], 0);
-            nearest = nearest.min_pair(all.select(0, index_tensor(&by, &self.device)));
-        }
-        nearest
+            let indices = |of: &dyn Fn(usize) -> usize| {
+                let indices: Vec<usize> = (0..positions.len()).map(of).collect();
+                index_tensor(&indices, &self.device)
+            };
+            Window { seen: indices(&seen), by: indices(&by) }
+        };
+        let windows: Arc<[Window]> = reach_offsets(reach).map(at).collect();
+        last.insert((reach, windows)).1.clone()
     }
 
     /// Puts `[batch, positions]` at their places `[batch, places]`; 0 elsewhere.
     fn spread_out(&self, distances: Tensor<2>) -> Tensor<2> {
-        let Some(mask) = self.positions.mask() else { return distances };
+        let Some([_, sources]) = &self.region else { return distances };
         let [batch, _] = distances.dims();
-        let mut next = 0;
-        let sources: Vec<usize> = mask
-            .iter()
-            .map(|&inside| {
-                next += usize::from(inside);
-                if inside { next } else { 0 }
-            })
-            .collect();
         let zero = Tensor::zeros([batch, 1], (&self.device, DType::F32));
-        let places: Tensor<1, Int> = index_tensor(&sources, &self.device);
-        Tensor::cat(vec![zero, distances], 1).select(1, places)
+        Tensor::cat(vec![zero, distances], 1).select(1, sources.clone())
     }
 }
 
