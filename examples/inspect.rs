@@ -7,9 +7,8 @@ mod common;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
 use clap::Parser;
-use common::{Network, Outcome, WeightsOption};
+use common::{DeviceOption, Network, Outcome, WeightsOption};
 use padim::visualize::{ScoreRange, heat_map, overlay, panel, save_png};
 use padim::{Detector, Prediction, Spectrum, Storage, decode_file_with, to_rgb8};
 
@@ -56,9 +55,8 @@ struct Options {
     /// [default: 0.5 and 1.5 times the threshold, or else the image's own extremes]
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"])]
     range: Option<Vec<f32>>,
-    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
-    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
-    device: Device,
+    #[command(flatten)]
+    on: DeviceOption,
 }
 
 fn main() {
@@ -86,7 +84,7 @@ fn show_spectrum(detector: &Detector) {
 
 /// Gives the number of images that could not be scored or drawn.
 fn run(options: &Options) -> Outcome<usize> {
-    let device = &options.device;
+    let device = &options.on.device;
     let detector = match &options.weights {
         Some(weights) => {
             let backbone = options.backbone.build(&[1, 2, 3], Some(weights), device)?;

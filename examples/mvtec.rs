@@ -8,9 +8,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::tensor::Device;
 use clap::Parser;
-use common::{Evaluation, Network, Outcome, WeightsOption};
+use common::{DeviceOption, Evaluation, Network, Outcome, WeightsOption};
 use padim::dataset::{Category, Dataset, Mvtec};
 use padim::visualize::{ScoreRange, contact_sheet, save_png};
 use padim::{
@@ -92,9 +91,8 @@ struct Options {
     /// file, for one category.
     #[arg(long)]
     save: Option<PathBuf>,
-    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
-    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
-    device: Device,
+    #[command(flatten)]
+    on: DeviceOption,
     /// Scores with 16 bits, on a device that can.
     #[arg(long)]
     half: bool,
@@ -170,7 +168,7 @@ fn main() {
 }
 
 fn run(options: &Options) -> Outcome {
-    let device = &options.device;
+    let device = &options.on.device;
     let backbone = options.backbone.build(&options.layers, options.weights.as_ref(), device)?;
     let config = PadimConfig {
         preprocess: PreprocessConfig {

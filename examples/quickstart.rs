@@ -7,10 +7,9 @@ mod common;
 
 use std::path::PathBuf;
 
-use burn::tensor::Device;
 use clap::Parser;
-use common::Outcome;
 use common::parts::{DEFECTS, SIDE, draw};
+use common::{DeviceOption, Outcome};
 use padim::visualize::{ScoreRange, contact_sheet, save_png};
 use padim::{Detector, Padim, PadimConfig, PreprocessConfig, ResNet18, Resize, Weights};
 
@@ -26,9 +25,8 @@ struct Options {
     /// The folder for pictures and the detector.
     #[arg(long, default_value = "quickstart-out")]
     output: PathBuf,
-    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
-    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
-    device: Device,
+    #[command(flatten)]
+    on: DeviceOption,
 }
 
 fn main() {
@@ -36,7 +34,7 @@ fn main() {
 }
 
 fn run(options: &Options) -> Outcome {
-    let device = &options.device;
+    let device = &options.on.device;
     let weights = options.weights.as_ref().map_or(Weights::Bundled, Weights::from);
     let backbone = ResNet18::load(weights, device)?;
     let config = PadimConfig {

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use clap::Parser;
-use common::{Network, Outcome, WeightsOption};
+use common::{DeviceOption, Network, Outcome, WeightsOption};
 use nalgebra::{DMatrix, DVector};
 use padim::dataset::Mvtec;
 use padim::metrics::{self, PixelScores};
@@ -45,9 +45,8 @@ struct Options {
     /// At how many positions distances are compared with f64.
     #[arg(long, default_value_t = 49)]
     positions: usize,
-    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
-    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
-    device: Device,
+    #[command(flatten)]
+    on: DeviceOption,
 }
 
 fn main() {
@@ -79,7 +78,7 @@ struct Column {
 }
 
 fn run(options: &Options) -> Outcome {
-    let device = &options.device;
+    let device = &options.on.device;
     let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_ref(), device)?;
     let config = PadimConfig {
         channels: options.channels.clone().unwrap_or(options.backbone.channels()),

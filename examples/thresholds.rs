@@ -8,10 +8,9 @@ mod common;
 
 use std::path::PathBuf;
 
-use burn::tensor::Device;
 use clap::Parser;
 use common::parts::Random;
-use common::{Network, Outcome, WeightsOption};
+use common::{DeviceOption, Network, Outcome, WeightsOption};
 use padim::dataset::{Mvtec, Sample};
 use padim::{Calibration, CalibrationConfig, Padim, PadimConfig};
 
@@ -42,9 +41,8 @@ struct Options {
     /// and saves the detector.
     #[arg(long)]
     save: Option<PathBuf>,
-    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
-    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
-    device: Device,
+    #[command(flatten)]
+    on: DeviceOption,
 }
 
 fn main() {
@@ -52,7 +50,7 @@ fn main() {
 }
 
 fn run(options: &Options) -> Outcome {
-    let device = &options.device;
+    let device = &options.on.device;
     let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_ref(), device)?;
     let config = PadimConfig { channels: options.backbone.channels(), ..PadimConfig::default() };
     let padim = Padim::with_shared_backbone(config, backbone)?;

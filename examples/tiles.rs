@@ -8,9 +8,8 @@ mod common;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn::tensor::Device;
 use clap::Parser;
-use common::Outcome;
+use common::{DeviceOption, Outcome};
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
 use padim::visualize::{ScoreRange, heat_map, overlay, save_png};
@@ -53,9 +52,8 @@ struct Options {
     /// The folder for pictures and the detector.
     #[arg(long, default_value = "tiles-out")]
     output: PathBuf,
-    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
-    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
-    device: Device,
+    #[command(flatten)]
+    on: DeviceOption,
 }
 
 fn main() {
@@ -64,7 +62,7 @@ fn main() {
 
 fn run(options: &Options) -> Outcome {
     let begin = Instant::now();
-    let device = &options.device;
+    let device = &options.on.device;
     let weights = options.weights.as_ref().map_or(Weights::Bundled, Weights::from);
     let backbone = ResNet18::load(weights, device)?;
     let tiling = TilingConfig {

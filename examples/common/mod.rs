@@ -64,6 +64,14 @@ pub fn show_fit(bar: &ProgressBar) -> impl FnMut(FitProgress) + '_ {
     }
 }
 
+/// The argument `--device`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DeviceOption {
+    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
+    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
+    pub device: Device,
+}
+
 /// The networks that come with the crate, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Network {

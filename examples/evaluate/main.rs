@@ -23,9 +23,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
-use common::{Network, Outcome, WeightsOption};
+use common::{DeviceOption, Network, Outcome, WeightsOption};
 use padim::dataset::Sample;
 use padim::metrics::DEFAULT_FPR_LIMIT;
 use padim::{Backbone, Fingerprint, PadimConfig};
@@ -104,9 +103,8 @@ struct Options {
     /// Writes a report to look at to this file: one page that needs nothing else.
     #[arg(long)]
     html: Option<PathBuf>,
-    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
-    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
-    device: Device,
+    #[command(flatten)]
+    on: DeviceOption,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -209,7 +207,7 @@ impl Networks<'_> {
             return Ok(network.clone());
         }
         let Options { backbone, weights, .. } = self.options;
-        let network = backbone.build(layers, weights.as_ref(), &self.options.device)?;
+        let network = backbone.build(layers, weights.as_ref(), &self.options.on.device)?;
         self.loaded.insert(layers.to_vec(), network.clone());
         Ok(network)
     }

@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use clap::{Args, Parser};
-use common::Outcome;
 use common::parts::{SIDE, draw};
+use common::{DeviceOption, Outcome};
 use folder::Folder;
 use padim::line::{DriftConfig, Line, LineConfig, LineStatistics, Percentiles};
 use padim::{
@@ -97,9 +97,8 @@ struct Work {
     /// How many good parts pass until there is a false alarm of drift, on average and at least.
     #[arg(long, default_value_t = 100_000.0)]
     parts_per_false_alarm: f64,
-    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
-    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
-    device: Device,
+    #[command(flatten)]
+    on: DeviceOption,
 }
 
 fn main() {
@@ -117,8 +116,8 @@ fn main() {
 
 fn run(options: &Options) -> Outcome<u64> {
     let detector = match &options.detector {
-        Some(path) => Detector::load(path, &options.work.device)?,
-        None => demo_detector(&options.work.device)?,
+        Some(path) => Detector::load(path, &options.work.on.device)?,
+        None => demo_detector(&options.work.on.device)?,
     };
     common::create_folder(&options.work.output)?;
     let default = options.work.output.join("stop");

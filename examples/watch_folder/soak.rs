@@ -23,7 +23,7 @@ pub fn soak(work: &Work, minutes: f64) -> Outcome<u64> {
         let output = work.output.display();
         return Err(format!("{output} is not empty; give a new folder by --output").into());
     }
-    let detector = demo_detector(&work.device)?;
+    let detector = demo_detector(&work.on.device)?;
     let seconds = (60.0 * minutes).to_string();
     let feeder = Command::new(std::env::current_exe()?)
         .args(["--feed", &seconds, "--watch"])
