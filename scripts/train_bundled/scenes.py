@@ -10,10 +10,6 @@ import torch.nn.functional as F
 from textures import DEFECTS, SHAPES, TILE, uniform
 
 LEAVES = 5
-# How turned and scaled a tile is (cosine, sine, logarithm), how far an edge is, whether it is near.
-NUMBERS = 5
-
-
 ANGLES = 256
 
 
@@ -175,14 +171,4 @@ def scenes(g, tiles, draws, B, S, device="cpu"):
         image.shape, generator=g, device=device
     )
     image = image.clamp(0, 1)
-    numbers = torch.stack(
-        [
-            pixel(turn.cos()),
-            pixel(turn.sin()),
-            pixel(scale),
-            (depth / 8).clamp(0, 2),
-            (depth < 2).float(),
-        ],
-        1,
-    )
-    return image, {"kind": kind, "shape": pixel(shapes), "defect": defect, "numbers": numbers}
+    return image, {"kind": kind, "shape": pixel(shapes), "defect": defect}

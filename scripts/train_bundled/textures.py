@@ -6,6 +6,8 @@ Kinds are the classes that the network learns to tell apart. A *tile* is one dra
 """
 
 import math
+import multiprocessing
+
 import torch
 
 TILE = 160
@@ -269,9 +271,15 @@ class Kind:
         return [x, x**0.5, (x > 0).float(), x**2, (x > 0.8).float()][self.mode]
 
 
+def tiles_of(kind, draws, seed):
+    torch.set_num_threads(1)
+    tiles = Kind(kind).tiles(draws, seed * 1_000_000 + kind)
+    return (tiles * 255).round().to(torch.uint8).numpy()
+
+
 def bank(kinds, draws, seed):
-    """All tiles, `[kinds * draws, TILE, TILE]` as bytes."""
-    tiles = torch.empty((kinds, draws, TILE, TILE), dtype=torch.uint8)
-    for k in range(kinds):
-        tiles[k] = (Kind(k).tiles(draws, seed * 1_000_000 + k) * 255).round().to(torch.uint8)
-    return tiles.view(-1, TILE, TILE)
+    """All tiles, `[kinds * draws, TILE, TILE]` as bytes, drawn by all processors."""
+    jobs = [(kind, draws, seed) for kind in range(kinds)]
+    with multiprocessing.Pool() as pool:
+        tiles = pool.starmap(tiles_of, jobs, chunksize=4)
+    return torch.stack([torch.from_numpy(t) for t in tiles]).view(-1, TILE, TILE)
