@@ -1,19 +1,21 @@
-//! Images a second on each device, by batch size, and where the time goes. Prints a line of JSON for each
-//! device and batch; `scripts/bench_torch.py` times the same work in PyTorch.
+//! Images a second on each device, by batch size, and with `--stages` where the time goes. Prints a line of
+//! JSON for each device and batch; `scripts/bench_torch.py` times the same work in PyTorch.
 //!
 //!     cargo bench --bench devices --features vulkan -- [--device vulkan] [--network wide_resnet50]
 //!
-//! The program can be carried to a machine without Rust: `cargo bench --bench devices --features cuda,vulkan,autotune,fusion --no-run`
-//! prints where it lies. Weights are untrained and images made up, which does not change the time.
+//! The program can be carried to a machine without Rust: `cargo bench --bench devices --features
+//! cuda,vulkan,autotune,fusion --no-run` prints where it lies. On CUDA the first run of each batch takes
+//! minutes (`first_s`); `CUBECL_AUTOTUNE_LEVEL=minimal` shortens that. Weights are untrained and images made
+//! up, which does not change the time.
 
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Parser;
 use padim::{
-    AnomalyScorer, Backbone, ChannelSelection, DeviceInfo, FeatureMaps, Padim, PadimConfig,
-    PatchEmbedder, PreprocessConfig, ResNet18, ResNetConfig, Resize, ScoringConfig, WideResNet50,
-    devices,
+    AnomalyScorer, Backbone, ChannelSelection, Detector, DeviceInfo, FeatureMaps, Padim,
+    PadimConfig, PatchEmbedder, PreprocessConfig, ResNet18, ResNetConfig, Resize, ScoringConfig,
+    WideResNet50, devices,
 };
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -36,6 +38,9 @@ struct Options {
     /// Each figure is measured for so many seconds at least.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// Where the time goes as well.
+    #[arg(long)]
+    stages: bool,
     /// Compute with 16 bits as well.
     #[arg(long)]
     half: bool,
@@ -47,13 +52,23 @@ struct Options {
 impl Options {
     /// The median of milliseconds, after three runs to warm up.
     fn median_ms<T>(&self, mut work: impl FnMut() -> Outcome<T>) -> Outcome<f64> {
+        self.median_ms_of(|| (), |()| work())
+    }
+
+    /// As `median_ms`, of what takes something that it takes no time to have.
+    fn median_ms_of<I, T>(
+        &self,
+        mut ready: impl FnMut() -> I,
+        mut work: impl FnMut(I) -> Outcome<T>,
+    ) -> Outcome<f64> {
         for _ in 0..3 {
-            work()?;
+            work(ready())?;
         }
         let (begin, mut times) = (Instant::now(), Vec::new());
         while times.len() < 5 || begin.elapsed().as_secs_f64() < self.seconds {
+            let input = ready();
             let start = Instant::now();
-            work()?;
+            work(input)?;
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
         times.sort_by(f64::total_cmp);
@@ -103,42 +118,20 @@ fn measure(options: &Options, info: &DeviceInfo) -> Outcome<()> {
     let detector = padim.fit(good(), |_| ())?;
     let fit = start.elapsed().as_secs_f64();
 
-    // The stages one by one, waiting for each: their sum is more than the whole.
-    let backbone = network.untrained(0, device)?;
-    let layers: Vec<usize> = backbone.layers().iter().map(|layer| layer.channels).collect();
-    let embedder = PatchEmbedder::new(&layers, &config.channels)?;
-    let scorer = AnomalyScorer::new(ScoringConfig::default())?;
-    let (model, size) = (detector.model(), [options.side; 2]);
     for &batch in &options.batches {
         let input = options.images(batch);
-        let images = || Tensor::<4>::from_data(input.clone(), device);
-        let there = images();
-        let maps: FeatureMaps = backbone.forward(there.clone())?;
-        let embedding = embedder.embed(&maps)?;
-        let distances = model.mahalanobis_distance(embedding.clone())?;
-        let stages = [
-            options.median_ms(|| {
-                let images = images();
-                wait(device)?;
-                Ok(images)
-            })?,
-            options.median_ms(|| {
-                let maps = backbone.forward(there.clone())?;
-                wait(device)?;
-                Ok(maps)
-            })?,
-            options.median_ms(|| {
-                let embedding = embedder.embed(&maps)?;
-                wait(device)?;
-                Ok(embedding)
-            })?,
-            options.median_ms(|| Ok(model.mahalanobis_distance(embedding.clone())?))?,
-            options.median_ms(|| Ok(scorer.score(distances.clone(), size)?))?,
-        ];
-        let whole = options.median_ms(|| Ok(detector.predict_tensor(images())?))?;
+        let images = || input.clone();
+        let predict = |detector: &Detector, images| {
+            Ok(detector.predict_tensor(Tensor::<4>::from_data(images, device))?)
+        };
+        // Kernels are compiled, and with the feature `autotune` tried.
+        let start = Instant::now();
+        predict(&detector, images())?;
+        let first = start.elapsed().as_secs_f64();
+        let whole = options.median_ms_of(images, |images| predict(&detector, images))?;
         let half = match options.half.then(|| detector.clone().with_half_precision()) {
             None => None,
-            Some(Ok(half)) => Some(options.median_ms(|| Ok(half.predict_tensor(images())?))?),
+            Some(Ok(half)) => Some(options.median_ms_of(images, |images| predict(&half, images))?),
             Some(Err(error)) => {
                 eprintln!("{}: {error}", info.name);
                 None
@@ -146,25 +139,63 @@ fn measure(options: &Options, info: &DeviceInfo) -> Outcome<()> {
         };
         let per_second = |ms: f64| 1e3 * batch as f64 / ms;
         let usage = device.memory_pool_usage().map(|usage| usage.bytes_reserved as f64 / 1e6);
-        let line = serde_json::json!({
+        let mut line = serde_json::json!({
             "device": info.name,
             "description": info.description,
             "network": options.network,
             "batch": batch,
             "fit_s": fit,
+            "first_s": first,
             "images_per_s": per_second(whole),
             "images_per_s_f16": half.map(per_second),
             "ms": whole,
-            "upload_ms": stages[0],
-            "backbone_ms": stages[1],
-            "embedding_ms": stages[2],
-            "distances_ms": stages[3],
-            "maps_ms": stages[4],
             "device_MB": usage,
         });
+        if options.stages {
+            line["stages_ms"] = stages(options, &detector, &network.untrained(0, device)?, batch)?;
+        }
         println!("{line}");
     }
     Ok(())
+}
+
+/// The stages one by one, waiting for each: their sum is more than the whole.
+fn stages(
+    options: &Options,
+    detector: &Detector,
+    backbone: &dyn Backbone,
+    batch: usize,
+) -> Outcome<serde_json::Value> {
+    let device = &backbone.device();
+    let layers: Vec<usize> = backbone.layers().iter().map(|layer| layer.channels).collect();
+    let embedder = PatchEmbedder::new(&layers, &detector.config().channels)?;
+    let scorer = AnomalyScorer::new(ScoringConfig::default())?;
+    let (model, size) = (detector.model(), [options.side; 2]);
+    let input = options.images(batch);
+    let upload = |images| Tensor::<4>::from_data(images, device);
+    let there = upload(input.clone());
+    let maps: FeatureMaps = backbone.forward(there.clone())?;
+    let embedding = embedder.embed(&maps)?;
+    let distances = model.mahalanobis_distance(embedding.clone())?;
+    Ok(serde_json::json!({
+        "upload": options.median_ms_of(|| input.clone(), |images| {
+            let images = upload(images);
+            wait(device)?;
+            Ok(images)
+        })?,
+        "backbone": options.median_ms(|| {
+            let maps = backbone.forward(there.clone())?;
+            wait(device)?;
+            Ok(maps)
+        })?,
+        "embedding": options.median_ms(|| {
+            let embedding = embedder.embed(&maps)?;
+            wait(device)?;
+            Ok(embedding)
+        })?,
+        "distances": options.median_ms(|| Ok(model.mahalanobis_distance(embedding.clone())?))?,
+        "maps": options.median_ms(|| Ok(scorer.score(distances.clone(), size)?))?,
+    }))
 }
 
 fn main() -> Outcome<()> {
