@@ -54,7 +54,7 @@ class Tail:
         self.mean = vectors.mean(0)
         inverses = []
         for x in (vectors - self.mean).permute(2, 1, 0).split(64):
-            covariance = x.double() @ x.double().transpose(1, 2) / (fit - 1)
+            covariance = x.double() @ x.double().transpose(1, 2) / (len(vectors) - 1)
             covariance += 0.01 * torch.eye(kept, dtype=torch.float64, device=device)
             inverses.append(torch.cholesky_inverse(torch.linalg.cholesky(covariance)).float())
         self.inverse = torch.cat(inverses)

@@ -58,9 +58,9 @@ impl Detector {
         self.padim.backbone.device()
     }
 
-    /// The same detector on another device. Scores agree to about a millionth of themselves; on CUDA to
-    /// a thousandth, where tensor cores round the factors of products to 10 bits. Half precision stays
-    /// behind: ask for it again on the new device.
+    /// The same detector on another device. Scores agree to about a ten-thousandth of themselves; on
+    /// CUDA to a thousandth, probably since tensor cores round the factors of products to 10 bits. Half
+    /// precision stays behind: ask for it again on the new device.
     ///
     /// ```
     /// # use padim::*;

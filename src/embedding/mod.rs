@@ -51,7 +51,7 @@ pub struct PatchEmbedder {
 }
 
 /// The selection in the memory of a device.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Selection {
     /// The channels of each layer, and the place in it of each position of the grid.
     layers: Vec<[DeviceIndices; 2]>,

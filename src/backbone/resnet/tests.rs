@@ -1,7 +1,6 @@
 use super::*;
 use crate::golden::{self, relative_error};
-use crate::host::index_tensor;
-use crate::host::{to_device, to_host};
+use crate::host::{index_tensor, to_device, to_host};
 
 /// The devices that the backend features of this build give.
 fn devices() -> Vec<Device> {
