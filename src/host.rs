@@ -1,10 +1,9 @@
 //! Values between devices, host memory and bytes.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
+use crate::latest::Latest;
 use crate::{Error, Result};
 
 /// Reads a tensor back from its device, as row-major f32.
@@ -73,38 +72,14 @@ pub(crate) fn index_tensor(indices: &[usize], device: &Device) -> Tensor<1, Int>
 }
 
 /// Indices for selecting from tensors, in the memory of the device that was last asked for.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct DeviceIndices(Arc<Mutex<Option<IndicesThere>>>);
-
-#[derive(Debug)]
-struct IndicesThere {
-    indices: Vec<usize>,
-    device: Device,
-    tensor: Tensor<1, Int>,
-}
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct DeviceIndices(Latest<(Device, Vec<usize>), Tensor<1, Int>>);
 
 impl DeviceIndices {
     /// These indices: those that are there already, if they are the same.
     pub fn on(&self, device: &Device, indices: &[usize]) -> Tensor<1, Int> {
-        // Whoever panicked holding it left a whole copy, or none.
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match last.as_ref() {
-            Some(there) if there.indices == indices && there.device == *device => {
-                there.tensor.clone()
-            }
-            _ => {
-                let (indices, device) = (indices.to_vec(), device.clone());
-                let tensor = index_tensor(&indices, &device);
-                last.insert(IndicesThere { indices, device, tensor }).tensor.clone()
-            }
-        }
-    }
-}
-
-/// What is there says nothing that the indices do not.
-impl PartialEq for DeviceIndices {
-    fn eq(&self, _: &Self) -> bool {
-        true
+        let key = (device.clone(), indices.to_vec());
+        self.0.get(key, |(device, indices)| index_tensor(indices, device))
     }
 }
 

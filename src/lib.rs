@@ -77,6 +77,7 @@ mod error;
 mod files;
 mod fingerprint;
 mod host;
+mod latest;
 
 mod device;
 mod prefetch;

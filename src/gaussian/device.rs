@@ -4,7 +4,7 @@
 //! into parts that fit the buffers of every device.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
@@ -14,31 +14,17 @@ use super::positions::Positions;
 use super::storage::{Precision, Storage, trapezoid_rows};
 use super::{GaussianModel, reach_offsets};
 use crate::host::{LARGEST_BUFFER, index_tensor};
+use crate::latest::Latest;
 
-/// The copy of a model on the device that was last asked for. It says nothing that the model does not.
-#[derive(Debug, Clone, Default)]
-pub(super) struct DeviceCopy(Arc<Mutex<Option<Arc<DeviceGaussians>>>>);
-
-impl PartialEq for DeviceCopy {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
+/// The copy of a model on the device that was last asked for, in the precision in which it multiplies.
+pub(super) type DeviceCopy = Latest<(Device, Precision), Arc<DeviceGaussians>>;
 
 impl GaussianModel {
     /// The Gaussians on a device, multiplied there in this precision.
     pub(crate) fn on_device(&self, device: &Device, precision: Precision) -> Arc<DeviceGaussians> {
-        // Whoever panicked holding it left a whole copy, or none.
-        let mut copy = self.on_device.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match copy.as_ref() {
-            Some(there) if there.device == *device && there.precision == precision => there.clone(),
-            // The old one goes before there is room for the new one.
-            _ => {
-                *copy = None;
-                copy.insert(Arc::new(DeviceGaussians::new(self, device, precision, LARGEST_BUFFER)))
-                    .clone()
-            }
-        }
+        self.on_device.get((device.clone(), precision), |(device, precision)| {
+            Arc::new(DeviceGaussians::new(self, device, *precision, LARGEST_BUFFER))
+        })
     }
 }
 
@@ -53,7 +39,7 @@ pub(crate) struct DeviceGaussians {
     region: Option<[Tensor<1, Int>; 2]>,
     parts: Vec<Part>,
     /// Of the reach that was last asked for.
-    windows: Mutex<Option<(usize, Arc<[Window]>)>>,
+    windows: Latest<usize, Arc<[Window]>>,
 }
 
 /// One place of the window around each position, seen by all Gaussians.
@@ -130,7 +116,7 @@ impl DeviceGaussians {
             positions,
             region,
             parts: parts.collect(),
-            windows: Mutex::default(),
+            windows: Latest::default(),
         }
     }
 
@@ -188,11 +174,6 @@ impl DeviceGaussians {
 
     /// The places of a window but its middle.
     fn windows(&self, reach: usize) -> Arc<[Window]> {
-        // Whoever panicked holding it left whole ones, or none.
-        let mut last = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, windows)) = last.as_ref().filter(|(of, _)| *of == reach) {
-            return windows.clone();
-        }
         let positions = &self.positions;
         let at = |offset: [isize; 2]| {
             let seen = |number: usize| {
@@ -210,8 +191,7 @@ impl DeviceGaussians {
             };
             Window { seen: indices(&seen), by: indices(&by) }
         };
-        let windows: Arc<[Window]> = reach_offsets(reach).map(at).collect();
-        last.insert((reach, windows)).1.clone()
+        self.windows.get(reach, |&reach| reach_offsets(reach).map(at).collect())
     }
 
     /// Puts `[batch, positions]` at their places `[batch, places]`; 0 elsewhere.

@@ -6,13 +6,14 @@ mod normalization;
 pub use map::AnomalyMap;
 pub use normalization::ScoreNormalization;
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{is_host, to_device, to_host};
+use crate::latest::Latest;
 use crate::resample::{Border, Filter, Taps, resample};
 use crate::{Error, InputRegion, Result};
 
@@ -114,36 +115,28 @@ pub struct ScoredMap {
 /// assert!((scored[0].image_score - 1.0).abs() < 1e-6);
 /// # Ok::<(), padim::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AnomalyScorer {
     config: ScoringConfig,
-    /// Those of the last sizes: they take longer to make than a map.
-    last: Arc<Mutex<Option<Arc<MapTaps>>>>,
-}
-
-impl PartialEq for AnomalyScorer {
-    fn eq(&self, other: &Self) -> bool {
-        self.config == other.config
-    }
+    /// Those of the last sizes of a grid and a map: they take longer to make than a map.
+    taps: Latest<[[usize; 2]; 2], Arc<MapTaps>>,
 }
 
 /// How grids of one size become maps of one size.
 #[derive(Debug)]
 struct MapTaps {
     grid: [usize; 2],
-    size: [usize; 2],
     /// Rows and columns.
     enlarge: [Taps; 2],
     /// Enlarging and blurring are both linear along each axis, so one pass does both.
     smooth: Option<[Taps; 2]>,
-    /// Both as matrices on the device that was first to need them.
-    on_device: OnceLock<DeviceTaps>,
+    /// Both as matrices on the device that was last asked for.
+    on_device: Latest<Device, DeviceTaps>,
 }
 
 /// Enlarging, and smoothing if there is any, as products with matrices.
 #[derive(Debug, Clone)]
 struct DeviceTaps {
-    device: Device,
     enlarge: [Tensor<3>; 2],
     smooth: Option<[Tensor<3>; 2]>,
 }
@@ -157,11 +150,7 @@ impl DeviceTaps {
             };
             [matrix(rows, taps.grid[0]), matrix(columns, taps.grid[1]).swap_dims(1, 2)]
         };
-        Self {
-            device: device.clone(),
-            enlarge: matrices(&taps.enlarge),
-            smooth: taps.smooth.as_ref().map(matrices),
-        }
+        Self { enlarge: matrices(&taps.enlarge), smooth: taps.smooth.as_ref().map(matrices) }
     }
 }
 
@@ -183,7 +172,7 @@ impl AnomalyScorer {
     /// [`Error::InvalidConfig`] for a blur or a normalisation that cannot be.
     pub fn new(config: ScoringConfig) -> Result<Self> {
         config.validate()?;
-        Ok(Self { config, last: Arc::default() })
+        Ok(Self { config, taps: Latest::default() })
     }
 
     /// The configuration.
@@ -258,7 +247,7 @@ impl AnomalyScorer {
     ) -> Result<Vec<ScoredMap>> {
         let device = distances.device();
         let (taps, inside) = self.prepare(distances.dims(), size, region)?;
-        let there = taps.on_device(&device);
+        let there = taps.on_device.get(device, |device| DeviceTaps::new(&taps, device));
         let maps = |taps: &[Tensor<3>; 2]| to_host(resample_on_device(distances.clone(), taps));
         let values = maps(there.smooth.as_ref().unwrap_or(&there.enlarge))?;
         let sharp = taps.scored_sharp(&self.config).then(|| maps(&there.enlarge)).transpose()?;
@@ -299,19 +288,16 @@ impl AnomalyScorer {
     }
 
     fn taps(&self, grid: [usize; 2], size: [usize; 2]) -> Arc<MapTaps> {
-        // Whoever panicked holding it left whole taps, or none.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taps) = last.as_ref().filter(|taps| (taps.grid, taps.size) == (grid, size)) {
-            return taps.clone();
-        }
-        let enlarge = [0, 1].map(|axis| self.enlarging(grid[axis], size[axis]));
-        let smooth = self.config.blur.map(|blur| {
-            [0, 1].map(|axis| {
-                enlarge[axis].then(&Taps::gaussian(blur.sigma, blur.border, size[axis]))
-            })
-        });
-        let on_device = OnceLock::new();
-        last.insert(Arc::new(MapTaps { grid, size, enlarge, smooth, on_device })).clone()
+        self.taps.get([grid, size], |_| {
+            let enlarge = [0, 1].map(|axis| self.enlarging(grid[axis], size[axis]));
+            let smooth = self.config.blur.map(|blur| {
+                let blurred = |axis: usize| {
+                    enlarge[axis].then(&Taps::gaussian(blur.sigma, blur.border, size[axis]))
+                };
+                [0, 1].map(blurred)
+            });
+            Arc::new(MapTaps { grid, enlarge, smooth, on_device: Latest::default() })
+        })
     }
 
     fn enlarging(&self, from: usize, to: usize) -> Taps {
@@ -327,11 +313,6 @@ impl MapTaps {
     /// Whether scores are taken from maps that are not smoothed, beside the smoothed ones.
     fn scored_sharp(&self, config: &ScoringConfig) -> bool {
         self.smooth.is_some() && config.image_score == ImageScore::MaxBeforeBlur
-    }
-
-    fn on_device(&self, device: &Device) -> DeviceTaps {
-        let there = self.on_device.get_or_init(|| DeviceTaps::new(self, device));
-        if there.device == *device { there.clone() } else { DeviceTaps::new(self, device) }
     }
 }
 
