@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, RgbImage};
+use image::error::DecodingError;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
 use serde::{Deserialize, Serialize};
 
+use super::jpeg;
 use crate::caught::caught;
 use crate::{Error, Result};
 
@@ -59,7 +61,8 @@ impl Default for DecodeLimits {
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the file cannot be opened, [`Error::Decode`] if it is not a usable image,
+/// [`Error::Io`] if the file cannot be opened, [`Error::Decode`] if it is not a usable image or only the
+/// beginning of one,
 /// [`Error::ImageTooLarge`] if it is beyond the limits, [`Error::Panicked`] if its decoder panics.
 pub fn decode_file(path: impl AsRef<Path>) -> Result<DynamicImage> {
     decode_file_with(path, DecodeLimits::default())
@@ -99,6 +102,7 @@ fn decode(path: &Path, limits: DecodeLimits) -> Result<DynamicImage> {
         limits
     };
     reader.limits(allow(max_bytes));
+    let format = reader.format();
     // Reads the header only.
     let mut decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
@@ -110,6 +114,14 @@ fn decode(path: &Path, limits: DecodeLimits) -> Result<DynamicImage> {
             bytes.checked_div(pixels).unwrap_or(0)
         );
         return Err(too_large(what));
+    }
+    if format == Some(ImageFormat::Jpeg) {
+        let file = std::fs::read(path).map_err(Error::io("read", path))?;
+        if !jpeg::is_whole(&file) {
+            let source =
+                DecodingError::new(ImageFormat::Jpeg.into(), "the file ends before its image does");
+            return Err(failed(ImageError::Decoding(source)));
+        }
     }
     decoder.set_limits(allow(bytes.saturating_add(max_bytes))).map_err(failed)?;
     DynamicImage::from_decoder(decoder).map_err(failed)
@@ -199,6 +211,26 @@ mod tests {
         let image = ImageBuffer::from_pixel(2, 2, Rgb([0.0, f32::NAN, 0.0]));
         let error = to_rgb8(&DynamicImage::ImageRgb32F(image), SixteenBitGrey::Scale).unwrap_err();
         assert!(error.to_string().contains("NaN"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_was_cut_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let noisy = RgbImage::from_fn(40, 30, |x, y| {
+            let value = (x * 7919 + y * 104_729) % 251;
+            Rgb([value as u8, (value * 3 % 256) as u8, (x * 4) as u8])
+        });
+        for format in ["png", "jpg", "bmp", "tiff", "webp"] {
+            let path = folder.path().join("image").with_extension(format);
+            noisy.save(&path).unwrap();
+            decode_file(&path).unwrap();
+            let whole = std::fs::read(&path).unwrap();
+            for length in [whole.len() / 4, whole.len() / 2, whole.len() - 40] {
+                std::fs::write(&path, &whole[..length]).unwrap();
+                let error = decode_file(&path).unwrap_err();
+                assert!(matches!(error, Error::Decode { .. }), "{format}, {length} bytes: {error}");
+            }
+        }
     }
 
     /// A fuzzer found it: a palette of 49 bytes, on which the decoder of `png` 0.18.1 panics.

@@ -6,6 +6,7 @@
 mod alignment;
 mod decode;
 mod geometry;
+mod jpeg;
 mod principal_axis;
 mod region;
 
