@@ -15,7 +15,7 @@ use padim::*;
 /// Scores agree to this share of the largest.
 const TOLERANCE: f32 = 1e-4;
 
-/// On CUDA, where 1.2e-3 was measured: probably tensor cores round the factors of products to 10 bits
+/// On CUDA, where 1.2e-3 was measured: kernels for tensor cores round the factors of products to 10 bits
 /// (TF32).
 const ROUNDED_TOLERANCE: f32 = 3e-3;
 

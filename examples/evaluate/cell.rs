@@ -118,6 +118,7 @@ pub struct Job {
     pub backbones: Vec<Arc<dyn Backbone>>,
     pub reduction: Reduction,
     pub motion: Motion,
+    pub half: bool,
     pub category: Category,
     pub wishes: Wishes,
 }
@@ -179,7 +180,10 @@ impl Job {
         let mut last: Option<Detector> = None;
         for padim in self.padims() {
             let start = Instant::now();
-            let detector = self.fit(&padim?, step)?;
+            let mut detector = self.fit(&padim?, step)?;
+            if self.half {
+                detector = detector.with_half_precision()?;
+            }
             fit_seconds += start.elapsed().as_secs_f64();
             model_bytes += detector.model().size_in_bytes();
             let start = Instant::now();

@@ -324,8 +324,8 @@ fn job(
     let layer_sets = variant.layer_sets();
     let backbones = layer_sets.iter().map(|layers| networks.with_layers(layers));
     let backbones = backbones.collect::<Outcome<_>>()?;
-    let Variant { reduction, motion, .. } = *variant;
-    let job = Job { name, config, backbones, reduction, motion, category, wishes };
+    let Variant { reduction, motion, half, .. } = *variant;
+    let job = Job { name, config, backbones, reduction, motion, half, category, wishes };
     let file = file_name(&job.name, job.key()?);
     Ok((job, file))
 }

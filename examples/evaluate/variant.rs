@@ -10,8 +10,9 @@ use crate::motion::{self, Motion};
 /// How `--variants` is written.
 pub const SYNTAX: &str = "LAYERS/REDUCTION, either of which may be left out: layer1, layer2, layer3, \
     layer1+2, .. or sum (of the maps of each layer by itself); all, rd100 (100 channels at random) or \
-    pca100 (100 principal components); or table1, table2, table3 for the paper's. For parts that move, \
-    /PART behind it, several if need be: ";
+    pca100 (100 principal components); or table1, table2, table3 for the paper's. Behind it /half (the \
+    fitted detector computes with 16 bits, on a device that can), and for parts that move /PART, several if \
+    need be: ";
 
 /// Which layers describe a patch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,11 +37,13 @@ pub struct Variant {
     pub layers: Layers,
     pub reduction: Reduction,
     pub motion: Motion,
+    /// Whether the detector computes with 16 bits once it is fitted.
+    pub half: bool,
 }
 
 impl Variant {
     pub fn together(layers: Vec<usize>, reduction: Reduction) -> Self {
-        Self { layers: Layers::Together(layers), reduction, motion: Motion::default() }
+        Self { layers: Layers::Together(layers), reduction, motion: Motion::default(), half: false }
     }
 
     /// The lists of layers that get Gaussians of their own.
@@ -86,8 +89,11 @@ impl FromStr for Variant {
         let wrong = || format!("{text:?} is no variant: expected {SYNTAX}{}", motion::SYNTAX);
         let count = |digits: &str| digits.parse().ok().filter(|&n: &usize| n > 0).ok_or_else(wrong);
         let (mut layers, mut reduction, mut motion) = (None, None, Motion::default());
+        let mut half = false;
         for part in text.split('/') {
             if motion.take(part) {
+            } else if part == "half" && !half {
+                half = true;
             } else if part == "sum" && layers.is_none() {
                 layers = Some(Layers::Sum);
             } else if let Some(list) = part.strip_prefix("layer").filter(|_| layers.is_none()) {
@@ -108,6 +114,7 @@ impl FromStr for Variant {
             layers: layers.unwrap_or(Layers::Together(vec![1, 2, 3])),
             reduction: reduction.unwrap_or(Reduction::All),
             motion,
+            half,
         })
     }
 }
@@ -133,6 +140,6 @@ impl fmt::Display for Variant {
             Some(layers) => write!(f, "{layers}/{reduction}")?,
             None => f.write_str(&reduction)?,
         }
-        write!(f, "{}", self.motion)
+        write!(f, "{}{}", self.motion, if self.half { "/half" } else { "" })
     }
 }

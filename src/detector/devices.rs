@@ -59,7 +59,7 @@ impl Detector {
     }
 
     /// The same detector on another device. Scores agree to about a ten-thousandth of themselves; on
-    /// CUDA to a thousandth, probably since tensor cores round the factors of products to 10 bits. Half
+    /// CUDA to a thousandth, where kernels for tensor cores round the factors of products to 10 bits. Half
     /// precision stays behind: ask for it again on the new device.
     ///
     /// ```

@@ -203,7 +203,9 @@ impl Detector {
     }
 
     /// Takes in more good images, after all before have been made to count `keep` times what they
-    /// did (1 for no forgetting), and fits again. A bad image leaves the detector as it was.
+    /// did (1 for no forgetting), and fits again. A bad image leaves the detector as it was. If the
+    /// images can be taken in but not be factorised, they are known from then on, and the Gaussians are
+    /// still the old ones: [`refit`](Self::refit) with other settings makes new ones.
     ///
     /// # Errors
     ///
