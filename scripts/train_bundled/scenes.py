@@ -1,5 +1,5 @@
 """Scenes: heaps of leaves cut from tiles, turned, scaled, coloured and lit, with small defects on top,
-seen by a camera; and what is to be told of each of their pixels.
+seen by a camera.
 """
 
 import math
@@ -41,8 +41,8 @@ def segment(y, x, y0, x0, y1, x1):
     return torch.sqrt((y - y0 - t * dy) ** 2 + (x - x0 - t * dx) ** 2 + 1e-6)
 
 
-def scenes(g, tiles, draws, B, S, device="cpu"):
-    """Images [B, 3, S, S] in 0..1 and what is to be told of each pixel."""
+def scenes(g, tiles, B, S, device="cpu"):
+    """Images [B, 3, S, S] in 0..1."""
     u = lambda low, high, *shape: uniform(
         g, low, high, (B, *shape, 1, 1) if not shape else (B, *shape), device
     )
@@ -53,12 +53,10 @@ def scenes(g, tiles, draws, B, S, device="cpu"):
 
     label = torch.zeros((B, S, S), dtype=torch.long, device=device)
     depth = torch.full((B, S, S), 99.0, device=device)
-    shapes = torch.zeros((B, LEAVES), dtype=torch.long, device=device)
     local = torch.zeros((B, S, S, 2), device=device)
     number = torch.randint(0, LEAVES, (B, 1, 1), generator=g, device=device)
     for leaf in range(1, LEAVES):
         shape = torch.randint(1, len(SHAPES), (B, 1, 1), generator=g, device=device)
-        shapes[:, leaf] = shape[:, 0, 0]
         size = S * 2 ** u(-3.0, -0.8)
         cy, cx, t = u(0, S), u(0, S), u(0, 2 * math.pi)
         p, q = x - cx, y - cy
@@ -82,7 +80,6 @@ def scenes(g, tiles, draws, B, S, device="cpu"):
     pixel = lambda v: v.gather(1, label.flatten(1)).view(B, S, S)
     # Tiles.
     tile = torch.randint(len(tiles), (B, LEAVES), generator=g, device=device)
-    kind = pixel(tile // draws)
     turn, scale = u(0, 2 * math.pi, LEAVES), u(-0.7, 0.5, LEAVES)
     t, s = pixel(turn), torch.exp2(-pixel(scale))
     ty = (s * (t.cos() * y + t.sin() * x) + pixel(u(0, TILE, LEAVES))) % TILE
@@ -115,7 +112,6 @@ def scenes(g, tiles, draws, B, S, device="cpu"):
     image = image * (1 + lit - outline).clamp(0.1, 2)[:, None]
 
     # Small defects.
-    defect = torch.zeros((B, S, S), dtype=torch.long, device=device)
     for _ in range(2):
         which = torch.randint(0, len(DEFECTS), (B, 1, 1), generator=g, device=device)
         cy, cx, t = u(0, S), u(0, S), u(0, 2 * math.pi)
@@ -152,7 +148,6 @@ def scenes(g, tiles, draws, B, S, device="cpu"):
         image = torch.where(
             (which == 4)[:, None], image * (1 + 0.8 * c), image * (1 - c) + tint * c
         )
-        defect = torch.where((cover.abs() > 0.3) & (which > 0), which, defect)
 
     # What a camera does.
     image = image * (
@@ -170,5 +165,4 @@ def scenes(g, tiles, draws, B, S, device="cpu"):
     image = image + 0.03 * u(0, 1)[:, None] ** 2 * torch.randn(
         image.shape, generator=g, device=device
     )
-    image = image.clamp(0, 1)
-    return image, {"kind": kind, "shape": pixel(shapes), "defect": defect}
+    return image.clamp(0, 1)

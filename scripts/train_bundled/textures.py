@@ -1,8 +1,7 @@
 """Textures: everything is drawn by formulas and seeds, nothing is taken from anywhere.
 
 A *kind* of texture is a small random program: a family, its parameters, and what is done to it afterwards.
-Kinds are the classes that the network learns to tell apart. A *tile* is one draw of a kind: grey, periodic,
-`TILE` pixels a side.
+A *tile* is one draw of a kind: grey, periodic, `TILE` pixels a side.
 """
 
 import math

@@ -2,12 +2,11 @@
 """Trains the weights that `padim::Weights::Bundled` is: a ResNet18 up to layer3, on drawn scenes alone.
 
     python3 -m venv VENV && VENV/bin/pip install torch torchvision safetensors
-    VENV/bin/python scripts/train_bundled/train.py --out trunk     # on a GPU: six minutes of an H200
+    VENV/bin/python scripts/train_bundled/train.py --out trunk     # on a GPU: minutes of an H200
 
 The whole ResNet18 learns, with layer4, of which nothing is kept: what the layers below are for is then up to
-them. It finds the other view of a scene among the views of all others (`contrast`). It may also be asked for
-the kind of texture and the shape of the leaf at each place of layer4's map (`dense`), and for defects
-(`all`), which made it no better: README.md beside this file.
+them. It finds the other view of a scene among the views of all others (SimCLR). README.md beside this file
+says how the weights in the crate were made, and what else was tried.
 """
 
 import argparse
@@ -22,53 +21,31 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from scenes import scenes
-from textures import DEFECTS, SHAPES, bank
+from textures import bank
 
 MEAN = torch.tensor([0.485, 0.456, 0.406])[None, :, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[None, :, None, None]
-STRIDE = 32
-# What is learnt, by name: the weights of kinds and shapes, of two views, and of defects.
-LESSONS = {"dense": (1.0, 0.0, 0.0), "contrast": (0.0, 1.0, 0.0), "all": (1.0, 0.5, 0.5)}
 # Features are saved at this share of their size, at which PaDiM's epsilon of 0.01 suits them better.
 SIZE = 0.5
 
 
 class Network(nn.Module):
-    """torchvision's ResNet18 without its last layer, and what is asked of it."""
+    """torchvision's ResNet18 without its last layer, and a projection for telling views apart."""
 
-    def __init__(self, kinds):
+    def __init__(self):
         super().__init__()
         net = torchvision.models.resnet18(weights=None)
-        self.trunk = nn.Module()
+        self.trunk = nn.Sequential()
         for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"):
-            setattr(self.trunk, name, getattr(net, name))
+            self.trunk.add_module(name, getattr(net, name))
         self.layer4 = net.layer4
-        self.sizes = [kinds, len(SHAPES), len(DEFECTS)]
-        self.dense = nn.Sequential(
-            nn.Conv2d(512, 512, 1), nn.ReLU(), nn.Conv2d(512, sum(self.sizes), 1)
-        )
         self.project = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 128))
 
     def forward(self, x):
-        t = self.trunk
-        x = t.layer3(t.layer2(t.layer1(t.maxpool(t.relu(t.bn1(t.conv1(x)))))))
-        x = self.layer4(x)
-        return self.dense(x).split(self.sizes, 1), self.project(x.mean((2, 3)))
-
-
-def dense_loss(outputs, targets, defects):
-    """At the middle of each place of layer4's map; of defects, the one that lies anywhere near."""
-    kind, shape, defect = (o.float() for o in outputs)
-    at = lambda t: t[..., ::STRIDE, ::STRIDE]
-    near = F.max_pool2d(targets["defect"].float(), STRIDE, STRIDE, STRIDE // 2)[:, 0].long()
-    near = near[:, : defect.shape[2], : defect.shape[3]]
-    k = F.cross_entropy(kind, at(targets["kind"][:, 0]).long())
-    s = F.cross_entropy(shape, at(targets["shape"][:, 0]).long())
-    d = F.cross_entropy(defect, near)
-    return k + 0.5 * s + defects * d, {"kind": k, "shape": s, "defect": d}
+        return self.project(self.layer4(self.trunk(x)).mean((2, 3)))
 
 
 def contrast_loss(one, two, temperature=0.2):
@@ -80,7 +57,37 @@ def contrast_loss(one, two, temperature=0.2):
     return F.cross_entropy(alike, torch.arange(2 * n, device=z.device).roll(n))
 
 
-def view(image, targets, size):
+def fields(B, size, device):
+    """Smooth noise of deviation 1, stretched along any direction, `[B, 1, size, size]`."""
+    u = lambda low, high: low + (high - low) * torch.rand(B, device=device)
+    along, across, t = torch.exp2(u(-4, -1)), torch.exp2(u(-4, -1)), u(0, 2 * math.pi)
+    rows = [
+        torch.stack([along * t.cos(), -along * t.sin(), u(-0.4, 0.4)], 1),
+        torch.stack([across * t.sin(), across * t.cos(), u(-0.4, 0.4)], 1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, 1), (B, 1, size, size), align_corners=False)
+    noise = torch.randn((B, 1, 16, 16), device=device)
+    return F.grid_sample(
+        noise, grid, mode="bicubic", padding_mode="reflection", align_corners=False
+    )
+
+
+def uneven(image):
+    """The same scene in uneven light, its textures here stronger and there weaker: what changes from one
+    good part to the next."""
+    B, _, size, _ = image.shape
+    device = image.device
+    u = lambda low, high: low + (high - low) * torch.rand((B, 1, 1, 1), device=device)
+    some = lambda share: (torch.rand((B, 1, 1, 1), device=device) < share).float()
+    window = 2 * int(torch.randint(3, 9, ())) + 1
+    padded = F.pad(image, (window // 2,) * 4, mode="reflect")
+    around = F.avg_pool2d(padded, window, 1)
+    relief = torch.exp(some(0.6) * u(0, 0.7) * fields(B, size, device))
+    light = torch.exp(some(0.6) * u(0, 0.35) * fields(B, size, device))
+    return ((around + (image - around) * relief) * light).clamp(0, 1)
+
+
+def view(image, size):
     """A part of each scene, turned, mirrored and enlarged, in other colours, through another camera."""
     B, device = len(image), image.device
     u = lambda low, high, *shape: low + (high - low) * torch.rand((B, *shape), device=device)
@@ -93,12 +100,9 @@ def view(image, targets, size):
         torch.stack([mirror * squeeze * zoom * t.sin(), zoom * t.cos(), room * u(-1, 1)], 1),
     ]
     grid = F.affine_grid(torch.stack(rows, 1), (B, 1, size, size), align_corners=False)
-    warped = lambda x, mode: F.grid_sample(
-        x, grid, mode=mode, padding_mode="reflection", align_corners=False
+    x = F.grid_sample(
+        uneven(image), grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
-    x = warped(image, "bilinear")
-    labels = warped(torch.stack([v.float() for v in targets.values()], 1), "nearest")
-    targets = {name: labels[:, i : i + 1] for i, name in enumerate(targets)}
     # Colours.
     order = torch.rand((B, 3), device=device).argsort(1)
     x = x.gather(1, order[:, :, None, None].expand_as(x))
@@ -119,7 +123,7 @@ def view(image, targets, size):
     flat = F.conv2d(F.conv2d(flat, taps, groups=B * 3), taps.transpose(2, 3), groups=B * 3)
     x = flat.view(B, 3, size, size)
     x = x + 0.06 * u(0, 1, 1, 1, 1) ** 2 * torch.randn_like(x)
-    return x.clamp(0, 1), targets
+    return x.clamp(0, 1)
 
 
 def normalised(image):
@@ -127,7 +131,35 @@ def normalised(image):
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def calibrate(network, tiles, draws, device, size=224, batches=8):
+class Scenes:
+    """Batches of scenes `[B, 3, side, side]`, of which so many are new each time, and all others among the
+    last `KEPT`: drawing them can take longer than learning from them."""
+
+    KEPT = 1024
+
+    def __init__(self, a, device):
+        self.a, self.device, self.next = a, device, 0
+        self.tiles = bank(a.kinds, a.draws, a.seed).to(device)
+        self.generator = torch.Generator(device).manual_seed(a.seed + 1)
+        self.kept = None
+        if a.fresh < a.batch:
+            self.kept = torch.cat([self.draw(16) for _ in range(self.KEPT // 16)])
+
+    def draw(self, count):
+        image = scenes(self.generator, self.tiles, count, self.a.scene, self.device)
+        return (image * 255).round().to(torch.uint8)
+
+    def batch(self):
+        a = self.a
+        fresh = self.draw(a.fresh)
+        if self.kept is None:
+            return fresh.float() / 255
+        self.kept[torch.arange(self.next, self.next + a.fresh) % self.KEPT] = fresh
+        self.next = (self.next + a.fresh) % self.KEPT
+        return self.kept[torch.randint(self.KEPT, (a.batch,))].float() / 255
+
+
+def calibrate(network, tiles, device, size=224, batches=8):
     """Statistics of the batch norms on pictures of the size in use."""
     g = torch.Generator(device).manual_seed(7)
     for m in network.modules():
@@ -137,8 +169,7 @@ def calibrate(network, tiles, draws, device, size=224, batches=8):
     network.train()
     with torch.no_grad():
         for _ in range(batches):
-            image, _ = scenes(g, tiles, draws, 32, size, device)
-            network(normalised(image))
+            network(normalised(scenes(g, tiles, 32, size, device)))
     network.eval()
 
 
@@ -162,91 +193,83 @@ def save(trunk, path, settings):
     print(path, hashlib.sha256(Path(path).read_bytes()).hexdigest(), flush=True)
 
 
-class Pupil:
-    """A network that learns a lesson."""
-
-    def __init__(self, name, a, device):
-        self.name, self.smooth = name, {}
-        self.lesson = LESSONS[name]
-        torch.manual_seed(a.seed)
-        self.network = Network(a.kinds).to(device, memory_format=torch.channels_last)
-        ema = torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
-        self.average = torch.optim.swa_utils.AveragedModel(self.network, multi_avg_fn=ema)
-        self.parameters = list(self.network.parameters())
-        groups = [
-            {"params": [q for q in self.parameters if q.ndim > 1], "weight_decay": 0.05},
-            {"params": [q for q in self.parameters if q.ndim <= 1], "weight_decay": 0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=a.lr, fused=device == "cuda")
-
-    def learn(self, views, rate, device):
-        dense, contrast, defects = self.lesson
-        one, targets = views[0]
+def learn(a, network, average, parameters, steps, rate, batches, device, whole):
+    """Some parameters learn; everything else stays as it is, and its norms with it."""
+    groups = [
+        {"params": [q for q in parameters if q.ndim > 1], "weight_decay": 0.05},
+        {"params": [q for q in parameters if q.ndim <= 1], "weight_decay": 0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=rate, fused=device == "cuda")
+    marks = {round(float(share) * steps) for share in a.save.split(",")} if whole else set()
+    network.train()
+    network.trunk.train(whole)
+    settings = {name: value for name, value in vars(a).items() if name != "out"}
+    smooth, start = None, time.time()
+    for step in range(1, steps + 1):
+        cosine = 0.5 + 0.5 * math.cos(math.pi * (step - 1) / steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1, step / a.warm_up) * cosine + 1e-6
+        with torch.no_grad():
+            image = batches.batch()
+            views = torch.cat([view(image, a.size) for _ in range(2)])
         with torch.autocast(device, dtype=torch.bfloat16):
-            answers, z = self.network(normalised(one))
-            other = self.network(normalised(views[1][0]))[1] if contrast else None
-        loss, parts = 0, {}
-        if dense:
-            asked, parts = dense_loss(answers, targets, defects)
-            loss = loss + dense * asked
-        if contrast:
-            parts["contrast"] = contrast_loss(z, other)
-            loss = loss + contrast * parts["contrast"]
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
+            one, two = network(normalised(views)).chunk(2)
+        loss = contrast_loss(one, two)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_([q for q in self.parameters if q.grad is not None], 5.0)
-        self.optimizer.step()
-        self.average.update_parameters(self.network)
-        for name, value in parts.items():
-            value = value.detach()
-            self.smooth[name] = 0.98 * self.smooth.get(name, value) + 0.02 * value
+        nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        average.update_parameters(network)
+        loss = loss.detach()
+        smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
+        if step % 100 == 0 or step in marks:
+            print(f"{step} {time.time() - start:.0f}s contrast {float(smooth):.3f}", flush=True)
+        if step in marks:
+            smoothed = copy.deepcopy(average.module)
+            calibrate(smoothed, batches.tiles, device)
+            save(smoothed.trunk, f"{a.out}-{step}.safetensors", str(settings))
 
 
 def main():
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--out", required=True, help="the files are OUT-LESSON-STEP.safetensors")
-    p.add_argument("--lessons", default="contrast", help=f"of {', '.join(LESSONS)}, with commas")
+    p.add_argument("--out", required=True, help="the files are OUT-STEP.safetensors")
+    p.add_argument("--start", help="weights to go on from [default: random ones]")
+    p.add_argument("--head-steps", type=int, default=0, help="in which only layer4 learns, before")
     p.add_argument("--steps", type=int, default=2920)
     p.add_argument("--save", default="1", help="after which shares of them it is saved")
     p.add_argument("--batch", type=int, default=512)
+    p.add_argument("--fresh", type=int, help="how many scenes of a batch are new [default: all]")
     p.add_argument("--scene", type=int, default=160, help="side of a scene in pixels")
     p.add_argument("--size", type=int, default=112, help="side of a view in pixels")
     p.add_argument("--kinds", type=int, default=1022)
     p.add_argument("--draws", type=int, default=6, help="tiles of each kind")
     p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--warm-up", type=int, default=200, help="steps in which the rate rises")
+    p.add_argument("--average", type=float, default=0.998, help="of weights, what a step keeps")
     p.add_argument("--seed", type=int, default=0)
     a = p.parse_args()
-    tiles = bank(a.kinds, a.draws, a.seed)
+    a.fresh = a.fresh or a.batch
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = True
     print(f"{vars(a)} torch {torch.__version__} on {device}", flush=True)
-    tiles = tiles.to(device)
-    g = torch.Generator(device).manual_seed(a.seed + 1)
-    pupils = [Pupil(name, a, device) for name in a.lessons.split(",")]
+    batches = Scenes(a, device)
     torch.manual_seed(a.seed + 2)
-    marks = {round(float(share) * a.steps) for share in a.save.split(",")}
-    settings = {name: value for name, value in vars(a).items() if name != "out"}
-    start = time.time()
-    for step in range(1, a.steps + 1):
-        cosine = 0.5 + 0.5 * math.cos(math.pi * (step - 1) / a.steps)
-        rate = a.lr * min(1, step / 200) * cosine + 1e-5
-        with torch.no_grad():
-            image, targets = scenes(g, tiles, a.draws, a.batch, a.scene, device)
-            views = [view(image, targets, a.size) for _ in range(2)]
-        for pupil in pupils:
-            pupil.learn(views, rate, device)
-            if step % 100 == 0 or step in marks:
-                parts = sorted(pupil.smooth.items())
-                text = " ".join(f"{name} {float(value):.3f}" for name, value in parts)
-                print(f"{step} {time.time() - start:.0f}s {pupil.name} {text}", flush=True)
-            if step in marks:
-                whole = copy.deepcopy(pupil.average.module)
-                calibrate(whole, tiles, a.draws, device)
-                save(whole.trunk, f"{a.out}-{pupil.name}-{step}.safetensors", str(settings))
+    network = Network()
+    if a.start:
+        own = network.trunk.state_dict()
+        own.update({name: value.float() for name, value in load_file(a.start).items()})
+        network.trunk.load_state_dict(own)
+    network = network.to(device, memory_format=torch.channels_last)
+    ema = torch.optim.swa_utils.get_ema_multi_avg_fn(a.average)
+    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=ema)
+    head = [*network.layer4.parameters(), *network.project.parameters()]
+    if a.head_steps:
+        network.trunk.requires_grad_(False)
+        learn(a, network, average, head, a.head_steps, 2e-3, batches, device, False)
+        network.trunk.requires_grad_(True)
+    learn(a, network, average, list(network.parameters()), a.steps, a.lr, batches, device, True)
 
 
 if __name__ == "__main__":
