@@ -1,7 +1,7 @@
 //! From files and decoded images of any kind to 8-bit RGB.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 use image::error::DecodingError;
@@ -62,8 +62,8 @@ impl Default for DecodeLimits {
 /// # Errors
 ///
 /// [`Error::Io`] if the file cannot be opened, [`Error::Decode`] if it is not a usable image or only the
-/// beginning of one,
-/// [`Error::ImageTooLarge`] if it is beyond the limits, [`Error::Panicked`] if its decoder panics.
+/// beginning of one, [`Error::ImageTooLarge`] if it is beyond the limits, [`Error::Panicked`] if its
+/// decoder panics.
 pub fn decode_file(path: impl AsRef<Path>) -> Result<DynamicImage> {
     decode_file_with(path, DecodeLimits::default())
 }
@@ -84,9 +84,26 @@ pub fn decode_file_with(path: impl AsRef<Path>, limits: DecodeLimits) -> Result<
 
 fn decode(path: &Path, limits: DecodeLimits) -> Result<DynamicImage> {
     let file = File::open(path).map_err(Error::io("open", path))?;
-    let mut reader = ImageReader::new(BufReader::new(file))
+    let reader = ImageReader::new(BufReader::new(file))
         .with_guessed_format()
         .map_err(Error::io("read", path))?;
+    if reader.format() != Some(ImageFormat::Jpeg) {
+        return decode_from(reader, || true, path, limits);
+    }
+    // Its decoder would read all of it, too. What is decoded must be what was found whole: the file may be
+    // growing.
+    let mut file = Vec::new();
+    reader.into_inner().read_to_end(&mut file).map_err(Error::io("read", path))?;
+    let reader = ImageReader::with_format(Cursor::new(&*file), ImageFormat::Jpeg);
+    decode_from(reader, || jpeg::is_whole(&file), path, limits)
+}
+
+fn decode_from(
+    mut reader: ImageReader<impl BufRead + Seek>,
+    is_whole: impl FnOnce() -> bool,
+    path: &Path,
+    limits: DecodeLimits,
+) -> Result<DynamicImage> {
     let DecodeLimits { max_pixels, max_bytes } = limits;
     let too_large = |what| Error::ImageTooLarge { name: path.display().to_string(), what };
     let failed = |source| match source {
@@ -102,7 +119,6 @@ fn decode(path: &Path, limits: DecodeLimits) -> Result<DynamicImage> {
         limits
     };
     reader.limits(allow(max_bytes));
-    let format = reader.format();
     // Reads the header only.
     let mut decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
@@ -115,13 +131,10 @@ fn decode(path: &Path, limits: DecodeLimits) -> Result<DynamicImage> {
         );
         return Err(too_large(what));
     }
-    if format == Some(ImageFormat::Jpeg) {
-        let file = std::fs::read(path).map_err(Error::io("read", path))?;
-        if !jpeg::is_whole(&file) {
-            let source =
-                DecodingError::new(ImageFormat::Jpeg.into(), "the file ends before its image does");
-            return Err(failed(ImageError::Decoding(source)));
-        }
+    if !is_whole() {
+        let format = ImageFormat::Jpeg.into();
+        let source = DecodingError::new(format, "the file ends before its image does");
+        return Err(failed(ImageError::Decoding(source)));
     }
     decoder.set_limits(allow(bytes.saturating_add(max_bytes))).map_err(failed)?;
     DynamicImage::from_decoder(decoder).map_err(failed)
@@ -216,10 +229,7 @@ mod tests {
     #[test]
     fn a_file_that_was_cut_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        let noisy = RgbImage::from_fn(40, 30, |x, y| {
-            let value = (x * 7919 + y * 104_729) % 251;
-            Rgb([value as u8, (value * 3 % 256) as u8, (x * 4) as u8])
-        });
+        let noisy = jpeg::tests::noisy();
         for format in ["png", "jpg", "bmp", "tiff", "webp"] {
             let path = folder.path().join("image").with_extension(format);
             noisy.save(&path).unwrap();

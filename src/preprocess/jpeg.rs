@@ -34,18 +34,21 @@ fn next_marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use image::codecs::jpeg::JpegEncoder;
     use image::{Rgb, RgbImage};
 
-    fn file() -> Vec<u8> {
-        let noisy = RgbImage::from_fn(61, 47, |x, y| {
+    pub fn noisy() -> RgbImage {
+        RgbImage::from_fn(61, 47, |x, y| {
             let value = (x * 7919 + y * 104_729) % 251;
             Rgb([value as u8, (value * 3 % 256) as u8, (x * 4) as u8])
-        });
+        })
+    }
+
+    fn file() -> Vec<u8> {
         let mut file = Vec::new();
-        JpegEncoder::new_with_quality(&mut file, 95).encode_image(&noisy).unwrap();
+        JpegEncoder::new_with_quality(&mut file, 95).encode_image(&noisy()).unwrap();
         file
     }
 
