@@ -5,7 +5,8 @@
 
 What is cut off, Gaussians cannot see, and a normal distribution suits values that are cut at zero worse than
 whole ones. So the last norm of a block adds `LIFT`, and the norms of the next block take it away again:
-other layers see what they have seen, and besides it what was below zero.
+other layers see what they have seen (but for their margins, where zeros stand), and besides it what was
+below zero.
 """
 
 import argparse
@@ -20,7 +21,10 @@ LIFT = {"layer2.0": 0.2, "layer2.1": 0.2, "layer3.0": 0.2, "layer3.1": 1.2}
 # Which convolutions take in what a block gives out, and which norms follow them.
 NEXT = {
     "layer2.0": [("layer2.1.conv1", "layer2.1.bn1")],
-    "layer2.1": [("layer3.0.conv1", "layer3.0.bn1"), ("layer3.0.downsample.0", "layer3.0.downsample.1")],
+    "layer2.1": [
+        ("layer3.0.conv1", "layer3.0.bn1"),
+        ("layer3.0.downsample.0", "layer3.0.downsample.1"),
+    ],
     "layer3.0": [("layer3.1.conv1", "layer3.1.bn1")],
     "layer3.1": [],
 }
