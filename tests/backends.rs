@@ -243,7 +243,9 @@ fn half_precision_where_there_is_any() {
         match moved.with_half_precision() {
             Ok(half) => {
                 let predictions = half.predict_batch(images()).unwrap();
-                compare(&name, "16 bits", &expected, &predictions, 2e-2);
+                // Twelve pictures that are nearly alike have narrow Gaussians, in which what 16 bits
+                // round weighs the most.
+                compare(&name, "16 bits", &expected, &predictions, 5e-2);
                 assert_ne!(expected, predictions);
             }
             Err(error) => println!("SKIPPED: {name}: {error}"),
