@@ -90,14 +90,21 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
 }
 
-fn compare(name: &str, what: &str, expected: &[Prediction], actual: &[Prediction], allowed: f32) {
+/// The differences of maps and of scores, of which neither may be larger than `allowed` says.
+fn compare(
+    name: &str,
+    what: &str,
+    expected: &[Prediction],
+    actual: &[Prediction],
+    allowed: [f32; 2],
+) {
     let map = |p: &Prediction| p.anomaly_map.values().to_vec();
     let maps = |all: &[Prediction]| all.iter().flat_map(map).collect::<Vec<f32>>();
     let scores = |all: &[Prediction]| all.iter().map(|p| p.image_score).collect::<Vec<f32>>();
     let maps = difference(&maps(expected), &maps(actual));
     let scores = difference(&scores(expected), &scores(actual));
     println!("{name}: {what}: maps differ by {maps:.1e}, scores by {scores:.1e}");
-    assert!(maps <= allowed && scores <= allowed);
+    assert!(maps <= allowed[0] && scores <= allowed[1]);
 }
 
 #[test]
@@ -115,11 +122,11 @@ fn one_case_on_every_backend() {
         let fitted = padim(&device).fit((0..12).map(picture), |_| ()).unwrap();
         assert_eq!(fitted.device(), device);
         let there = fitted.predict_batch(images()).unwrap();
-        compare(&name, "fitted and scored there", &expected, &there, tolerance(&name));
+        compare(&name, "fitted and scored there", &expected, &there, [tolerance(&name); 2]);
 
         let loaded = Detector::load(&path, &device).unwrap();
         let loaded = loaded.predict_batch(images()).unwrap();
-        compare(&name, "fitted here, loaded there", &expected, &loaded, tolerance(&name));
+        compare(&name, "fitted here, loaded there", &expected, &loaded, [tolerance(&name); 2]);
 
         let moved = detector.to_device(&device).unwrap();
         assert_eq!(loaded, moved.predict_batch(images()).unwrap());
@@ -127,7 +134,7 @@ fn one_case_on_every_backend() {
         let saved = folder.path().join("there.padim");
         fitted.save(&saved).unwrap();
         let back = Detector::load(&saved, &cpu).unwrap().predict_batch(images()).unwrap();
-        compare(&name, "fitted there, loaded here", &expected, &back, tolerance(&name));
+        compare(&name, "fitted there, loaded here", &expected, &back, [tolerance(&name); 2]);
         let again = fitted.to_device(&cpu).unwrap();
         assert_eq!(back, again.predict_batch(images()).unwrap());
     }
@@ -243,9 +250,8 @@ fn half_precision_where_there_is_any() {
         match moved.with_half_precision() {
             Ok(half) => {
                 let predictions = half.predict_batch(images()).unwrap();
-                // Twelve pictures that are nearly alike have narrow Gaussians, in which what 16 bits
-                // round weighs the most.
-                compare(&name, "16 bits", &expected, &predictions, 5e-2);
+                // Of maps, 3.6e-2 is seen here, where twelve pictures of 64 pixels make the Gaussians.
+                compare(&name, "16 bits", &expected, &predictions, [5e-2, 2e-2]);
                 assert_ne!(expected, predictions);
             }
             Err(error) => println!("SKIPPED: {name}: {error}"),
@@ -315,7 +321,7 @@ fn batches_are_cut_to_what_a_device_can_hold() {
         let detector = fit(&device, &largest);
         assert_eq!(detector.model().image_count(), 12);
         let there = detector.predict_batch((0..9).map(picture)).unwrap();
-        compare(&name, "batches that are cut", &expected, &there, tolerance(&name));
+        compare(&name, "batches that are cut", &expected, &there, [tolerance(&name); 2]);
         let shares_memory = name == "ndarray";
         assert_eq!(largest.load(Ordering::Relaxed), if shares_memory { 7 } else { 2 });
     }

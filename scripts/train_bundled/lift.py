@@ -16,7 +16,8 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-# What they give out is about 0.6 (root mean square) at its saved size. Behind the last one comes nothing that could mind.
+# What they give out is about 0.6 (root mean square) at its saved size. Behind the last one comes nothing
+# that could mind.
 LIFT = {"layer2.0": 0.2, "layer2.1": 0.2, "layer3.0": 0.2, "layer3.1": 1.2}
 # Which convolutions take in what a block gives out, and which norms follow them.
 NEXT = {
