@@ -281,7 +281,9 @@ fn run_category(
 ) -> Outcome<CategoryResult> {
     let train =
         &category.train[..options.limit_train.unwrap_or(usize::MAX).min(category.train.len())];
-    match padim.memory_plan(train.len()) {
+    // Most images of a category have the size of the first.
+    let size = train.first().map_or(Ok([1, 1]), |sample| padim::image_size(&sample.path));
+    match size.and_then(|size| padim.memory_plan(size, train.len())) {
         Ok(plan) => println!("Memory plan: {plan}"),
         Err(error) => println!("No memory plan: {error}"),
     }

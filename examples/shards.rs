@@ -141,15 +141,18 @@ fn run(options: &Options) -> Outcome {
     merged.extend(more()?, 0.9, |_progress| ())?;
     println!("Learnt on, old images at 0.9 of their weight: {}", loaded.model().image_count());
     compare("learnt on after loading and before", &loaded, &merged, &probes)?;
-    let closed = loaded.without_state();
+    let closed = loaded.without_statistics();
     closed.save(&file)?;
     describe(&file, &closed)
 }
 
 fn describe(file: &Path, detector: &Detector) -> Outcome {
-    let state = if detector.state().is_some() { "with" } else { "without" };
+    let with = if detector.statistics().is_some() { "with" } else { "without" };
     let bytes = std::fs::metadata(file)?.len() as f64 / 1e6;
-    println!("{}: {bytes:.1} MB, network included, {state} its state", file.display());
+    println!(
+        "{}: {bytes:.1} MB, network included, {with} what it knows of its images",
+        file.display()
+    );
     Ok(())
 }
 

@@ -92,8 +92,8 @@ fn run(options: &Options) -> Outcome {
     let fit = padim.partial_fit(train, common::show_fit(&bar))?;
     bar.finish_and_clear();
 
-    let estimator = fit.estimator();
-    let dimension = estimator.dimension();
+    let statistics = fit.statistics();
+    let dimension = statistics.dimension();
     let (f32, f16) = (Precision::F32, Precision::F16);
     let mut storages = vec![Storage::FullInverse, Storage::Triangle(f32), Storage::Triangle(f16)];
     if count <= dimension {
@@ -109,7 +109,7 @@ fn run(options: &Options) -> Outcome {
     let mut columns = Vec::new();
     for storage in storages {
         let start = Instant::now();
-        let model = estimator.model_with(&settings(storage, Shrinkage::None), |_, _| ())?;
+        let model = statistics.model(&settings(storage, Shrinkage::None), |_, _| ())?;
         columns.push(Column {
             model,
             fit_seconds: start.elapsed().as_secs_f64(),
@@ -119,7 +119,7 @@ fn run(options: &Options) -> Outcome {
             maps: Vec::new(),
         });
     }
-    let automatic = estimator.model_with(&settings(Storage::Auto, Shrinkage::None), |_, _| ())?;
+    let automatic = statistics.model(&settings(Storage::Auto, Shrinkage::None), |_, _| ())?;
     let chosen = automatic.storage();
     drop(automatic);
     let [height, width] = columns[0].model.grid();
@@ -128,7 +128,7 @@ fn run(options: &Options) -> Outcome {
         .filter_map(|i| {
             let position =
                 i * places / options.positions + i % width.min(places / options.positions);
-            let (mean, covariance) = estimator.gaussian(position)?;
+            let (mean, covariance) = statistics.gaussian(&config.gaussian, position)?;
             Some(Exact { position, mean, factor: covariance.cholesky()?.unpack() })
         })
         .collect();

@@ -86,9 +86,10 @@ fn run(options: &Options) -> Outcome {
     println!("Planned: {}.", padim.memory_plan(size, options.train as usize)?);
 
     // Drawn when its turn comes, so that memory holds no more than two.
-    let good = (0..options.train).map(|seed| ImageInput::Deferred {
-        name: format!("picture {seed}"),
-        open: std::sync::Arc::new(move || Ok(cloth([height, width], seed).into())),
+    let good = (0..options.train).map(|seed| {
+        ImageInput::deferred(format!("picture {seed}"), move |_| {
+            Ok(cloth([height, width], seed).into())
+        })
     });
     let bar = common::progress_bar("images", options.train.into());
     let start = Instant::now();

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::Error;
+use crate::{Error, Result};
 
 /// What was caught.
 pub(crate) struct Panic {
@@ -22,5 +22,17 @@ pub(crate) fn caught<R>(what: &'static str, work: impl FnOnce() -> R) -> Result<
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
         Panic { what, message: text.unwrap_or_else(|| "without a message".to_owned()) }
+    })
+}
+
+/// What `work` gives, or its panic as an error that says for what it worked.
+pub(crate) fn caught_for<R>(
+    what: &'static str,
+    name: &str,
+    work: impl FnOnce() -> Result<R>,
+) -> Result<R> {
+    caught(what, work).unwrap_or_else(|mut panic| {
+        panic.message = format!("{name}: {}", panic.message);
+        Err(panic.error())
     })
 }

@@ -8,6 +8,10 @@ use crate::Fingerprint;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, what was expected and what to do about it.
+///
+/// Its text says everything, the operating system's or a decoder's reason included. So
+/// [`source`](std::error::Error::source) is `None`: programs that print a chain of errors print each reason
+/// once.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -22,24 +26,24 @@ pub enum Error {
     },
 
     /// The operating system refused to read or write a file.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {reason}", path.display())]
     Io {
         /// What was attempted ("read", "write", ...).
         action: &'static str,
         /// The file.
         path: PathBuf,
         /// The operating system's reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
 
     /// An image could not be decoded: the file is damaged, is not an image, or is of a format that
     /// this crate does not read (it reads PNG, JPEG, BMP, TIFF and WebP).
-    #[error("cannot decode the image {name}: {source}; PNG, JPEG, BMP, TIFF and WebP can be read")]
+    #[error("cannot decode the image {name}: {reason}; PNG, JPEG, BMP, TIFF and WebP can be read")]
     Decode {
         /// The image's path, or a description of where it came from.
         name: String,
         /// The decoder's reason.
-        source: image::ImageError,
+        reason: image::ImageError,
     },
 
     /// A file would decode to an image that is larger than the [`DecodeLimits`](crate::DecodeLimits).
@@ -305,7 +309,7 @@ impl Error {
 
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { action, path, source }
+        move |reason| Self::Io { action, path, reason }
     }
 
     pub(crate) fn shape(

@@ -19,7 +19,7 @@ pub(crate) fn write_atomically(
     write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
 ) -> Result<()> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let fail = |source| Error::Io { action: "write", path: path.to_owned(), source };
+    let fail = |reason| Error::Io { action: "write", path: path.to_owned(), reason };
     let (temporary, file) = loop {
         // Not the target's own name with an ending: that may be as long as the file system allows.
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);

@@ -79,7 +79,7 @@ impl DeviceIndices {
     /// These indices: those that are there already, if they are the same.
     pub fn on(&self, device: &Device, indices: &[usize]) -> Tensor<1, Int> {
         let key = (device.clone(), indices.to_vec());
-        self.0.get(key, |(device, indices)| index_tensor(indices, device))
+        (*self.0.get(key, |(device, indices)| index_tensor(indices, device))).clone()
     }
 }
 

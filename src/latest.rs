@@ -1,36 +1,59 @@
-//! What was last asked for, kept in case that it is asked for again.
+//! A cache of one value: that for the key that was asked for last.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// The value for the key that was last asked for, which all clones share. It says nothing that its owner
-/// does not, so that any two are equal and look alike.
-pub(crate) struct Latest<Key, Value>(Arc<Mutex<Option<(Key, Value)>>>);
+/// The value for the key that was asked for last. Each clone keeps its own, so that clones that ask for
+/// different keys do not take each other's away; those that ask for the same key share one value.
+///
+/// A cache changes no result, so any two are equal and look alike.
+pub(crate) struct Latest<Key, Value> {
+    own: Mutex<Option<(Key, Arc<Value>)>>,
+    /// The values that this one and its clones have at the moment.
+    all: Arc<Mutex<Vec<(Key, Weak<Value>)>>>,
+}
 
-impl<Key: PartialEq, Value: Clone> Latest<Key, Value> {
-    /// The value for this key: the one that is there, or a new one. Whoever asks meanwhile waits.
-    pub fn get(&self, key: Key, make: impl FnOnce(&Key) -> Value) -> Value {
-        // Whoever panicked while making one left none.
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, value)) = last.as_ref().filter(|(of, _)| *of == key) {
-            return value.clone();
+impl<Key: PartialEq + Clone, Value> Latest<Key, Value> {
+    /// The value for this key: the one that is there, or a new one. Whoever asks for one of a clone
+    /// meanwhile waits, so `make` must not use rayon (see `threads.rs`).
+    pub fn get(&self, key: Key, make: impl FnOnce(&Key) -> Value) -> Arc<Value> {
+        {
+            let mut own = lock(&self.own);
+            if let Some((_, value)) = own.as_ref().filter(|(of, _)| *of == key) {
+                return Arc::clone(value);
+            }
+            // The old one goes before there is room for the new one.
+            *own = None;
         }
-        // The old one goes before there is room for the new one.
-        *last = None;
-        let value = make(&key);
-        last.insert((key, value)).1.clone()
+        let value = {
+            let mut all = lock(&self.all);
+            all.retain(|(_, value)| value.strong_count() > 0);
+            let there = all.iter().find(|(of, _)| *of == key);
+            there.and_then(|(_, value)| value.upgrade()).unwrap_or_else(|| {
+                let value = Arc::new(make(&key));
+                all.push((key.clone(), Arc::downgrade(&value)));
+                value
+            })
+        };
+        *lock(&self.own) = Some((key, Arc::clone(&value)));
+        value
     }
 }
 
-impl<Key, Value> Clone for Latest<Key, Value> {
+/// Whoever panicked while making a value left none.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<Key: Clone, Value> Clone for Latest<Key, Value> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { own: Mutex::new(lock(&self.own).clone()), all: Arc::clone(&self.all) }
     }
 }
 
 impl<Key, Value> Default for Latest<Key, Value> {
     fn default() -> Self {
-        Self(Arc::default())
+        Self { own: Mutex::default(), all: Arc::default() }
     }
 }
 
@@ -50,30 +73,45 @@ impl<Key, Value> fmt::Debug for Latest<Key, Value> {
 mod tests {
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::Weak;
 
     #[test]
     fn only_another_key_makes_another_value() {
         let latest = Latest::default();
-        let made = |key: i32| latest.get(key, |key| Arc::new(key * 10));
+        let made = |key: i32| latest.get(key, |key| key * 10);
         let first = made(1);
         assert_eq!(*first, 10);
-        assert!(
-            Arc::ptr_eq(&first, &made(1))
-                && Arc::ptr_eq(&first, &latest.clone().get(1, |_| unreachable!()))
-        );
+        assert!(Arc::ptr_eq(&first, &made(1)));
         assert_eq!(*made(2), 20);
-        assert!(!Arc::ptr_eq(&first, &made(1)));
+        drop(first);
+        assert_eq!(*latest.get(1, |_| 11), 11, "nobody has kept the first one");
+    }
+
+    #[test]
+    fn clones_share_values_and_do_not_take_each_others_away() {
+        let card0 = Latest::default();
+        let (card1, other) = (card0.clone(), card0.clone());
+        let first = card0.get(0, |_| "on card 0");
+        let second = card1.get(1, |_| "on card 1");
+        for _ in 0..3 {
+            assert!(Arc::ptr_eq(&first, &card0.get(0, |_| unreachable!())));
+            assert!(Arc::ptr_eq(&second, &card1.get(1, |_| unreachable!())));
+        }
+        // A clone of before the value was made.
+        assert!(Arc::ptr_eq(&first, &other.get(0, |_| unreachable!())));
+        drop((first, card0));
+        assert_eq!(*other.get(0, |_| unreachable!()), "on card 0");
+        drop(other);
+        assert_eq!(*card1.get(0, |_| "made again"), "made again");
     }
 
     #[test]
     fn the_old_value_is_gone_before_the_new_one_is_made() {
         let latest = Latest::default();
-        let old: Weak<i32> = Arc::downgrade(&latest.get(1, |_| Arc::new(1)));
+        let old = Arc::downgrade(&latest.get(1, |_| 1));
         assert!(old.upgrade().is_some());
         latest.get(2, |_| {
             assert!(old.upgrade().is_none());
-            Arc::new(2)
+            2
         });
     }
 
@@ -82,6 +120,6 @@ mod tests {
         let latest = Latest::default();
         let failing = AssertUnwindSafe(|| latest.get(1, |_| -> i32 { panic!("no") }));
         assert!(catch_unwind(failing).is_err());
-        assert_eq!(latest.get(1, |_| 5), 5);
+        assert_eq!(*latest.get(1, |_| 5), 5);
     }
 }

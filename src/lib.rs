@@ -78,6 +78,8 @@ mod files;
 mod fingerprint;
 mod host;
 mod latest;
+mod once;
+mod threads;
 
 mod device;
 mod prefetch;
@@ -124,21 +126,21 @@ pub use backbone::{
 pub use decision::{Calibration, CalibrationConfig, Decision, Defect};
 pub use detector::{
     Augmentation, ChannelContribution, Detector, Explanation, FitProgress, FitStage, ImageInput,
-    LayerContribution, MemoryPlan, Padim, PadimConfig, PartialFit, Prediction, PreparedImage,
-    Registration, TiledDetector, TiledPadim,
+    LayerContribution, MemoryPlan, OpenImage, Padim, PadimConfig, PartialFit, Prediction,
+    PreparedImage, Registration, TiledDetector, TiledPadim,
 };
 pub use device::{DeviceInfo, device_named, devices};
 pub use embedding::{ChannelSelection, PatchEmbedder, Projection};
 pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;
 pub use gaussian::{
-    CovarianceDivisor, GaussianConfig, GaussianEstimator, GaussianModel, Precision, Shrinkage,
-    Spectrum, Storage,
+    CovarianceDivisor, GaussianConfig, GaussianEstimator, GaussianModel, GaussianStatistics,
+    Precision, Shrinkage, Spectrum, Storage,
 };
 pub use preprocess::{
     Alignment, DecodeLimits, ImageGeometry, InputRegion, Normalization, PreprocessConfig,
     PreprocessedImage, Preprocessor, RegionOfInterest, Resize, ResizeArithmetic, SixteenBitGrey,
-    decode_file, decode_file_with, to_rgb8,
+    decode_file, decode_file_with, image_size, to_rgb8,
 };
 pub use resample::{Border, Filter};
 pub use scoring::{

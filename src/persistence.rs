@@ -42,7 +42,7 @@ use crate::files::{remove_left_over, write_atomically};
 use crate::gaussian::{Block, ModelShape, Numbers, PackedSums, Positions, Tally};
 use crate::{
     AnomalyScorer, Backbone, BackboneSnapshot, ChannelSelection, Decision, Detector, Error,
-    Fingerprint, GaussianEstimator, GaussianModel, InputRegion, LayerInfo, Normalization, Padim,
+    Fingerprint, GaussianModel, GaussianStatistics, InputRegion, LayerInfo, Normalization, Padim,
     PartialFit, PatchEmbedder, Precision, Preprocessor, Projection, Registration, Result, Storage,
     TiledDetector, TilingConfig,
 };
@@ -209,6 +209,23 @@ impl Header {
         }
     }
 
+    /// Fails if the file is not of this kind, and says what loads it.
+    fn require(&self, path: &Path, wanted: Kind) -> Result<()> {
+        let (actual, holds, name) = match (&self.tiles, &self.model) {
+            (Some(_), _) => (Kind::Tiles, "a detector of tiles", "TiledDetector"),
+            (None, Some(_)) => (Kind::Detector, "a detector without tiles", "Detector"),
+            (None, None) => (Kind::Fit, "a fit that is not finished", "PartialFit"),
+        };
+        if actual == wanted || (wanted, actual) == (Kind::Fit, Kind::Detector) {
+            return Ok(());
+        }
+        let load = match actual != Kind::Fit && self.backbone.is_none() {
+            true => "load_with_backbone",
+            false => "load",
+        };
+        Err(invalid(path, format!("it holds {holds}; use `{name}::{load}`")))
+    }
+
     /// Builds the backbone of the file from its weights, if it has one.
     fn embedded<'a>(
         &self,
@@ -326,10 +343,10 @@ impl Detector {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let path = path.as_ref();
-        let (header, body) = Body::open(path)?;
-        let backbone = header.embedded(path, device)?;
-        body.detector(header, backbone)
+        read(path.as_ref(), Kind::Detector, |header, body| {
+            let backbone = header.embedded(body.path, device)?;
+            body.detector(header, backbone)
+        })
     }
 
     /// Loads a detector and uses it with the given backbone, on the backbone's device.
@@ -354,8 +371,9 @@ impl Detector {
         path: impl AsRef<Path>,
         backbone: Arc<dyn Backbone>,
     ) -> Result<Self> {
-        let (header, body) = Body::open(path.as_ref())?;
-        body.detector(header, |_embedded| Ok(backbone))
+        read(path.as_ref(), Kind::Detector, |header, body| {
+            body.detector(header, |_embedded| Ok(backbone))
+        })
     }
 
     fn snapshot(&self) -> Result<BackboneSnapshot> {
@@ -377,7 +395,7 @@ impl Detector {
             input_size: self.input_size,
             snapshot,
             model: Some(&self.model),
-            state: self.state.as_ref(),
+            statistics: self.statistics.as_ref(),
             decision: self.decision.as_ref(),
             tiles,
         };
@@ -400,14 +418,14 @@ impl PartialFit {
             input_size: self.input_size,
             snapshot: None,
             model: None,
-            state: Some(&self.estimator),
+            statistics: Some(&self.statistics),
             decision: None,
             tiles: None,
         };
-        contents.write(path.as_ref(), self.estimator.positions().grid())
+        contents.write(path.as_ref(), self.statistics.positions().grid())
     }
 
-    /// Loads a partial fit, or the state that a detector has kept, and uses it with the given
+    /// Loads a partial fit, or the statistics that a detector has kept, and uses it with the given
     /// backbone.
     ///
     /// # Errors
@@ -416,14 +434,14 @@ impl PartialFit {
     /// [`Error::NoState`] for a detector that has kept nothing of its images; [`Error::Io`],
     /// [`Error::InvalidDetectorFile`] or [`Error::UnsupportedVersion`] if the file cannot be used.
     pub fn load(path: impl AsRef<Path>, backbone: Arc<dyn Backbone>) -> Result<Self> {
-        let path = path.as_ref();
-        let (header, body) = Body::open(path)?;
-        if header.statistics.is_none() {
-            return Err(Error::NoState);
-        }
-        let parts = body.parts(header, |_embedded| Ok(backbone))?;
-        let estimator = parts.state.ok_or(Error::NoState)?;
-        Ok(Self { padim: parts.padim, input_size: parts.input_size, estimator })
+        read(path.as_ref(), Kind::Fit, |header, body| {
+            if header.statistics.is_none() {
+                return Err(Error::NoState);
+            }
+            let parts = body.parts(header, |_embedded| Ok(backbone))?;
+            let statistics = parts.statistics.ok_or(Error::NoState)?;
+            Ok(Self { padim: parts.padim, input_size: parts.input_size, statistics })
+        })
     }
 }
 
@@ -433,7 +451,7 @@ struct Contents<'a> {
     input_size: [usize; 2],
     snapshot: Option<BackboneSnapshot>,
     model: Option<&'a GaussianModel>,
-    state: Option<&'a GaussianEstimator>,
+    statistics: Option<&'a GaussianStatistics>,
     decision: Option<&'a Decision>,
     tiles: Option<&'a TiledDetector>,
 }
@@ -461,11 +479,11 @@ impl Contents<'_> {
                 .projection()
                 .map(|projection| ProjectionSection { components: projection.components() }),
             model: self.model.map(ModelSection::of),
-            statistics: self.state.map(|state| StatisticsSection {
-                dimension: state.dimension(),
-                tally: state.tally().clone(),
-                blocks: state.blocks().iter().map(|block| block.positions).collect(),
-                summed: state.blocks().iter().any(|block| block.sums.is_some()),
+            statistics: self.statistics.map(|statistics| StatisticsSection {
+                dimension: statistics.dimension(),
+                tally: statistics.tally().clone(),
+                blocks: statistics.blocks().iter().map(|block| block.positions).collect(),
+                summed: statistics.blocks().iter().any(|block| block.sums.is_some()),
             }),
             decision: self.decision.cloned(),
             moving: MovingSection::of(self.padim),
@@ -495,7 +513,7 @@ impl Contents<'_> {
             if let Some(model) = self.model {
                 write_model(&mut writer, model)?;
             }
-            for block in self.state.map_or(&[][..], GaussianEstimator::blocks) {
+            for block in self.statistics.map_or(&[][..], GaussianStatistics::blocks) {
                 write(&mut writer, &block.samples)?;
                 if let Some(PackedSums { mean, third, fourth, scatter }) = &block.sums {
                     for values in [mean, third, fourth, scatter] {
@@ -533,7 +551,7 @@ struct Parts {
     padim: Padim,
     input_size: [usize; 2],
     model: Option<GaussianModel>,
-    state: Option<GaussianEstimator>,
+    statistics: Option<GaussianStatistics>,
     /// The models of further tile positions.
     others: Vec<GaussianModel>,
 }
@@ -541,11 +559,9 @@ struct Parts {
 impl Parts {
     /// The detector of a file, or of its first tile.
     fn detector(self, path: &Path, decision: Option<Decision>) -> Result<Detector> {
-        let Self { padim, input_size, model, state, .. } = self;
-        let model = model.ok_or_else(|| {
-            invalid(path, "it holds a fit that is not finished; use `PartialFit::load`")
-        })?;
-        let detector = Detector { padim, input_size, model, state, decision: None };
+        let Self { padim, input_size, model, statistics, .. } = self;
+        let model = model.ok_or_else(|| invalid(path, "it holds no Gaussians"))?;
+        let detector = Detector { padim, input_size, model, statistics, decision: None };
         detector.with_decision(decision).map_err(|e| invalid(path, e.to_string()))
     }
 }
@@ -596,6 +612,62 @@ impl Settings {
             precision: Precision::F32,
         })
     }
+}
+
+/// What a file can be loaded as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Detector,
+    Tiles,
+    /// Of a detector, too: the statistics that it has kept.
+    Fit,
+}
+
+/// Reads a file of a kind. If it is damaged, the error says so, whatever the damage has led to.
+fn read<T>(
+    path: &Path,
+    kind: Kind,
+    use_file: impl FnOnce(Header, Body<'_>) -> Result<T>,
+) -> Result<T> {
+    let outcome = Body::open(path).and_then(|(header, body)| {
+        header.require(path, kind)?;
+        use_file(header, body)
+    });
+    outcome.map_err(|error| match error {
+        Error::Io { .. } | Error::UnsupportedVersion { .. } => error,
+        _ if !is_damaged(path) => error,
+        Error::InvalidDetectorFile { reason, .. } if reason != DAMAGED => {
+            invalid(path, format!("{reason} ({DAMAGED})"))
+        }
+        _ => invalid(path, DAMAGED),
+    })
+}
+
+const DAMAGED: &str = "its checksum is wrong: it was damaged after it was written";
+
+/// Whether a file that begins as those of this version has another checksum than it says.
+fn is_damaged(path: &Path) -> bool {
+    let checksums = || -> io::Result<bool> {
+        let length = std::fs::metadata(path)?.len();
+        let mut reader = ChecksumReader {
+            inner: BufReader::with_capacity(1 << 20, File::open(path)?),
+            checksum: crc32fast::Hasher::new(),
+        };
+        let mut begin = [0; MAGIC.len() + 4];
+        reader.read_exact(&mut begin)?;
+        let (magic, version) = begin.split_at(MAGIC.len());
+        let known = (OLDEST_VERSION..=VERSION).any(|known| version == known.to_le_bytes());
+        if magic != MAGIC || !known {
+            return Ok(false);
+        }
+        let contents = length.saturating_sub(4 + begin.len() as u64);
+        io::copy(&mut reader.by_ref().take(contents), &mut io::sink())?;
+        let actual = reader.checksum.clone().finalize();
+        let mut stored = [0; 4];
+        reader.read_exact(&mut stored)?;
+        Ok(stored != actual.to_le_bytes())
+    };
+    checksums().unwrap_or(false)
 }
 
 fn invalid(path: &Path, reason: impl Into<String>) -> Error {
@@ -683,9 +755,6 @@ impl<'a> Body<'a> {
         backbone: impl FnOnce(Vec<FoldedConvolution>) -> Result<Arc<dyn Backbone>>,
     ) -> Result<Detector> {
         let path = self.path;
-        if header.tiles.is_some() {
-            return Err(invalid(path, "it holds a detector of tiles; use `TiledDetector::load`"));
-        }
         let decision = header.decision.clone();
         self.parts(header, backbone)?.detector(path, decision)
     }
@@ -732,23 +801,17 @@ impl<'a> Body<'a> {
         };
         let mut padim = header.settings.into_padim(path, header.moving, backbone, projection)?;
         padim.region = region;
-        let config = padim.config.gaussian.clone();
         let dimension = padim.embedder.dimension();
+        padim.config.gaussian.check(dimension).map_err(checked)?;
         let model = match header.model {
             Some(section) => Some(self.model(section, dimension, &positions)?),
             None => None,
         };
-        let state = match header.statistics {
+        let statistics = match header.statistics {
             Some(section) => {
                 let (tally, blocks) = self.statistics(section, dimension, &positions)?;
-                let estimator = GaussianEstimator::from_parts(
-                    config,
-                    dimension,
-                    positions.clone(),
-                    tally,
-                    blocks,
-                );
-                Some(estimator.map_err(checked)?)
+                let positions = positions.clone();
+                Some(GaussianStatistics::from_parts(dimension, positions, tally, blocks))
             }
             None => None,
         };
@@ -756,7 +819,7 @@ impl<'a> Body<'a> {
         let others = others.map(|section| self.model(section, dimension, &positions));
         let others = others.collect::<Result<_>>()?;
         self.finish()?;
-        Ok(Parts { padim, input_size, model, state, others })
+        Ok(Parts { padim, input_size, model, statistics, others })
     }
 
     fn model(
@@ -849,7 +912,7 @@ impl<'a> Body<'a> {
         if u32::from_le_bytes(self.bytes()?) == actual {
             return Ok(());
         }
-        Err(invalid(self.path, "its checksum is wrong: it was damaged after it was written"))
+        Err(invalid(self.path, DAMAGED))
     }
 
     /// Reads `count` values a block at a time. The file's length has been checked to hold them.

@@ -327,6 +327,41 @@ fn batches_are_cut_to_what_a_device_can_hold() {
     }
 }
 
+/// Whatever a device is given at the first prediction, no thread of a pool may wait for another that waits
+/// for it.
+#[test]
+fn first_predictions_at_once_on_every_backend() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.padim");
+    padim(&Device::flex()).fit((0..6).map(picture), |_| ()).unwrap().save(&path).unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build().unwrap();
+    for (name, device) in others() {
+        let (done, received) = std::sync::mpsc::channel::<()>();
+        let watched = name.clone();
+        std::thread::spawn(move || {
+            let limit = std::time::Duration::from_secs(300);
+            if received.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{watched}: STUCK, not done after {limit:?}");
+                std::process::exit(3);
+            }
+        });
+        let begin = std::time::Instant::now();
+        for window in [1, 3, 5] {
+            let detector = Detector::load(&path, &device).unwrap();
+            let detector = detector.with_neighbourhood(window).unwrap();
+            pool.scope(|scope| {
+                for i in 0..16 {
+                    let detector = &detector;
+                    scope.spawn(move |_| drop(detector.predict(picture(i)).unwrap()));
+                }
+            });
+        }
+        println!("{name}: {:.1} s", begin.elapsed().as_secs_f64());
+        drop(done);
+    }
+}
+
 /// `PADIM_TEST_PREDICTIONS` sets how many; each prediction is of a batch of three.
 #[test]
 fn device_memory_does_not_grow() {

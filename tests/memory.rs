@@ -27,22 +27,35 @@ struct Case {
     channels: usize,
     images: usize,
     storage: Storage,
+    /// Files of this size instead of drawn pictures.
+    files: Option<[usize; 2]>,
+    neighbourhood: usize,
+    arithmetic: ResizeArithmetic,
 }
 
-const CASES: [Case; 4] = [
-    Case {
-        name: "vectors are kept",
-        network: ResNet18::config,
-        channels: 100,
-        images: 90,
-        storage: Storage::Triangle(Precision::F16),
-    },
+const FIRST: Case = Case {
+    name: "vectors are kept",
+    network: ResNet18::config,
+    channels: 100,
+    images: 90,
+    storage: Storage::Triangle(Precision::F16),
+    files: None,
+    neighbourhood: 1,
+    arithmetic: ResizeArithmetic::Pil,
+};
+
+/// Of a camera of 20 megapixels.
+const LARGE: [usize; 2] = [3648, 5472];
+
+const CASES: [Case; 7] = [
+    FIRST,
     Case {
         name: "vectors are summed up",
         network: ResNet18::config,
         channels: 120,
         images: 170,
         storage: Storage::Triangle(Precision::F32),
+        ..FIRST
     },
     Case {
         name: "low rank",
@@ -50,6 +63,7 @@ const CASES: [Case; 4] = [
         channels: 448,
         images: 60,
         storage: Storage::Auto,
+        ..FIRST
     },
     Case {
         name: "the model is the largest, the network is wide",
@@ -57,7 +71,17 @@ const CASES: [Case; 4] = [
         channels: 200,
         images: 24,
         storage: Storage::FullInverse,
+        ..FIRST
     },
+    Case { name: "files of 20 megapixels", images: 10, files: Some(LARGE), ..FIRST },
+    Case {
+        name: "files of 20 megapixels, as floating-point numbers",
+        images: 10,
+        files: Some(LARGE),
+        arithmetic: ResizeArithmetic::Float { antialias: true },
+        ..FIRST
+    },
+    Case { name: "the widest window", channels: 20, images: 20, neighbourhood: 31, ..FIRST },
 ];
 
 impl Case {
@@ -66,8 +90,10 @@ impl Case {
             preprocess: PreprocessConfig {
                 resize: Resize::square(224),
                 crop: None,
+                arithmetic: self.arithmetic,
                 ..PreprocessConfig::default()
             },
+            neighbourhood: self.neighbourhood,
             channels: ChannelSelection::random(self.channels, 1),
             gaussian: GaussianConfig { storage: self.storage, ..GaussianConfig::default() },
             ..PadimConfig::default()
@@ -75,7 +101,36 @@ impl Case {
         let network = (self.network)().untrained(0, &Device::flex()).unwrap();
         Padim::new(config, network).unwrap()
     }
+
+    fn size(&self) -> [usize; 2] {
+        self.files.unwrap_or([224, 224])
+    }
+
+    /// Images that are decoded or drawn when their turn comes.
+    fn images(&self, count: usize, folder: &Path) -> Vec<ImageInput> {
+        let image = |i: usize| match self.files {
+            Some(_) => ImageInput::from(&*file(folder, i)),
+            None => ImageInput::deferred(i.to_string(), move |_| Ok(picture(i as u64).into())),
+        };
+        (0..count).map(image).collect()
+    }
 }
+
+/// One of two files of [`LARGE`] pixels, a PNG and a JPEG.
+fn file(folder: &Path, number: usize) -> std::path::PathBuf {
+    folder.join(["large.png", "large.jpg"][number % 2])
+}
+
+/// Written by the parent of the processes that are measured.
+fn write_files(folder: &Path) {
+    let [height, width] = LARGE.map(|side| side as u32);
+    let image = RgbImage::from_fn(width, height, |x, y| Rgb([(x / 8) as u8, (y / 8) as u8, 90]));
+    (0..2).for_each(|number| image.save(file(folder, number)).unwrap());
+}
+
+/// Images that a calibration is given, more than their maps would have room for.
+const CALIBRATED: usize = 300;
+const FOLDS: usize = 5;
 
 const TILES: [TileModels; 2] = [TileModels::Shared, TileModels::PerPosition];
 const FRAME: [usize; 2] = [3072, 4096];
@@ -98,12 +153,11 @@ fn tiled(models: TileModels) -> TiledPadim {
 /// Frames that are made when their turn comes.
 fn frames() -> impl ExactSizeIterator<Item = ImageInput> {
     let [height, width] = FRAME.map(|side| side as u32);
-    (0..FRAMES as u32).map(move |i| ImageInput::Deferred {
-        name: format!("frame {i}"),
-        open: std::sync::Arc::new(move || {
+    (0..FRAMES as u32).map(move |i| {
+        ImageInput::deferred(format!("frame {i}"), move |_| {
             let pixel = |x, y| Rgb([(x / 4 + i * 5) as u8, (y / 3) as u8, ((x ^ y) / 2 + i) as u8]);
             Ok(RgbImage::from_fn(width, height, pixel).into())
-        }),
+        })
     })
 }
 
@@ -133,15 +187,30 @@ fn measured() {
             println!("peak {}", resident("VmHWM").unwrap() - before);
         }
         "fit" => {
-            let padim = case.padim();
-            let detector = padim.fit((0..case.images as u64).map(picture), |_| ()).unwrap();
+            let images = case.images(case.images, path.parent().unwrap());
+            let detector = case.padim().fit(images, |_| ()).unwrap();
             println!("peak {}", resident("VmHWM").unwrap() - before);
             detector.save(path).unwrap();
+        }
+        "fit-calibrated" => {
+            let images = case.images(case.images, path.parent().unwrap());
+            let rates = CalibrationConfig::default();
+            case.padim().fit_calibrated(&images, FOLDS, &rates, |_| ()).unwrap();
+            println!("peak {}", resident("VmHWM").unwrap() - before);
+        }
+        "calibrate" => {
+            let mut detector = Detector::load(path, &Device::flex()).unwrap();
+            let images = case.images(CALIBRATED, path.parent().unwrap());
+            detector.calibrate(images, &CalibrationConfig::default(), |_| ()).unwrap();
+            println!("peak {}", resident("VmHWM").unwrap() - before);
         }
         _ => {
             let detector = Detector::load(path, &Device::flex()).unwrap();
             println!("loaded {}", resident("VmHWM").unwrap() - before);
-            detector.predict_batch((0..24).map(picture)).unwrap();
+            let count = if case.files.is_some() { 10 } else { 24 };
+            for prediction in detector.predict_iter(case.images(count, path.parent().unwrap())) {
+                prediction.unwrap();
+            }
             println!("peak {}", resident("VmHWM").unwrap() - before);
         }
     }
@@ -175,6 +244,22 @@ fn a_tiff_that_claims_a_large_directory_takes_no_memory() {
     assert!(peak < 4 << 20, "{peak}");
 }
 
+/// A sparse file of a gigabyte that begins as a JPEG does.
+#[test]
+fn a_large_file_is_not_read_before_its_limit() {
+    if resident("VmHWM").is_none() {
+        println!("SKIPPED: this system has no /proc/self/status to measure memory by");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("endless.jpg");
+    std::fs::write(&path, b"\xFF\xD8\xFF\xE0\0\x10JFIF\0").unwrap();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 30).unwrap();
+    let peak = run("decode", 0, &path)("peak ");
+    println!("{peak} bytes");
+    assert!(peak < 4 << 20, "{peak}");
+}
+
 #[test]
 fn plans_hold() {
     if resident("VmHWM").is_none() {
@@ -183,9 +268,10 @@ fn plans_hold() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.padim");
+    write_files(folder.path());
     let mut wrong = Vec::new();
     let whole = CASES.iter().enumerate().map(|(number, case)| {
-        let plan = case.padim().memory_plan(case.images).unwrap();
+        let plan = case.padim().memory_plan(case.size(), case.images).unwrap();
         (case.name, plan, ["fit", "predict"], number)
     });
     let tiles = TILES.iter().enumerate().map(|(number, &models)| {
@@ -196,11 +282,20 @@ fn plans_hold() {
     for (name, plan, tasks, number) in whole.chain(tiles) {
         println!("{name}: {plan}");
         let [fit, predict] = tasks.map(|task| run(task, number, &path));
-        let measured = [
+        let mut measured = vec![
             ("fit", plan.fit, fit("peak ")),
             ("load", plan.network + plan.model, predict("loaded ")),
             ("predict", plan.predict, predict("peak ")),
         ];
+        if name == FIRST.name {
+            measured.push(("calibrate", plan.predict, run("calibrate", number, &path)("peak ")));
+        }
+        if tasks[0] == "fit" && (number < 2) {
+            let case = &CASES[number];
+            let plan = case.padim().calibrated_memory_plan(case.size(), case.images, FOLDS);
+            let plan = plan.unwrap().fit;
+            measured.push(("fit, calibrated", plan, run("fit-calibrated", number, &path)("peak ")));
+        }
         for (what, planned, measured) in measured {
             let share = measured as f64 / planned as f64;
             println!("  {what}: planned {planned}, measured {measured}, {share:.2} of it");

@@ -162,7 +162,9 @@ impl Job {
     /// The bytes that it will take at its peak, if that can be told.
     pub fn memory(&self) -> Option<usize> {
         let of_fit = |padim: padim::Result<Padim>| {
-            let plan = padim.ok()?.memory_plan(self.category.train.len()).ok()?;
+            let train = &self.category.train;
+            let size = padim::image_size(&train.first()?.path).ok()?;
+            let plan = padim.ok()?.memory_plan(size, train.len()).ok()?;
             Some(plan.fit.max(plan.predict))
         };
         let detector = self.padims().map(of_fit).collect::<Option<Vec<_>>>()?;

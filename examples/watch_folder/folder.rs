@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use image::DynamicImage;
-use padim::{Error, decode_file};
+use padim::{DecodeLimits, Error, decode_file_with};
 
 use super::common::{IMAGE_EXTENSIONS, Outcome};
 
@@ -23,15 +23,15 @@ pub struct Ticket {
 }
 
 /// Decodes a file. Half a JPEG would decode, too, with a grey rest: it must have its end.
-pub fn open(path: &Path) -> padim::Result<DynamicImage> {
-    let failed = |source| Error::Io { action: "read", path: path.to_owned(), source };
+pub fn open(path: &Path, limits: DecodeLimits) -> padim::Result<DynamicImage> {
+    let failed = |reason| Error::Io { action: "read", path: path.to_owned(), reason };
     let bytes = std::fs::read(path).map_err(failed)?;
     let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     if bytes.starts_with(&[0xFF, 0xD8]) && !bytes[..end].ends_with(&[0xFF, 0xD9]) {
         let (name, reason) = (path.display().to_string(), "the JPEG ends too soon".to_owned());
         return Err(Error::UnusableImage { name, reason });
     }
-    decode_file(path)
+    decode_file_with(path, limits)
 }
 
 /// The files that are in the folder, and where they are on their way. It forgets those that are gone.

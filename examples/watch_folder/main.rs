@@ -172,8 +172,10 @@ fn watch(
     loop {
         let idle = folder.look(|ticket, path| {
             let name = path.display().to_string();
-            let open = Arc::new(move || folder::open(&path));
-            line.submit(ticket, ImageInput::Deferred { name, open })?;
+            line.submit(
+                ticket,
+                ImageInput::deferred(name, move |limits| folder::open(&path, limits)),
+            )?;
             Ok(!stopping.load(Ordering::Relaxed))
         })?;
         if last_sample.elapsed() >= Duration::from_secs(1) {

@@ -1,7 +1,7 @@
 //! The residual trunk that ResNet18 and WideResNet50 share.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use burn::module::Param;
 use burn::nn::PaddingConfig2d;
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::host::{DeviceIndices, all_finite, is_host, pixels_to_device, to_host};
+use crate::once::Once;
 use crate::{Error, Result, Weights};
 
 /// The kind of residual block.
@@ -289,7 +290,7 @@ pub struct ResNet {
     selected: Vec<DeviceIndices>,
     /// Prepared when it is needed first; `None` if it is switched off or the device has memory of its
     /// own.
-    engine: Option<OnceLock<Engine>>,
+    engine: Option<Once<Engine>>,
 }
 
 /// The convolutions.
@@ -339,7 +340,7 @@ impl ResNet {
             device: device.clone(),
             trunk: Arc::new(Trunk { stem, pool, stages }),
             selection: None,
-            engine: (wanted && is_host(device)).then(OnceLock::new),
+            engine: (wanted && is_host(device)).then(Once::default),
         })
     }
 
@@ -356,10 +357,12 @@ impl ResNet {
 
     /// The prepared engine, if there is to be one.
     fn engine(&self) -> Result<Option<&Engine>> {
-        let Some(cell) = &self.engine else { return Ok(None) };
-        if let Some(engine) = cell.get() {
-            return Ok(Some(engine));
-        }
+        let cell = self.engine.as_ref();
+        cell.map(|cell| cell.get_or_try_make(|| self.prepare())).transpose()
+    }
+
+    /// Prepares the engine. Others may wait for it, so it does not use rayon.
+    fn prepare(&self) -> Result<Engine> {
         let (stem, stages) = self.config.plan();
         let stem = stem.read_back(&self.trunk.stem)?;
         let convolution = |(site, module): (&Site, &Conv2d)| -> Result<_> {
@@ -380,10 +383,7 @@ impl ResNet {
             .map(|(plans, blocks)| plans.iter().zip(blocks).map(block).collect())
             .collect::<Result<_>>()?;
         let selection = self.selection.as_deref();
-        // Of two threads that come at once, one prepares in vain.
-        let layers = &self.config.layers;
-        let instructions = Arch::new();
-        Ok(Some(cell.get_or_init(|| Engine::new(stem, stages, layers, selection, instructions))))
+        Ok(Engine::new(stem, stages, &self.config.layers, selection, Arch::new()))
     }
 
     /// All channels of all layers, by Burn, in the weights' precision.
@@ -474,7 +474,7 @@ impl Backbone for ResNet {
             trunk: self.trunk.clone(),
             selection: Some(channels.to_vec()),
             selected: channels.iter().map(|_| DeviceIndices::default()).collect(),
-            engine: self.engine.as_ref().map(|_| OnceLock::new()),
+            engine: self.engine.as_ref().map(|_| Once::default()),
         }))
     }
 

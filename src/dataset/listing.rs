@@ -82,6 +82,28 @@ pub(super) fn images(folder: &Path) -> Result<Vec<PathBuf>> {
     files(folder, IMAGE_EXTENSIONS)
 }
 
+/// The frames of a film, in the order of the numbers in their names: `9.jpg`, `10.jpg`, `100.jpg`.
+pub(super) fn frames(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut frames = images(folder)?;
+    frames.sort_by_cached_key(|path| natural_key(path.file_name().unwrap_or_default()));
+    Ok(frames)
+}
+
+/// Names in the order of this key are in natural order: digits in a row count as one number.
+fn natural_key(name: &OsStr) -> Vec<(bool, usize, Vec<u8>)> {
+    let name = name.as_encoded_bytes();
+    let parts = name.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
+    let key = |part: &[u8]| match part[0].is_ascii_digit() {
+        // Of two numbers without leading zeros, the longer one is larger.
+        true => {
+            let zeros = part.iter().take_while(|&&digit| digit == b'0').count();
+            (false, part.len() - zeros, part[zeros..].to_vec())
+        }
+        false => (true, 0, part.to_vec()),
+    };
+    parts.map(key).collect()
+}
+
 /// The images of a folder where there must be some.
 pub(super) fn some_images(folder: &Path, what: &str) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
@@ -124,4 +146,38 @@ pub(super) fn category_names(
         return Err(failed(root, format!("expected {expected}")));
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_in_the_order_of_their_numbers() {
+        let ordered = [
+            "7",
+            "007",
+            "8.jpg",
+            "9.jpg",
+            "10.jpg",
+            "099.jpg",
+            "100.jpg",
+            "1000.jpg",
+            "a",
+            "a2b9c",
+            "a2b10",
+            "a10",
+            "frame_9",
+            "frame_10",
+            "frame_10_2",
+            "frame_10_10",
+            "frame_99999999999999999999998",
+            "frame_99999999999999999999999",
+        ];
+        let keys: Vec<_> = ordered.iter().map(|name| natural_key(OsStr::new(name))).collect();
+        for (i, pair) in keys.windows(2).enumerate() {
+            assert!(pair[0] <= pair[1], "{} {}", ordered[i], ordered[i + 1]);
+        }
+        assert_eq!(natural_key(OsStr::new("7")), natural_key(OsStr::new("007")));
+    }
 }

@@ -132,7 +132,7 @@ impl MaskFile {
                 Ok(labels.into())
             }
             Self::Frame { path, number } => {
-                let (truth, [height, width]) = npy::frame(path, *number)?;
+                let (truth, [height, width]) = npy::frame(path, *number, limits)?;
                 let white = |truth: &bool| if *truth { u8::MAX } else { 0 };
                 let raw = truth.iter().map(white).collect();
                 let picture = GrayImage::from_raw(width as u32, height as u32, raw);
@@ -232,7 +232,7 @@ impl From<&Sample> for ImageInput {
             return Self::Path(sample.path.clone());
         }
         let (name, sample) = (sample.path.display().to_string(), sample.clone());
-        Self::Deferred { name, open: Arc::new(move || sample.open()) }
+        Self::deferred(name, move |limits| sample.open_with(limits))
     }
 }
 

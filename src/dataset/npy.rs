@@ -5,7 +5,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::failed;
-use crate::{Error, Result};
+use crate::{DecodeLimits, Error, Result};
 
 /// What a file holds.
 struct Array {
@@ -17,7 +17,11 @@ struct Array {
 }
 
 /// Which numbers of a frame of an array `[frames, height, width]` are not 0, and `[height, width]`.
-pub(super) fn frame(path: &Path, number: usize) -> Result<(Vec<bool>, [usize; 2])> {
+pub(super) fn frame(
+    path: &Path,
+    number: usize,
+    limits: DecodeLimits,
+) -> Result<(Vec<bool>, [usize; 2])> {
     let mut file = open(path)?;
     let array = header(&mut file, path)?;
     let [frames, height, width] = array.shape[..] else {
@@ -27,7 +31,17 @@ pub(super) fn frame(path: &Path, number: usize) -> Result<(Vec<bool>, [usize; 2]
     if number >= frames {
         return Err(failed(path, format!("has {frames} frames, frame {number} was asked for")));
     }
-    let values = nonzero(&mut file, path, &array, number, height.saturating_mul(width))?;
+    let pixels = height.saturating_mul(width);
+    let bytes = pixels.saturating_mul(array.width) as u64;
+    if pixels as u64 > limits.max_pixels || bytes > limits.max_bytes {
+        let what = format!(
+            "frames of {height} x {width} pixels (height, width) of {} bytes, where {} pixels and {} \
+             bytes are allowed",
+            array.width, limits.max_pixels, limits.max_bytes
+        );
+        return Err(Error::ImageTooLarge { name: path.display().to_string(), what });
+    }
+    let values = nonzero(&mut file, path, &array, number, pixels)?;
     Ok((values, [height, width]))
 }
 
@@ -134,9 +148,15 @@ pub(super) mod tests {
         let path = folder.path().join("a.npy");
         std::fs::write(&path, npy("|u1", "(2, 1, 3)", &[0, 1, 0, 255, 0, 7])).unwrap();
         assert_eq!(frame_count(&path).unwrap(), 2);
-        assert_eq!(frame(&path, 0).unwrap(), (vec![false, true, false], [1, 3]));
-        assert_eq!(frame(&path, 1).unwrap(), (vec![true, false, true], [1, 3]));
-        assert!(dataset_error(frame(&path, 2)).contains("2 frames"));
+        assert_eq!(
+            frame(&path, 0, DecodeLimits::default()).unwrap(),
+            (vec![false, true, false], [1, 3])
+        );
+        assert_eq!(
+            frame(&path, 1, DecodeLimits::default()).unwrap(),
+            (vec![true, false, true], [1, 3])
+        );
+        assert!(dataset_error(frame(&path, 2, DecodeLimits::default())).contains("2 frames"));
         assert!(dataset_error(flags(&path)).contains("[2, 1, 3]"));
         let floats: Vec<u8> = [0.0_f32, 1.0, 0.5].iter().flat_map(|v| v.to_le_bytes()).collect();
         std::fs::write(&path, npy("<f4", "(3,)", &floats)).unwrap();
@@ -150,7 +170,7 @@ pub(super) mod tests {
         let whole = npy("|b1", "(2, 1, 3)", &[0, 1, 0, 1, 0, 1]);
         for len in 0..whole.len() {
             std::fs::write(&path, &whole[..len]).unwrap();
-            assert!(frame(&path, 1).is_err(), "{len}");
+            assert!(frame(&path, 1, DecodeLimits::default()).is_err(), "{len}");
         }
         for (kind, shape) in [
             ("|O", "(2,)"),
@@ -159,7 +179,10 @@ pub(super) mod tests {
             ("|u1", "(9223372036854775807, 4, 4)"),
         ] {
             std::fs::write(&path, npy(kind, shape, &[0; 4])).unwrap();
-            assert!(frame(&path, usize::MAX >> 4).is_err(), "{kind} {shape}");
+            assert!(
+                frame(&path, usize::MAX >> 4, DecodeLimits::default()).is_err(),
+                "{kind} {shape}"
+            );
             assert!(flags(&path).is_err(), "{kind} {shape}");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::listing::{folders, images, name};
+use super::listing::{folders, frames, name};
 use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, npy, unknown};
 use crate::Result;
 
@@ -57,7 +57,7 @@ impl ShanghaiTech {
         let masks = self.root.join("testing/test_pixel_mask").join(&file);
         let flags = self.root.join("testing/test_frame_mask").join(&file);
         let flags = npy::flags(&flags)?;
-        let frames = images(film)?;
+        let frames = frames(film)?;
         let masked = npy::frame_count(&masks)?;
         if frames.len() != flags.len() || frames.len() != masked {
             let reason = format!(
@@ -96,7 +96,7 @@ impl Dataset for ShanghaiTech {
         };
         let mut train = Vec::new();
         for film in of_scene("training")? {
-            train.extend(images(&film)?.into_iter().step_by(self.train_step).map(Sample::good));
+            train.extend(frames(&film)?.into_iter().step_by(self.train_step).map(Sample::good));
         }
         if train.is_empty() {
             return Err(unknown(&self.root, scene, &self.categories()?));
@@ -165,5 +165,28 @@ mod tests {
         touch(root, &["testing/frames/01_0014/004.jpg"]);
         let message = dataset_error(stc.category("01"));
         assert!(message.contains("5 frames") && message.contains("4 in"), "{message}");
+    }
+    /// Films of more than 999 frames, or of programs that write no leading zeros.
+    #[test]
+    fn frames_are_in_the_order_of_their_numbers() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let numbers = [8, 9, 10, 99, 100, 101, 999, 1000, 1001];
+        for film in ["training/frames/01_001", "testing/frames/01_0014"] {
+            numbers.iter().for_each(|i| touch(root, &[&format!("{film}/{i}.jpg")]));
+        }
+        let flags: Vec<u8> = numbers.iter().map(|&i| u8::from(i >= 1000)).collect();
+        write(root, "testing/test_frame_mask/01_0014.npy", &npy("|b1", "(9,)", &flags));
+        let masks = npy("|u1", "(9, 1, 1)", &flags);
+        write(root, "testing/test_pixel_mask/01_0014.npy", &masks);
+        let scene = ShanghaiTech::new(root).every(1, 1).category("01").unwrap();
+        for samples in [&scene.train, &scene.test] {
+            let stems = samples.iter().map(|s| s.path.file_stem().unwrap().to_str().unwrap());
+            let read: Vec<u32> = stems.map(|stem| stem.parse().unwrap()).collect();
+            assert_eq!(read, numbers);
+        }
+        for (sample, flag) in scene.test.iter().zip(flags) {
+            assert_eq!(sample.is_defective(), flag == 1, "{}", sample.path.display());
+        }
     }
 }

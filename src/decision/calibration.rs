@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::host::all_finite;
-use crate::{AnomalyMap, Error, Result};
+use crate::{Error, Result};
 
 /// How often good parts may be called defective.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,13 +26,43 @@ impl CalibrationConfig {
         check_rate(self.image_false_alarm_rate)?;
         check_rate(self.pixel_false_alarm_rate)
     }
+
+    /// Checks the rates, and that so many good images can promise them.
+    pub(crate) fn require_images(&self, count: usize) -> Result<()> {
+        self.validate()?;
+        check_count(count)?;
+        alarms(self.image_false_alarm_rate, count).map(drop)
+    }
 }
 
-fn check_rate(rate: f64) -> Result<()> {
+pub(super) fn check_rate(rate: f64) -> Result<()> {
     if rate > 0.0 && rate < 1.0 {
         return Ok(());
     }
     let reason = format!("must be above 0 and below 1, is {rate}");
+    Err(Error::config("false_alarm_rate", reason))
+}
+
+fn check_count(count: usize) -> Result<()> {
+    if (1..=MAX_IMAGES).contains(&count) {
+        return Ok(());
+    }
+    let reason = format!("needs the scores of 1 to {MAX_IMAGES} good images, got {count}");
+    Err(Error::config("calibration", reason))
+}
+
+/// How many of `count` calibration images may be called defective, for at most this share of new ones to be.
+fn alarms(rate: f64, count: usize) -> Result<usize> {
+    check_rate(rate)?;
+    let alarms = (rate * (count + 1) as f64 * (1.0 + f64::EPSILON)).floor() as usize;
+    if alarms > 0 {
+        return Ok(alarms);
+    }
+    let needed = (1.0 / rate - 1.0).ceil();
+    let reason = format!(
+        "{rate} needs {needed} good images at least, there are {count}; give more images, or allow more \
+         false alarms"
+    );
     Err(Error::config("false_alarm_rate", reason))
 }
 
@@ -83,11 +113,7 @@ impl Calibration {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        let count = self.scores.len();
-        if !(1..=MAX_IMAGES).contains(&count) {
-            let reason = format!("needs the scores of 1 to {MAX_IMAGES} good images, got {count}");
-            return Err(Error::config("calibration", reason));
-        }
+        check_count(self.scores.len())?;
         if !all_finite(&self.scores) {
             return Err(Error::NotFinite { what: "a calibration score".into() });
         }
@@ -124,18 +150,8 @@ impl Calibration {
     ///
     /// [`Error::InvalidConfig`] for a rate outside of `(0, 1)`, or one that so few images cannot promise.
     pub fn threshold(&self, false_alarm_rate: f64) -> Result<f32> {
-        check_rate(false_alarm_rate)?;
         let count = self.scores.len();
-        // So many calibration images may score at least as high.
-        let above = (false_alarm_rate * (count + 1) as f64 * (1.0 + f64::EPSILON)).floor() as usize;
-        if above == 0 {
-            let needed = (1.0 / false_alarm_rate - 1.0).ceil();
-            let reason = format!(
-                "{false_alarm_rate} needs {needed} good images at least, there are {count}; give more \
-                 images, or allow more false alarms"
-            );
-            return Err(Error::config("false_alarm_rate", reason));
-        }
+        let above = alarms(false_alarm_rate, count)?;
         Ok(self.scores[count - above.min(count)].next_up())
     }
 
@@ -171,26 +187,6 @@ impl Calibration {
         let [low, high] = [below, last.min(below + 1)].map(|i| f64::from(self.scores[i]));
         Ok((low + (high - low) * (place - below as f64)) as f32)
     }
-}
-
-/// The score that a share of the pixels of good images exceeds, of those inside of a region if there is
-/// one.
-pub(crate) fn pixel_threshold(
-    maps: &[AnomalyMap],
-    region: Option<&[bool]>,
-    rate: f64,
-) -> Result<f32> {
-    check_rate(rate)?;
-    let inside = |place: usize| region.is_none_or(|region| region[place]);
-    let scores = maps.iter().flat_map(|map| map.values().iter().enumerate());
-    let mut scores: Vec<f32> = scores.filter(|(place, _)| inside(*place)).map(|p| *p.1).collect();
-    let above = (rate * scores.len() as f64).floor() as usize;
-    let place = scores.len().saturating_sub(1 + above);
-    if scores.is_empty() {
-        return Err(Error::TooFewImages { count: 0 });
-    }
-    let (_, score, _) = scores.select_nth_unstable_by(place, f32::total_cmp);
-    Ok(score.next_up())
 }
 
 #[cfg(test)]
@@ -271,18 +267,6 @@ mod tests {
                 }
                 Err(_) => prop_assert!(calibration.p_value(f32::MAX) > rate),
             }
-        }
-
-        #[test]
-        fn so_many_pixels_are_marked(
-            pixels in prop::collection::vec((-20i8..20).prop_map(f32::from), 1..60),
-            rate in 0.01f64..0.99,
-        ) {
-            let map = AnomalyMap::new([1, pixels.len()], pixels.clone()).unwrap();
-            let threshold = pixel_threshold(&[map], None, rate).unwrap();
-            let marked = |t: f32| pixels.iter().filter(|p| **p >= t).count() as f64;
-            prop_assert!(marked(threshold) <= rate * pixels.len() as f64);
-            prop_assert!(marked(threshold.next_down()) > rate * pixels.len() as f64 - 1.0);
         }
     }
 

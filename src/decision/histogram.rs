@@ -53,8 +53,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::AnomalyMap;
-    use crate::decision::pixel_threshold;
+    use crate::decision::pixels::tests::sorted_threshold;
 
     #[test]
     fn no_pixels_have_no_threshold() {
@@ -70,8 +69,7 @@ mod tests {
             let mut histogram = PixelHistogram::new();
             pixels.chunks(7).for_each(|part| histogram.add(part));
             let found = histogram.threshold(rate).unwrap();
-            let map = AnomalyMap::new([1, pixels.len()], pixels.clone()).unwrap();
-            let exact = pixel_threshold(&[map], None, rate).unwrap();
+            let exact = sorted_threshold(pixels.clone(), rate);
             let marked = pixels.iter().filter(|p| **p >= found).count() as f64;
             prop_assert!(marked <= rate * pixels.len() as f64);
             // A score that reaches `found` exactly is not above the exact one, which is a hair higher.

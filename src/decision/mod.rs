@@ -3,19 +3,20 @@
 mod calibration;
 mod defects;
 mod histogram;
+mod pixels;
 
 pub use calibration::{Calibration, CalibrationConfig};
 pub use defects::Defect;
 
-pub(crate) use calibration::pixel_threshold;
 pub(crate) use defects::defects;
 pub(crate) use histogram::PixelHistogram;
+pub(crate) use pixels::HighestPixels;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, ScoreNormalization};
 
-/// Where good ends. Stored with a detector, and can be changed afterwards
+/// The thresholds of a detector. Stored with it, and can be changed afterwards
 /// ([`Detector::with_decision`](crate::Detector::with_decision)).
 ///
 /// [`Detector::calibrate`](crate::Detector::calibrate) finds one from good images alone;
@@ -57,6 +58,21 @@ impl Decision {
     #[must_use]
     pub fn with_smallest_area(self, pixels: usize) -> Self {
         Self { smallest_area: pixels, ..self }
+    }
+
+    /// Scores normalized around the image's threshold, if that comes from a calibration: 0.5 at the
+    /// threshold, and 0 at the lowest score of the calibration's images (or as far below the threshold as that
+    /// is above it).
+    pub fn normalization(&self) -> Option<ScoreNormalization> {
+        let lowest = *self.calibration.as_ref()?.scores().first()?;
+        let threshold = self.image_threshold;
+        let min = match lowest < threshold {
+            true => lowest,
+            false => (2.0 * threshold - lowest).min(threshold.next_down()),
+        };
+        let around =
+            ScoreNormalization::AroundThreshold { threshold, min, max: 2.0 * threshold - min };
+        around.validate().is_ok().then_some(around)
     }
 
     /// Checks the thresholds.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 
-use super::input::ImageInput;
+use super::input::{ImageInput, OpenImage};
 use super::registration::Registration;
 use crate::random::Random;
-use crate::{Alignment, DecodeLimits, Error, Result};
+use crate::{Alignment, Error, Result};
 
 /// Copies of the images that a fit is given, each turned, shifted and mirrored at random, so that the
 /// Gaussians know parts that do not lie still. It makes no difference to how an image is scored.
@@ -90,7 +90,7 @@ impl Augmentation {
         I::Item: Into<ImageInput>,
     {
         self.validate()?;
-        Ok(self.clone().registered(images.into_iter(), None, DecodeLimits::default()))
+        Ok(self.clone().registered(images.into_iter(), None))
     }
 
     /// The images, registered, and copies of what they are then.
@@ -98,7 +98,6 @@ impl Augmentation {
         self,
         images: I,
         registration: Option<Registration>,
-        limits: DecodeLimits,
     ) -> impl Iterator<Item = ImageInput> + use<I>
     where
         I: Iterator,
@@ -106,16 +105,15 @@ impl Augmentation {
     {
         images.enumerate().flat_map(move |(number, image)| {
             let augmentation = self.clone();
-            let (name, open) = opening(number, image.into(), registration.clone(), limits);
+            let (name, open) = opening(number, image.into(), registration.clone());
             (0..=augmentation.copies).map(move |copy| {
                 if copy == 0 {
                     return ImageInput::Deferred { name: name.clone(), open: open.clone() };
                 }
                 let (augmentation, open) = (augmentation.clone(), open.clone());
-                ImageInput::Deferred {
-                    name: format!("{name}, copy {copy}"),
-                    open: Arc::new(move || augmentation.copy(open()?, number, copy)),
-                }
+                ImageInput::deferred(format!("{name}, copy {copy}"), move |limits| {
+                    augmentation.copy(open(limits)?, number, copy)
+                })
             })
         })
     }
@@ -133,23 +131,22 @@ impl Augmentation {
     }
 }
 
-type Open = Arc<dyn Fn() -> Result<DynamicImage> + Send + Sync>;
-
 /// What errors call an image, and what makes it.
 fn opening(
     number: usize,
     image: ImageInput,
     registration: Option<Registration>,
-    limits: DecodeLimits,
-) -> (String, Open) {
+) -> (String, OpenImage) {
     let name = image.name().unwrap_or_else(|| format!("number {number}"));
     let called = name.clone();
-    let open: Open = match image {
+    let open: OpenImage = match image {
         ImageInput::Deferred { open, .. } => open,
-        image => Arc::new(move || image.clone().open(&called, limits)),
+        image => Arc::new(move |limits| image.clone().open(&called, limits)),
     };
     match registration {
-        Some(registration) => (name, Arc::new(move || Ok(registration.apply(&open()?)?.0))),
+        Some(registration) => {
+            (name, Arc::new(move |limits| Ok(registration.apply(&open(limits)?)?.0)))
+        }
         None => (name, open),
     }
 }
@@ -157,6 +154,7 @@ fn opening(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DecodeLimits;
     use image::{Rgb, RgbImage};
 
     fn image(i: u32) -> RgbImage {
@@ -166,7 +164,7 @@ mod tests {
     fn made(augmentation: &Augmentation) -> Vec<RgbImage> {
         let inputs = augmentation.apply((0..3).map(image)).unwrap();
         let open = |input| match input {
-            ImageInput::Deferred { open, .. } => open().unwrap().to_rgb8(),
+            ImageInput::Deferred { open, .. } => open(DecodeLimits::default()).unwrap().to_rgb8(),
             other => panic!("{other:?}"),
         };
         inputs.map(open).collect()
@@ -202,7 +200,7 @@ mod tests {
             Augmentation { degrees: 180.0, shift: 0.5, copies: 9, ..Augmentation::default() };
         for input in wild.apply([white.clone()]).unwrap() {
             let ImageInput::Deferred { open, .. } = input else { panic!() };
-            assert_eq!(open().unwrap().to_rgb8(), white);
+            assert_eq!(open(DecodeLimits::default()).unwrap().to_rgb8(), white);
         }
     }
 
@@ -222,6 +220,6 @@ mod tests {
         else {
             panic!()
         };
-        assert!(open().unwrap_err().to_string().contains("tensor"));
+        assert!(open(DecodeLimits::default()).unwrap_err().to_string().contains("tensor"));
     }
 }

@@ -1,13 +1,14 @@
 //! Detectors that decide.
 
-use crate::decision::{defects, pixel_threshold};
+use super::input::counted;
+use crate::decision::{HighestPixels, defects};
 use crate::{
-    AnomalyMap, Calibration, CalibrationConfig, Decision, Defect, Detector, Error, FitProgress,
-    FitStage, ImageInput, Padim, Prediction, Result, ScoreNormalization,
+    Calibration, CalibrationConfig, Decision, Defect, Detector, Error, FitProgress, FitStage,
+    ImageInput, InputRegion, Padim, Prediction, Result, ScoreNormalization,
 };
 
 impl Detector {
-    /// Where good ends, if that has been said.
+    /// The thresholds, if set.
     pub fn decision(&self) -> Option<&Decision> {
         self.decision.as_ref()
     }
@@ -25,8 +26,8 @@ impl Detector {
     /// Finds thresholds from good images that it was **not** fitted with: of new good images, about the
     /// given share will be called defective, and about the given share of their pixels marked. The first
     /// is a promise (see [`Calibration`]), the second holds on average over many images. Predictions get a
-    /// p-value, and their normalised score is 0.5 at the threshold and 0 at the lowest score of these
-    /// images.
+    /// p-value, and their normalized score is 0.5 at the threshold and 0 at the lowest score of these
+    /// images ([`Decision::normalization`]), in place of what the settings say.
     ///
     /// Learning on, fitting again and converting change scores, so they take the thresholds away.
     ///
@@ -52,8 +53,9 @@ impl Detector {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for a rate that cannot be, or that so few images cannot promise; the error
-    /// of the first image that cannot be used. The detector then stays as it was.
+    /// [`Error::InvalidConfig`] for a rate that cannot be, or that so few images cannot promise, before the
+    /// first one is scored; the error of the first image that cannot be used. The detector then stays as it
+    /// was.
     pub fn calibrate<I>(
         &mut self,
         images: I,
@@ -64,20 +66,15 @@ impl Detector {
         I: IntoIterator,
         I::Item: Into<ImageInput>,
     {
-        config.validate()?;
-        let images: Vec<ImageInput> = images.into_iter().map(Into::into).collect();
-        let total = Some(images.len());
-        let mut scores = Scores::default();
+        let (total, images) = counted(images);
+        config.require_images(total)?;
+        let mut scores = Scores::new(self, config, total)?;
         for prediction in self.predict_iter(images) {
-            scores.add(prediction?);
-            let done = scores.images.len();
-            progress(FitProgress { stage: FitStage::Calibrating, done, total });
+            scores.add(&prediction?, self.region());
+            progress(scores.progress(total));
         }
-        let Scores { images, maps } = scores;
-        let calibration = Calibration::new(images)?;
-        let region = self.region().map(|region| region.mask());
-        let pixel_threshold = pixel_threshold(&maps, region, config.pixel_false_alarm_rate)?;
-        self.decide_by(calibration, pixel_threshold, config)
+        let Scores { images, pixels } = scores;
+        self.decide_by(Calibration::new(images)?, pixels.threshold()?, config)
     }
 
     pub(super) fn decide_by(
@@ -88,10 +85,6 @@ impl Detector {
     ) -> Result<()> {
         let threshold = calibration.threshold(config.image_false_alarm_rate)?;
         let smallest_area = self.decision.as_ref().map_or(1, |decision| decision.smallest_area);
-        // The lowest score becomes 0.
-        let min = calibration.scores().first().copied().unwrap_or(threshold);
-        let normalization =
-            ScoreNormalization::AroundThreshold { threshold, min, max: 2.0 * threshold - min };
         let decision = Decision {
             image_threshold: threshold,
             pixel_threshold: Some(pixel_threshold),
@@ -99,7 +92,8 @@ impl Detector {
             calibration: Some(calibration),
         };
         decision.validate()?;
-        self.normalize_by(normalization)?;
+        // That of the calibration takes its place.
+        self.normalize_by(ScoreNormalization::None)?;
         self.decision = Some(decision);
         Ok(())
     }
@@ -127,12 +121,14 @@ impl Padim {
     /// configuration (Barber and others 2021); in practice it is about that of the configuration, or
     /// lower, as the detector knows more images than those of the folds.
     ///
-    /// Each image goes through the network twice. Memory is that of `folds + 2` fits.
+    /// Each image goes through the network twice. How much memory it takes:
+    /// [`calibrated_memory_plan`](Self::calibrated_memory_plan).
     ///
     /// # Errors
     ///
-    /// [`Error::TooFewImages`] for fewer than two, [`Error::InvalidConfig`] for fewer than two folds, or
-    /// more than images; as [`fit`](Self::fit) and [`Detector::calibrate`].
+    /// [`Error::InvalidConfig`] for fewer than two folds, or more than images, and for a rate that so few
+    /// images cannot promise; [`Error::TooFewImages`] if a fold leaves fewer than two images to fit with: all
+    /// before the first image is decoded. Otherwise as [`fit`](Self::fit) and [`Detector::calibrate`].
     pub fn fit_calibrated<I>(
         &self,
         images: &[I],
@@ -143,25 +139,31 @@ impl Padim {
     where
         I: Clone + Into<ImageInput>,
     {
-        config.validate()?;
-        if images.len() < 2 {
-            return Err(Error::TooFewImages { count: images.len() });
+        let count = images.len();
+        if count < 2 {
+            return Err(Error::TooFewImages { count });
         }
-        if folds < 2 || folds > images.len() {
-            let reason = format!("must be 2 to {}, one image each, got {folds}", images.len());
+        if folds < 2 || folds > count {
+            let reason = format!("must be 2 to {count}, one image each, got {folds}");
             return Err(Error::config("folds", reason));
         }
+        config.require_images(count)?;
+        self.check_count(self.copied(count))?;
+        // Each fold is scored by a fit of the others.
+        self.check_count(self.copied(count - count.div_ceil(folds)))?;
+
         // Dealt out in turn, so that a slow change of the images is in all folds.
         let fold = |k: usize| images.iter().skip(k).step_by(folds).cloned();
-        let total = Some(images.len());
-        let mut done = 0;
-        let parts = (0..folds).map(|k| {
-            let part = self.partial_fit(fold(k), |_| ())?;
+        let (total, mut done) = (Some(self.copied(count)), 0);
+        let mut parts = Vec::with_capacity(folds);
+        for k in 0..folds {
+            let part = self.partial_fit(fold(k), |of_fold| {
+                let done = done + of_fold.done;
+                progress(FitProgress { stage: FitStage::Embedding, done, total });
+            })?;
             done += part.image_count();
-            progress(FitProgress { stage: FitStage::Embedding, done, total });
-            Ok(part)
-        });
-        let parts: Vec<_> = parts.collect::<Result<_>>()?;
+            parts.push(part);
+        }
         let without = |left_out: Option<usize>| {
             let mut parts = parts.iter().enumerate().filter(|(k, _)| Some(*k) != left_out);
             let Some((_, first)) = parts.next() else {
@@ -171,33 +173,51 @@ impl Padim {
             parts.try_for_each(|(_, part)| whole.merge(part.clone()))?;
             whole.finish(|_| ())
         };
-        let mut scores = Scores::default();
+        let mut scores: Option<Scores> = None;
         for k in 0..folds {
-            for prediction in without(Some(k))?.predict_iter(fold(k)) {
-                scores.add(prediction?);
-                let done = scores.images.len();
-                progress(FitProgress { stage: FitStage::Calibrating, done, total });
+            let detector = without(Some(k))?;
+            let scores = match &mut scores {
+                Some(scores) => scores,
+                None => scores.insert(Scores::new(&detector, config, count)?),
+            };
+            for prediction in detector.predict_iter(fold(k)) {
+                scores.add(&prediction?, detector.region());
+                progress(scores.progress(count));
             }
         }
         let mut detector = without(None)?;
-        let Scores { images, maps } = scores;
-        let region = detector.region().map(|region| region.mask());
-        let pixel_threshold = pixel_threshold(&maps, region, config.pixel_false_alarm_rate)?;
-        detector.decide_by(Calibration::cross_fitted(images)?, pixel_threshold, config)?;
+        let Some(Scores { images, pixels }) = scores else {
+            return Err(Error::TooFewImages { count: 0 });
+        };
+        detector.decide_by(Calibration::cross_fitted(images)?, pixels.threshold()?, config)?;
         Ok(detector)
     }
 }
 
-/// What good images got.
-#[derive(Default)]
+/// The scores of good images, and the highest ones of their pixels.
 struct Scores {
     images: Vec<f32>,
-    maps: Vec<AnomalyMap>,
+    pixels: HighestPixels,
 }
 
 impl Scores {
-    fn add(&mut self, prediction: Prediction) {
+    /// Of no image yet, where there will be `total`.
+    fn new(detector: &Detector, config: &CalibrationConfig, total: usize) -> Result<Self> {
+        let pixels = match detector.region() {
+            Some(region) => region.mask().iter().filter(|inside| **inside).count(),
+            None => detector.input_size().iter().product(),
+        };
+        let pixels = HighestPixels::new(config.pixel_false_alarm_rate, pixels * total)?;
+        Ok(Self { images: Vec::new(), pixels })
+    }
+
+    fn add(&mut self, prediction: &Prediction, region: Option<&InputRegion>) {
         self.images.push(prediction.image_score);
-        self.maps.push(prediction.anomaly_map);
+        self.pixels.add(prediction.anomaly_map.values(), region.map(InputRegion::mask));
+    }
+
+    fn progress(&self, total: usize) -> FitProgress {
+        let (stage, done) = (FitStage::Calibrating, self.images.len());
+        FitProgress { stage, done, total: Some(total) }
     }
 }

@@ -2,14 +2,15 @@
 
 use burn::tensor::Tensor;
 
-use super::input::{Batches, ImageInput, Item, Prepared, PreparedImage, stack};
+use super::input::{Batches, ImageInput, Item, Prepared, PreparedImage, exact_count, stack};
 use super::partial::{PartialFit, factorising};
 use super::{FitProgress, Padim, PadimConfig};
+use crate::gaussian::check_keep;
 use crate::host::{is_host, truth};
 use crate::preprocess::ImageGeometry;
 use crate::{
     Alignment, AnomalyMap, AnomalyScorer, Decision, DecodeLimits, Error, Fingerprint,
-    GaussianConfig, GaussianEstimator, GaussianModel, InputRegion, Preprocessor, Projection,
+    GaussianConfig, GaussianModel, GaussianStatistics, InputRegion, Preprocessor, Projection,
     Registration, Result, ScoreNormalization, ScoredMap, ScoringConfig, Storage,
 };
 
@@ -18,7 +19,8 @@ use crate::{
 pub struct Prediction {
     /// The image's score: a Mahalanobis distance, not squared. Larger is stranger.
     pub image_score: f32,
-    /// The same after the detector's [`ScoreNormalization`]; without one, equal to `image_score`.
+    /// The same after the detector's normalization ([`Detector::normalization`]); without one, equal to
+    /// `image_score`.
     pub normalized_score: f32,
     /// How likely a good image is to score so high ([`Calibration::p_value`](crate::Calibration::p_value)),
     /// in `(0, 1]`; `None` unless the detector has been calibrated.
@@ -79,7 +81,7 @@ pub struct Detector {
     pub(crate) input_size: [usize; 2],
     pub(crate) model: GaussianModel,
     /// What is known of the images it was fitted with, if it was to be kept.
-    pub(crate) state: Option<GaussianEstimator>,
+    pub(crate) statistics: Option<GaussianStatistics>,
     pub(crate) decision: Option<Decision>,
 }
 
@@ -138,11 +140,24 @@ impl Detector {
         self
     }
 
-    /// The same detector with another normalisation of image scores, which is saved with it.
+    /// How image scores are normalized: as [`with_normalization`](Self::with_normalization) or the settings
+    /// say; if they say nothing, around the threshold of a calibration
+    /// ([`Decision::normalization`]), whatever that is at the moment.
+    pub fn normalization(&self) -> ScoreNormalization {
+        match self.padim.config.scoring.normalization {
+            ScoreNormalization::None => {
+                let around = self.decision.as_ref().and_then(Decision::normalization);
+                around.unwrap_or(ScoreNormalization::None)
+            }
+            own => own,
+        }
+    }
+
+    /// The same detector with another normalization of image scores, which is saved with it.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if the normalisation divides by zero.
+    /// [`Error::InvalidConfig`] if the normalization divides by zero.
     pub fn with_normalization(mut self, normalization: ScoreNormalization) -> Result<Self> {
         self.normalize_by(normalization)?;
         Ok(self)
@@ -156,8 +171,21 @@ impl Detector {
         Ok(())
     }
 
+    /// After a change of all scores: thresholds, and a normalization around one, were made of scores that
+    /// there are no more.
+    fn forget_scores(&mut self) -> Result<()> {
+        self.decision = None;
+        match self.padim.config.scoring.normalization {
+            ScoreNormalization::AroundThreshold { .. } => {
+                self.normalize_by(ScoreNormalization::None)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The same detector with another [`neighbourhood`](PadimConfig::neighbourhood), for which nothing
-    /// needs to be fitted again. It changes scores, so a decision is taken away.
+    /// needs to be fitted again. It changes scores, so the thresholds go, and with them a normalization
+    /// around one ([`ScoreNormalization::AroundThreshold`]).
     ///
     /// # Errors
     ///
@@ -165,7 +193,7 @@ impl Detector {
     pub fn with_neighbourhood(mut self, neighbourhood: usize) -> Result<Self> {
         self.padim.config.neighbourhood = neighbourhood;
         self.padim.config.validate()?;
-        self.decision = None;
+        self.forget_scores()?;
         Ok(self)
     }
 
@@ -181,16 +209,17 @@ impl Detector {
 
     /// What is known of the images it was fitted with, if that was kept
     /// ([`PartialFit::finish_extendable`](crate::PartialFit::finish_extendable)).
-    pub fn state(&self) -> Option<&GaussianEstimator> {
-        self.state.as_ref()
+    pub fn statistics(&self) -> Option<&GaussianStatistics> {
+        self.statistics.as_ref()
     }
 
-    /// The same detector without what is known of its images: smaller, and closed.
-    pub fn without_state(self) -> Self {
-        Self { state: None, ..self }
+    /// The same detector without what is known of its images: smaller, and it cannot learn on.
+    pub fn without_statistics(self) -> Self {
+        Self { statistics: None, ..self }
     }
 
-    /// The same detector with its Gaussians in another form.
+    /// The same detector with its Gaussians in another form, which they keep if it learns on. Scores change,
+    /// if only by rounding, so thresholds go as in [`with_neighbourhood`](Self::with_neighbourhood).
     ///
     /// # Errors
     ///
@@ -198,7 +227,7 @@ impl Detector {
     pub fn with_storage(mut self, storage: Storage) -> Result<Self> {
         self.model = self.model.convert(storage)?;
         self.padim.config.gaussian.storage = storage;
-        self.decision = None;
+        self.forget_scores()?;
         Ok(self)
     }
 
@@ -209,8 +238,8 @@ impl Detector {
     ///
     /// # Errors
     ///
-    /// [`Error::NoState`] if nothing was kept of its images; otherwise as
-    /// [`Padim::fit`](crate::Padim::fit).
+    /// [`Error::NoState`] if nothing was kept of its images, [`Error::InvalidConfig`] for a `keep` that is not
+    /// above 0 and at most 1; otherwise as [`Padim::fit`](crate::Padim::fit).
     pub fn extend<I>(
         &mut self,
         images: I,
@@ -221,14 +250,19 @@ impl Detector {
         I: IntoIterator,
         I::Item: Into<ImageInput>,
     {
-        let state = self.state.as_mut().ok_or(Error::NoState)?;
+        let statistics = self.statistics.as_mut().ok_or(Error::NoState)?;
+        check_keep(keep)?;
+        let images = images.into_iter();
         let padim = self.padim.in_full_precision();
+        if let Some(count) = exact_count(&images) {
+            padim.check_count(statistics.image_count().saturating_add(padim.copied(count)))?;
+        }
         let fresh = PartialFit::new(padim, Some(self.input_size), images, &mut progress)?;
-        state.forget(keep)?;
-        state.merge(fresh.estimator)?;
-        self.model = state.model(factorising(&mut progress))?;
-        self.decision = None;
-        Ok(())
+        statistics.forget(keep)?;
+        statistics.merge(fresh.statistics)?;
+        let config = &self.padim.config.gaussian;
+        self.model = statistics.model(config, factorising(&mut progress))?;
+        self.forget_scores()
     }
 
     /// Fits again with other settings of the Gaussians (epsilon, shrinkage, storage, ...), without the
@@ -243,19 +277,10 @@ impl Detector {
         config: GaussianConfig,
         mut progress: impl FnMut(FitProgress),
     ) -> Result<()> {
-        let state = self.state.take().ok_or(Error::NoState)?;
-        let model = state.model_with(&config, factorising(&mut progress));
-        let (state, outcome) = match model {
-            Ok(model) => {
-                self.model = model;
-                self.decision = None;
-                self.padim.config.gaussian = config.clone();
-                (state.with_config(config)?, Ok(()))
-            }
-            Err(error) => (state, Err(error)),
-        };
-        self.state = Some(state);
-        outcome
+        let statistics = self.statistics.as_ref().ok_or(Error::NoState)?;
+        self.model = statistics.model(&config, factorising(&mut progress))?;
+        self.padim.config.gaussian = config;
+        self.forget_scores()
     }
 
     /// Scores one image.
@@ -309,9 +334,9 @@ impl Detector {
     pub fn prepare(&self, image: impl Into<ImageInput>) -> Result<PreparedImage> {
         let input = image.into();
         let name = input.name().unwrap_or_else(|| "given".to_owned());
-        let prepared = Prepared::new(input, &name, self.padim.steps())?;
-        prepared.require_size(self.input_size, &name)?;
-        Ok(PreparedImage(prepared))
+        let image = PreparedImage::new(input, &name, self.padim.steps())?;
+        image.prepared.require_size(self.input_size, &name)?;
+        Ok(image)
     }
 
     /// The second half: scores images that this detector has prepared, all as one batch and in their
@@ -319,8 +344,8 @@ impl Detector {
     ///
     /// # Errors
     ///
-    /// Each image has its own: [`Error::NotFinite`], or [`Error::UnusableImage`] if another detector
-    /// has prepared it for another size.
+    /// Each image has its own: [`Error::NotFinite`], or [`Error::UnusableImage`] if it was prepared by a
+    /// detector with another preprocessing, registration or input size.
     ///
     /// ```
     /// # use padim::*;
@@ -335,9 +360,9 @@ impl Detector {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn predict_prepared(&self, images: Vec<PreparedImage>) -> Vec<Result<Prediction>> {
-        let item = |(number, PreparedImage(prepared))| Item {
-            name: format!("number {number}"),
-            prepared: Ok(prepared),
+        let item = |(number, image): (usize, PreparedImage)| {
+            let name = format!("number {number}");
+            Item { prepared: image.prepared_by(self.padim.steps(), &name), name }
         };
         self.predict_items((0..).zip(images).map(item).collect::<Vec<_>>())
     }
@@ -446,7 +471,7 @@ impl Detector {
         alignment: Option<Alignment>,
     ) -> Prediction {
         let ScoredMap { map, image_score } = scored;
-        let normalized_score = self.padim.config.scoring.normalization.apply(image_score);
+        let normalized_score = self.normalization().apply(image_score);
         let decision = self.decision.as_ref();
         let calibration = decision.and_then(|decision| decision.calibration.as_ref());
         Prediction {

@@ -7,10 +7,17 @@ use burn::tensor::{Device, Tensor};
 use image::{DynamicImage, RgbImage};
 use rayon::prelude::*;
 
-use super::registration::Registration;
+use super::registration::{Registration, StoredRegistration};
+use crate::caught::caught_for;
 use crate::host::{all_finite_on_device, is_host, to_device};
-use crate::preprocess::{ImageGeometry, PreprocessedImage, Preprocessor, decode_file_with};
-use crate::{Alignment, DecodeLimits, Error, Result};
+use crate::preprocess::{
+    Alignment, DecodeLimits, ImageGeometry, Normalization, PreprocessConfig, PreprocessedImage,
+    Preprocessor, decode_file_with,
+};
+use crate::{Error, Result};
+
+/// What a panic before the network is said to have interrupted.
+const PREPARING: &str = "preparing an image";
 
 /// An image to fit or to predict: a file, a decoded image, one that is yet to be made, or a tensor.
 #[derive(Clone)]
@@ -26,14 +33,35 @@ pub enum ImageInput {
         /// What errors call it.
         name: String,
         /// Makes it.
-        open: Arc<dyn Fn() -> Result<DynamicImage> + Send + Sync>,
+        open: OpenImage,
     },
     /// Network input that is ready: normalised RGB `[3, height, width]`. Preprocessing is left out, and so
     /// is a registration.
     Tensor(Tensor<3>),
 }
 
+/// Makes an image when its turn comes. Whatever it decodes should keep to the limits that it is given: those
+/// of the detector or fit that it is for.
+pub type OpenImage = Arc<dyn Fn(DecodeLimits) -> Result<DynamicImage> + Send + Sync>;
+
 impl ImageInput {
+    /// An image that is made when its turn comes, and what errors call it. If `open` panics, that is the
+    /// error of this image alone.
+    ///
+    /// ```
+    /// use padim::{ImageInput, decode_file_with};
+    ///
+    /// let upside_down = ImageInput::deferred("part 7", |limits| {
+    ///     Ok(decode_file_with("7.png", limits)?.rotate180())
+    /// });
+    /// ```
+    pub fn deferred(
+        name: impl Into<String>,
+        open: impl Fn(DecodeLimits) -> Result<DynamicImage> + Send + Sync + 'static,
+    ) -> Self {
+        Self::Deferred { name: name.into(), open: Arc::new(open) }
+    }
+
     /// What errors call it, if it has a name of its own.
     pub(super) fn name(&self) -> Option<String> {
         match self {
@@ -103,7 +131,7 @@ impl ImageInput {
         match self {
             Self::Path(path) => decode_file_with(path, limits),
             Self::Image(image) => Ok(image),
-            Self::Deferred { open, .. } => open(),
+            Self::Deferred { open, .. } => open(limits),
             Self::Tensor(_) => Err(Error::UnusableImage {
                 name: name.to_owned(),
                 reason:
@@ -129,7 +157,12 @@ pub(super) enum Prepared {
 }
 
 impl Prepared {
+    /// Does everything that comes before the network. Code of others runs here: decoders, closures.
     pub fn new(input: ImageInput, name: &str, steps: Steps) -> Result<Self> {
+        caught_for(PREPARING, name, || Self::made(input, name, steps))
+    }
+
+    fn made(input: ImageInput, name: &str, steps: Steps) -> Result<Self> {
         steps.registration.map_or(Ok(()), Registration::require)?;
         if let ImageInput::Tensor(tensor) = input {
             let [channels, height, width] = tensor.dims();
@@ -192,12 +225,40 @@ impl Prepared {
 /// An image that is ready for a detector's network ([`Detector::prepare`](crate::Detector::prepare)):
 /// decoded, resized, cropped and normalised. It knows where its pixels lay in the original.
 #[derive(Debug, Clone)]
-pub struct PreparedImage(pub(super) Prepared);
+pub struct PreparedImage {
+    pub(super) prepared: Prepared,
+    /// How it was prepared; nothing is done to a tensor.
+    pub(super) by: Option<Preparation>,
+}
+
+/// What was done to an image before the network: all that [`Steps`] do.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Preparation {
+    config: PreprocessConfig,
+    normalization: Normalization,
+    registration: Option<StoredRegistration>,
+}
 
 impl PreparedImage {
+    pub(super) fn new(input: ImageInput, name: &str, steps: Steps) -> Result<Self> {
+        let prepared = Prepared::new(input, name, steps)?;
+        let by = matches!(prepared, Prepared::Pixels(..)).then(|| steps.preparation());
+        Ok(Self { prepared, by })
+    }
+
+    /// The image, if these steps would have made the same of it.
+    pub(super) fn prepared_by(self, steps: Steps, name: &str) -> Result<Prepared> {
+        if self.by.is_none_or(|by| by == steps.preparation()) {
+            return Ok(self.prepared);
+        }
+        let reason = "it was prepared by a detector with another preprocessing or registration, of which \
+                      this one would give a wrong score; prepare it with this detector";
+        Err(Error::UnusableImage { name: name.to_owned(), reason: reason.into() })
+    }
+
     /// How the network's input relates to the original image.
     pub fn geometry(&self) -> ImageGeometry {
-        self.0.geometry()
+        self.prepared.geometry()
     }
 }
 
@@ -238,10 +299,38 @@ pub(super) struct Steps<'a> {
     pub preprocessor: &'a Preprocessor,
 }
 
+impl Steps<'_> {
+    fn preparation(self) -> Preparation {
+        Preparation {
+            config: self.preprocessor.config().clone(),
+            normalization: self.preprocessor.normalization(),
+            registration: self.registration.map(Registration::stored),
+        }
+    }
+}
+
 /// How many there will be, where that is known.
 pub(super) fn exact_count(items: &impl Iterator) -> Option<usize> {
     let (lower, upper) = items.size_hint();
     upper.filter(|&upper| upper == lower)
+}
+
+/// The images and how many there are. Those of an iterator that does not know are collected first, which of
+/// files takes little memory.
+pub(super) fn counted<I>(images: I) -> (usize, impl Iterator<Item = ImageInput>)
+where
+    I: IntoIterator,
+    I::Item: Into<ImageInput>,
+{
+    let images = images.into_iter();
+    let (count, known, collected) = match exact_count(&images) {
+        Some(count) => (count, Some(images), Vec::new()),
+        None => {
+            let collected: Vec<ImageInput> = images.map(Into::into).collect();
+            (collected.len(), None, collected)
+        }
+    };
+    (count, known.into_iter().flatten().map(Into::into).chain(collected))
 }
 
 /// Cuts a stream of images into batches and prepares the next one while the last is worked on, so
@@ -276,7 +365,9 @@ where
 {
     /// Decoded images, one at a time.
     pub fn decoded(inputs: I, limits: DecodeLimits) -> Self {
-        let open = move |input: ImageInput, name: &str| input.open(name, limits);
+        let open = move |input: ImageInput, name: &str| {
+            caught_for(PREPARING, name, || input.open(name, limits))
+        };
         Self::with(inputs, Box::new(open), 1)
     }
 }

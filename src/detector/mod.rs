@@ -17,7 +17,7 @@ pub use augmentation::Augmentation;
 pub use config::PadimConfig;
 pub use explain::{ChannelContribution, Explanation, LayerContribution};
 pub use fitted::{Detector, Prediction};
-pub use input::{ImageInput, PreparedImage};
+pub use input::{ImageInput, OpenImage, PreparedImage};
 pub use partial::PartialFit;
 pub use plan::MemoryPlan;
 pub use registration::Registration;
@@ -33,8 +33,8 @@ use crate::embedding::{Embedding, EmbeddingPart, Extractor, PatchVectors, Projec
 use crate::gaussian::{Positions, reach};
 use crate::host::is_host;
 use crate::{
-    AnomalyScorer, Backbone, DecodeLimits, Error, GaussianConfig, GaussianEstimator, GaussianModel,
-    InputRegion, PatchEmbedder, Precision, Preprocessor, RegionOfInterest, Result, ScoredMap,
+    AnomalyScorer, Backbone, DecodeLimits, Error, GaussianModel, GaussianStatistics, InputRegion,
+    PatchEmbedder, Precision, Preprocessor, RegionOfInterest, Result, ScoredMap,
 };
 use input::{Batches, Item, Steps, exact_count, stack};
 
@@ -244,14 +244,41 @@ impl Padim {
     ///
     /// # Errors
     ///
-    /// [`Error::TooFewImages`] for fewer than two images; the error of the first image that cannot be
-    /// used, which names it; [`Error::NotPositiveDefinite`] if epsilon is too small.
+    /// [`Error::TooFewImages`] for fewer than two images, and [`Error::InvalidConfig`] for settings that do
+    /// not go with their number: before the first one is decoded, if the iterator knows how many there are
+    /// (as those of vectors and slices do). The error of the first image that cannot be used, which names
+    /// it; [`Error::NotPositiveDefinite`] if epsilon is too small.
     pub fn fit<I>(&self, images: I, mut progress: impl FnMut(FitProgress)) -> Result<Detector>
     where
         I: IntoIterator,
         I::Item: Into<ImageInput>,
     {
+        let images = images.into_iter();
+        if let Some(count) = exact_count(&images) {
+            self.check_count(self.copied(count))?;
+        }
         self.partial_fit(images, &mut progress)?.finish(progress)
+    }
+
+    /// With the copies that augmentation makes of them, how many so many images are.
+    fn copied(&self, images: usize) -> usize {
+        let copies =
+            self.config.augmentation.as_ref().map_or(0, |augmentation| augmentation.copies);
+        images.saturating_mul(1 + copies)
+    }
+
+    /// Whether the settings go with so many images, copies included: what can be told before any has been
+    /// seen. How many vectors a pooled Gaussian has depends on their size, too.
+    fn check_count(&self, images: usize) -> Result<()> {
+        let gaussian = &self.config.gaussian;
+        match (gaussian.pooled, images) {
+            (_, 0) | (false, 1) => Err(Error::TooFewImages { count: images }),
+            (true, _) => Ok(()),
+            (false, _) => {
+                let dimension = self.embedder.dimension();
+                GaussianStatistics::foreseen(gaussian, dimension, images).map(drop)
+            }
+        }
     }
 
     /// The first part of a fit: what is known of these images, to be saved, merged with that of
@@ -287,10 +314,9 @@ impl Padim {
         match self.config.augmentation.clone() {
             None => self.embed_prepared(images, steps, total, size, work),
             Some(augmentation) => {
-                let total = total.map(|total| total * (1 + augmentation.copies));
+                let total = total.map(|total| self.copied(total));
                 // Copies are those of the registered image: what a registration leaves to learn.
-                let limits = self.preprocessor.decode_limits();
-                let images = augmentation.registered(images, self.registration.clone(), limits);
+                let images = augmentation.registered(images, self.registration.clone());
                 let steps = Steps { registration: None, ..steps };
                 self.embed_prepared(images, steps, total, size, work)
             }
@@ -381,17 +407,18 @@ impl Padim {
         }
     }
 
-    /// An estimator for embeddings of these sizes.
-    fn estimator(&self, dimension: usize, grid: [usize; 2]) -> Result<GaussianEstimator> {
-        let config: GaussianConfig = self.config.gaussian.clone();
-        GaussianEstimator::at(config, dimension, self.positions(grid)?)
+    /// The statistics of no image yet, for embeddings of these sizes.
+    fn statistics(&self, dimension: usize, grid: [usize; 2]) -> Result<GaussianStatistics> {
+        self.config.gaussian.check(dimension)?;
+        Ok(GaussianStatistics::new(dimension, self.positions(grid)?))
     }
 
-    /// The positions of a grid that are looked at.
+    /// The positions of a grid that are looked at, and whether they have one Gaussian in common.
     pub(crate) fn positions(&self, grid: [usize; 2]) -> Result<Positions> {
-        match &self.region {
+        let positions = match &self.region {
             Some(region) => Positions::inside(grid, &region.positions(grid)),
             None => Positions::all(grid),
-        }
+        };
+        Ok(positions?.with_pooled(self.config.gaussian.pooled))
     }
 }

@@ -3,7 +3,7 @@
 use super::{Detector, FitProgress, FitStage, ImageInput, Padim};
 use crate::embedding::Embedding;
 use crate::host::LARGEST_BUFFER;
-use crate::{Error, GaussianEstimator, Registration, Result};
+use crate::{Error, GaussianStatistics, Registration, Result};
 
 /// What is known of the good images so far: it can take in more of them, be merged with the fit of
 /// others, saved ([`save`](Self::save)), and made into a [`Detector`].
@@ -29,11 +29,11 @@ use crate::{Error, GaussianEstimator, Registration, Result};
 pub struct PartialFit {
     pub(crate) padim: Padim,
     pub(crate) input_size: [usize; 2],
-    pub(crate) estimator: GaussianEstimator,
+    pub(crate) statistics: GaussianStatistics,
 }
 
 impl PartialFit {
-    /// The fit of images that must become of this `size` for the network, or all of that of the first.
+    /// The fit of images whose input size must be `size`; if `None`, the first image sets it.
     pub(super) fn new<I>(
         padim: Padim,
         mut size: Option<[usize; 2]>,
@@ -44,26 +44,26 @@ impl PartialFit {
         I: IntoIterator,
         I::Item: Into<ImageInput>,
     {
-        let mut state: Option<GaussianEstimator> = None;
+        let mut known: Option<GaussianStatistics> = None;
         let mut waiting = Waiting::default();
         padim.embed_all(images, &mut size, |embedding, done, total| {
-            let estimator = match &mut state {
-                Some(estimator) => estimator,
+            let statistics = match &mut known {
+                Some(statistics) => statistics,
                 None => {
                     let [_, dimension, height, width] = embedding.shape();
-                    let estimator = state.insert(padim.estimator(dimension, [height, width])?);
-                    estimator.reserve(total.unwrap_or(0));
-                    estimator
+                    let statistics = known.insert(padim.statistics(dimension, [height, width])?);
+                    statistics.reserve(total.unwrap_or(0));
+                    statistics
                 }
             };
-            waiting.push(embedding, estimator)?;
+            waiting.push(embedding, statistics)?;
             progress(FitProgress { stage: FitStage::Embedding, done, total });
             Ok(())
         })?;
-        match (size, state) {
-            (Some(input_size), Some(mut estimator)) => {
-                waiting.flush(&mut estimator)?;
-                Ok(Self { padim, input_size, estimator })
+        match (size, known) {
+            (Some(input_size), Some(mut statistics)) => {
+                waiting.flush(&mut statistics)?;
+                Ok(Self { padim, input_size, statistics })
             }
             _ => Err(Error::TooFewImages { count: 0 }),
         }
@@ -82,12 +82,12 @@ impl PartialFit {
 
     /// The number of images so far, with the copies that augmentation has made.
     pub fn image_count(&self) -> usize {
-        self.estimator.image_count()
+        self.statistics.image_count()
     }
 
     /// What is known of their embeddings.
-    pub fn estimator(&self) -> &GaussianEstimator {
-        &self.estimator
+    pub fn statistics(&self) -> &GaussianStatistics {
+        &self.statistics
     }
 
     /// Takes in more good images.
@@ -101,7 +101,7 @@ impl PartialFit {
         I::Item: Into<ImageInput>,
     {
         let fresh = Self::new(self.padim.clone(), Some(self.input_size), images, progress)?;
-        self.estimator.merge(fresh.estimator)
+        self.statistics.merge(fresh.statistics)
     }
 
     /// Takes in the images of another fit, which must have been made with the same settings and
@@ -130,7 +130,7 @@ impl PartialFit {
             let reason = format!("cannot merge fits of different {what}");
             return Err(Error::config("fit", reason));
         }
-        self.estimator.merge(other.estimator)
+        self.statistics.merge(other.statistics)
     }
 
     /// Makes all images so far count `keep` times what they did: exponential forgetting, if done
@@ -140,7 +140,7 @@ impl PartialFit {
     ///
     /// [`Error::InvalidConfig`] unless `keep` is above 0 and at most 1.
     pub fn forget(&mut self, keep: f64) -> Result<()> {
-        self.estimator.forget(keep)
+        self.statistics.forget(keep)
     }
 
     /// Makes the detector, giving memory back as it goes.
@@ -150,9 +150,9 @@ impl PartialFit {
     /// [`Error::TooFewImages`] for fewer than two images, [`Error::NotPositiveDefinite`] if epsilon is
     /// too small, [`Error::InvalidConfig`] for a storage that does not go with the number of images.
     pub fn finish(self, mut progress: impl FnMut(FitProgress)) -> Result<Detector> {
-        let Self { padim, input_size, estimator } = self;
-        let model = estimator.finish(factorising(&mut progress))?;
-        Ok(Detector { padim, input_size, model, state: None, decision: None })
+        let Self { padim, input_size, statistics } = self;
+        let model = statistics.finish(&padim.config.gaussian, factorising(&mut progress))?;
+        Ok(Detector { padim, input_size, model, statistics: None, decision: None })
     }
 
     /// Makes a detector that keeps what is known of its images, also when it is saved: it can take in
@@ -162,9 +162,9 @@ impl PartialFit {
     ///
     /// As [`finish`](Self::finish).
     pub fn finish_extendable(self, mut progress: impl FnMut(FitProgress)) -> Result<Detector> {
-        let Self { padim, input_size, estimator } = self;
-        let model = estimator.model(factorising(&mut progress))?;
-        Ok(Detector { padim, input_size, model, state: Some(estimator), decision: None })
+        let Self { padim, input_size, statistics } = self;
+        let model = statistics.model(&padim.config.gaussian, factorising(&mut progress))?;
+        Ok(Detector { padim, input_size, model, statistics: Some(statistics), decision: None })
     }
 }
 
@@ -177,16 +177,16 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn push(&mut self, embedding: Embedding, estimator: &mut GaussianEstimator) -> Result<()> {
+    fn push(&mut self, embedding: Embedding, statistics: &mut GaussianStatistics) -> Result<()> {
         let is_host = matches!(embedding, Embedding::Vectors(_));
         self.bytes += 4 * embedding.shape().iter().product::<usize>();
         self.embeddings.push(embedding);
-        if is_host || self.bytes >= 2 * LARGEST_BUFFER { self.flush(estimator) } else { Ok(()) }
+        if is_host || self.bytes >= 2 * LARGEST_BUFFER { self.flush(statistics) } else { Ok(()) }
     }
 
-    fn flush(&mut self, estimator: &mut GaussianEstimator) -> Result<()> {
+    fn flush(&mut self, statistics: &mut GaussianStatistics) -> Result<()> {
         self.bytes = 0;
-        self.embeddings.drain(..).try_for_each(|e| estimator.update_with(&*e.into_vectors()?))
+        self.embeddings.drain(..).try_for_each(|e| statistics.update(&*e.into_vectors()?))
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::{Detector, Padim};
-use crate::{Error, GaussianModel, Result};
+use crate::{Error, GaussianConfig, GaussianModel, Result, Storage};
 
 impl Padim {
     /// A detector with Gaussians that were not fitted here, for network inputs `[height, width]`. The
@@ -27,7 +27,7 @@ impl Padim {
     ///
     /// # Errors
     ///
-    /// [`Error::ShapeMismatch`] for Gaussians of another dimension, grid or region than the settings,
+    /// [`Error::ShapeMismatch`] for Gaussians of another dimension, grid, region or form than the settings,
     /// the network and the input size give, and for an input size that the preprocessing does not give.
     pub fn with_gaussians(self, model: GaussianModel, input_size: [usize; 2]) -> Result<Detector> {
         if let Some(size) = self.config.preprocess.input_size().filter(|size| *size != input_size) {
@@ -42,10 +42,25 @@ impl Padim {
             let actual = format!("{} at {rows}x{columns}", model.dimension());
             return Err(Error::shape("Gaussians", expected, actual));
         }
+        if model.is_pooled() != self.config.gaussian.pooled {
+            let [expected, actual] = [self.config.gaussian.pooled, model.is_pooled()]
+                .map(|pooled| if pooled { "pooled ones" } else { "one for each position" });
+            let expected = format!("{expected}, as `pooled` says in the settings");
+            return Err(Error::shape("Gaussians", expected, actual));
+        }
         if self.positions(model.grid())? != model.shape().positions {
             let expected = "those of the positions inside the region of interest";
             return Err(Error::shape("Gaussians", expected, model.position_count()));
         }
-        Ok(Detector { padim: self, input_size, model, state: None, decision: None })
+        let GaussianConfig { storage, components, .. } = self.config.gaussian;
+        if storage != Storage::Auto && storage != model.storage() {
+            let expected = format!("{storage}, as the settings say, or `auto` there");
+            return Err(Error::shape("storage of the Gaussians", expected, model.storage()));
+        }
+        if components != model.components() {
+            let expected = format!("{components:?}, as the settings say");
+            return Err(Error::shape("components", expected, model.components()));
+        }
+        Ok(Detector { padim: self, input_size, model, statistics: None, decision: None })
     }
 }

@@ -3,12 +3,18 @@
 use std::fmt;
 
 use super::Padim;
+use crate::backbone::BackboneMemory;
 use crate::gaussian::{Block, PENDING, sample_limit, trapezoid_len};
-use crate::{Error, GaussianEstimator, Result, Storage};
+use crate::host::{LARGEST_BUFFER, is_host};
+use crate::preprocess::ResizeArithmetic;
+use crate::{Error, GaussianStatistics, Result, Storage};
 
 /// Bytes that a fit and a prediction take at their peak, beyond the program itself (some tens of
-/// megabytes). The sizes of statistics and model are exact, the network's part is an
-/// estimate; the whole holds within a fifth.
+/// megabytes). The sizes of statistics and model are exact, those of images and of the network are
+/// estimates; the whole holds within a fifth.
+///
+/// Images are counted as files, or as [`ImageInput::Deferred`](crate::ImageInput::Deferred): decoded when
+/// their turn comes, in 8-bit colour. Those that are given decoded are the caller's.
 ///
 /// ```
 /// use burn::tensor::Device;
@@ -16,7 +22,7 @@ use crate::{Error, GaussianEstimator, Result, Storage};
 ///
 /// let backbone = ResNet18::load(Weights::Bundled, &Device::flex())?;
 /// let padim = Padim::new(PadimConfig::default(), backbone)?;
-/// let plan = padim.memory_plan(200)?;
+/// let plan = padim.memory_plan([1024, 1024], 200)?;
 /// assert!(plan.fit < 400_000_000 && plan.model < 34_000_000);
 /// println!("{plan}");
 /// # Ok::<(), padim::Error>(())
@@ -28,16 +34,19 @@ pub struct MemoryPlan {
     pub storage: Storage,
     /// The network's weights; 0 for a backbone that does not tell.
     pub network: usize,
-    /// What a batch of images takes on its way, from pixels to embedding vectors.
+    /// What a batch of images takes on its way, from decoded files to embedding vectors.
     pub batch: usize,
     /// What is known of all images before the covariances are factorised.
     pub statistics: usize,
     /// The means and Gaussians, in memory and in the detector's file.
     pub model: usize,
-    /// The peak of a fit.
+    /// The peak of a fit, in the program's own memory.
     pub fit: usize,
-    /// The peak of predictions by a loaded detector.
+    /// The peak of predictions by a loaded detector, in the program's own memory. A calibration takes as
+    /// much, and 8 bytes for each pixel that its rate allows to be marked.
     pub predict: usize,
+    /// The peak in the memory of the backbone's device; 0 for a CPU. In 32 bits.
+    pub device: usize,
 }
 
 impl fmt::Display for MemoryPlan {
@@ -53,111 +62,245 @@ impl fmt::Display for MemoryPlan {
             mega(self.statistics),
             mega(self.model),
             self.storage
-        )
+        )?;
+        if self.device > 0 {
+            write!(f, ", on the device {}", mega(self.device))?;
+        }
+        Ok(())
     }
 }
 
 impl Padim {
-    /// How much memory a fit of so many images will take, their copies by augmentation not counted.
+    /// How much memory a fit of so many images of `[height, width]` pixels will take, and predictions for
+    /// such images.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if the size of the network's input depends on the images, so that no
-    /// plan can be made; if the settings do not go with so many images; or if the sizes are beyond
-    /// all measure.
-    pub fn memory_plan(&self, images: usize) -> Result<MemoryPlan> {
-        let size = self.config.preprocess.input_size();
-        let Some([height, width]) = size else {
-            let reason = "without a crop, a plan needs an exact size to resize to";
-            return Err(Error::config("resize", reason));
-        };
-        self.plan_for([height, width], images, images)
+    /// [`Error::InvalidConfig`] if the settings do not go with so many images, or if the sizes are beyond
+    /// all measure; [`Error::UnusableImage`] for images of no pixels.
+    pub fn memory_plan(&self, image_size: [usize; 2], images: usize) -> Result<MemoryPlan> {
+        self.plan_for(image_size, images, images)
     }
 
-    /// The plan of a fit for input of `[height, width]`, where each position sees so many vectors and the
+    /// As [`memory_plan`](Self::memory_plan), of [`fit_calibrated`](Self::fit_calibrated) with so many folds:
+    /// what is known of each fold is kept, beside what is known of the others together.
+    ///
+    /// # Errors
+    ///
+    /// As [`memory_plan`](Self::memory_plan).
+    pub fn calibrated_memory_plan(
+        &self,
+        image_size: [usize; 2],
+        images: usize,
+        folds: usize,
+    ) -> Result<MemoryPlan> {
+        let whole = self.plan_for(image_size, images, images)?;
+        let fold = self.parts(image_size, images.div_ceil(folds.max(1)), images)?;
+        let plan = || {
+            let folds = fold.sizes.plan()?.statistics.checked_mul(folds)?;
+            // The whole is merged from copies of the folds, one after the other, and then factorised. While a
+            // fold is scored, the Gaussians of the others are there in its place.
+            let merging = whole.fit.checked_add(fold.sizes.plan()?.statistics)?;
+            let fit = merging.max(whole.predict).checked_add(folds)?;
+            Some(MemoryPlan { statistics: whole.statistics.checked_add(folds)?, fit, ..whole })
+        };
+        plan().ok_or_else(too_large)
+    }
+
+    /// The plan of a fit for images of `[height, width]`, where each position sees so many vectors and the
     /// network so many inputs.
     pub(super) fn plan_for(
         &self,
-        [height, width]: [usize; 2],
+        image_size: [usize; 2],
         images: usize,
         inputs: usize,
     ) -> Result<MemoryPlan> {
+        self.parts(image_size, images, inputs)?.plan().ok_or_else(too_large)
+    }
+
+    fn parts(&self, image_size: [usize; 2], images: usize, inputs: usize) -> Result<Parts> {
+        let input_size = self.preprocessor.geometry(image_size)?.input_size();
+        let [height, width] = input_size;
         let stride = self.backbone.layers().first().map_or(1, |layer| layer.stride.max(1));
         let grid = [height.div_ceil(stride), width.div_ceil(stride)];
-        let positions = self.positions(grid)?.with_pooled(self.config.gaussian.pooled);
+        let positions = self.positions(grid)?;
         let dimension = self.embedder.dimension();
-        let copies =
-            self.config.augmentation.as_ref().map_or(0, |augmentation| augmentation.copies);
-        let images = images.saturating_mul(1 + copies);
-        let vectors = positions.vectors(images);
+        let vectors = positions.vectors(self.copied(images));
         let (storage, rows) =
-            GaussianEstimator::foreseen(&self.config.gaussian, dimension, vectors)?;
+            GaussianStatistics::foreseen(&self.config.gaussian, dimension, vectors)?;
         let batch_size = self.config.batch_size.min(inputs.max(1));
-        let network = self.extractor.backbone().memory_estimate([batch_size, 3, height, width]);
-        let network = network.unwrap_or_default();
-        let sizes = Sizes {
-            positions: positions.gaussians(),
-            dimension,
-            vectors,
-            model: storage.numbers(dimension, rows).unwrap_or(0) * storage.precision().bytes(),
+        let is_host = is_host(&self.backbone.device());
+        let memory = |batch| {
+            let shape = [batch, 3, height, width];
+            self.extractor.backbone().memory_estimate(shape).unwrap_or_default()
         };
-        sizes
-            .plan()
-            .and_then(|[statistics, model, gaussians]| {
-                // Two batches of pixels; the embedding.
-                let pixels = 2 * 3 * height * width;
-                let vectors = grid[0] * grid[1] * dimension;
-                let batch = network
-                    .activations
-                    .checked_add(4 * batch_size * vectors)?
-                    .checked_add(4 * batch_size * pixels)?;
-                let fixed = network.weights.checked_add(batch)?;
-                Some(MemoryPlan {
-                    storage,
-                    network: network.weights,
-                    batch,
-                    statistics,
-                    model,
-                    // What batches took is not given back before the covariances are factorised.
-                    fit: fixed.checked_add(statistics.max(gaussians))?,
-                    predict: fixed.checked_add(model)?,
-                })
-            })
-            .ok_or_else(|| Error::config("channels", "such a fit would take more than all memory"))
+        // Devices get no more at once than fits their buffers.
+        let largest = memory(1).largest_map.max(4 * grid[0] * grid[1] * dimension).max(1);
+        let at_once =
+            if is_host { batch_size } else { (LARGEST_BUFFER / largest).clamp(1, batch_size) };
+        let network = memory(at_once);
+        Ok(Parts {
+            storage,
+            network,
+            originals: self.originals(image_size, input_size, batch_size),
+            batch_size,
+            at_once,
+            pixels: height * width,
+            grid: grid[0] * grid[1],
+            window: self.config.neighbourhood.pow(2),
+            rows,
+            is_host,
+            sizes: Sizes {
+                positions: positions.gaussians(),
+                dimension,
+                vectors,
+                model: storage.numbers(dimension, rows).unwrap_or(0) * storage.precision().bytes(),
+            },
+        })
+    }
+
+    /// What the images take that are decoded at the same time, one by each thread, until they are network
+    /// input; `None` for more than all memory.
+    fn originals(
+        &self,
+        [height, width]: [usize; 2],
+        [_, input_width]: [usize; 2],
+        batch_size: usize,
+    ) -> Option<usize> {
+        let Self { config, registration, .. } = self;
+        let pixels = height.checked_mul(width)?;
+        // In 8-bit colour: as it was decoded, registered, turned and mirrored.
+        let copies = 1
+            + usize::from(registration.is_some())
+            + if config.augmentation.is_some() { 2 } else { 0 };
+        // While it is resized, its rows have their final width.
+        let narrow = height.checked_mul(input_width)?;
+        let resizing = match config.preprocess.arithmetic {
+            ResizeArithmetic::Pil => narrow.checked_mul(3)?,
+            ResizeArithmetic::Float { .. } => pixels.checked_add(narrow)?.checked_mul(4)?,
+        };
+        let each = pixels.checked_mul(3 * copies)?.checked_add(resizing)?;
+        each.checked_mul(rayon::current_num_threads().min(batch_size))
+    }
+}
+
+fn too_large() -> Error {
+    Error::config("channels", "such a fit would take more than all memory")
+}
+
+/// What a plan is made of.
+struct Parts {
+    storage: Storage,
+    network: BackboneMemory,
+    /// Bytes of decoded images.
+    originals: Option<usize>,
+    batch_size: usize,
+    /// How many images the network takes at once.
+    at_once: usize,
+    /// Pixels of a network input.
+    pixels: usize,
+    /// Positions of the grid, whether they are looked at or not.
+    grid: usize,
+    /// How many Gaussians each vector is compared with.
+    window: usize,
+    /// Rows of a position's Gaussian.
+    rows: usize,
+    is_host: bool,
+    sizes: Sizes,
+}
+
+impl Parts {
+    fn plan(&self) -> Option<MemoryPlan> {
+        let Self { storage, network, batch_size, at_once, is_host, .. } = *self;
+        let PlannedSizes { statistics, model, factorising } = self.sizes.plan()?;
+        // Two batches of network input; the embedding.
+        let inputs = (4 * batch_size).checked_mul(2 * 3 * self.pixels)?;
+        let vectors = (4 * at_once).checked_mul(self.grid * self.sizes.dimension)?;
+        let computed = network.activations.checked_add(vectors)?;
+        let originals = self.originals?;
+        let images = inputs.checked_add(originals)?;
+        let (batch, fixed, windows) = match is_host {
+            true => {
+                let batch = images.checked_add(computed)?;
+                // The distances from all Gaussians of the windows.
+                let windows = if self.window == 1 { 0 } else { self.window };
+                let windows = (4 * batch_size).checked_mul(windows * self.sizes.positions)?;
+                (batch, network.weights.checked_add(batch)?, windows)
+            }
+            false => (images, images, 0),
+        };
+        Some(MemoryPlan {
+            storage,
+            network: network.weights,
+            batch,
+            statistics,
+            model,
+            // What batches took is not given back before the covariances are factorised; only decoded images
+            // are, which are large.
+            fit: (fixed - originals)
+                .checked_add(statistics.checked_add(originals)?.max(factorising))?,
+            predict: fixed.checked_add(model)?.checked_add(windows)?,
+            device: if is_host { 0 } else { self.on_device(computed)? },
+        })
+    }
+
+    /// Bytes on a device that has memory of its own: `computed` by the network, and what fits and
+    /// predictions keep there.
+    fn on_device(&self, computed: usize) -> Option<usize> {
+        let Sizes { positions, dimension: d, .. } = self.sizes;
+        let matrix = match self.storage {
+            Storage::Diagonal => d,
+            Storage::LowRank(_) | Storage::Principal(_) => self.rows.max(1).checked_mul(d)?,
+            _ => d.checked_mul(d)?,
+        };
+        let gaussians = matrix.checked_add(4 * d)?.checked_mul(4 * positions)?;
+        let windows = (2 * 4 * (self.window - 1)).checked_mul(positions)?;
+        let input = (4 * self.at_once).checked_mul(3 * self.pixels)?;
+        // Vectors less the mean, and what the matrices make of them.
+        let vectors = (2 * 4 * self.at_once).checked_mul(self.grid * d)?;
+        let scored = gaussians.checked_add(windows)?.checked_add(vectors)?;
+        // A fit lets so much pile up there.
+        let waiting = (4 * self.grid * d).checked_mul(self.sizes.vectors)?.min(2 * LARGEST_BUFFER);
+        let peak = scored.max(waiting).checked_add(computed)?.checked_add(input)?;
+        peak.checked_add(self.network.weights)
     }
 }
 
 impl MemoryPlan {
-    /// The plan for so many models like the one that this is the plan of, some fitted at once, where images,
-    /// tiles and maps have so many pixels.
+    /// Scales this plan to `models` models, `at_once` of them fitted together, for images and maps of so many
+    /// pixels.
     pub(super) fn for_tiles(
         self,
         [models, at_once]: [usize; 2],
-        [image, tile, map]: [usize; 3],
+        [image, map]: [usize; 2],
     ) -> Result<Self> {
-        let Self { network, batch, statistics, model, .. } = self;
+        let Self { statistics, model, .. } = self;
         let whole = || {
-            // The image in work and the next one, in 8-bit colour, and the tiles that threads cut out and
-            // convert.
-            let cut = rayon::current_num_threads().checked_mul(2 * 3 * tile)?;
-            let images = image.checked_mul(2 * 3)?.checked_add(cut)?;
+            // The image in work and the next one, in 8-bit colour.
+            let images = image.checked_mul(2 * 3)?;
             let map = map.checked_mul(4)?;
-            let fixed = network.checked_add(batch)?.checked_add(images)?;
-            // One is finished after the other, beside what others know and those that are done.
+            // One model is finished after the other, beside what others know and those that are done.
             let waiting = statistics.max(model).checked_mul(at_once - 1)?;
             let done = model.checked_mul(models - at_once)?;
-            let last = self.fit - network - batch;
-            let all = model.checked_mul(models)?;
+            let others = model.checked_mul(models - 1)?;
             Some(Self {
-                model: all,
+                model: model.checked_mul(models)?,
                 statistics: statistics.checked_mul(at_once)?,
-                fit: fixed.checked_add(last)?.checked_add(waiting)?.checked_add(done)?,
-                predict: fixed.checked_add(all)?.checked_add(map)?,
+                fit: self.fit.checked_add(images)?.checked_add(waiting)?.checked_add(done)?,
+                predict: self.predict.checked_add(images)?.checked_add(others)?.checked_add(map)?,
+                // The models take turns there.
                 ..self
             })
         };
         whole().ok_or_else(|| Error::config("tile", "such a fit would take more than all memory"))
     }
+}
+
+/// Bytes of the statistics, of the model, and the peak while one is made into the other.
+struct PlannedSizes {
+    statistics: usize,
+    model: usize,
+    factorising: usize,
 }
 
 /// What decides the size of the Gaussians' part.
@@ -171,8 +314,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// Bytes of the statistics, of the model, and the peak while one is made into the other.
-    fn plan(&self) -> Option<[usize; 3]> {
+    fn plan(&self) -> Option<PlannedSizes> {
         let Self { positions, dimension, vectors: images, model } = *self;
         let limit = sample_limit(dimension);
         let vectors = |count: usize| count.checked_mul(4 * dimension);
@@ -193,6 +335,10 @@ impl Sizes {
         // A thread holds the covariance, its factor and what that is made of, in f64.
         let matrices = rayon::current_num_threads().checked_mul(5 * 8 * dimension * dimension)?;
         let factorising = begin.max(end).checked_add(beside)?.checked_add(matrices)?;
-        Some([all(statistics)?.max(folding), all(model_bytes)?, factorising.max(folding)])
+        Some(PlannedSizes {
+            statistics: all(statistics)?.max(folding),
+            model: all(model_bytes)?,
+            factorising: factorising.max(folding),
+        })
     }
 }

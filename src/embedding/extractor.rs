@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 
 use super::{Embedding, PatchEmbedder};
 use crate::backbone::Backbone;
+use crate::caught::{Panic, caught};
 use crate::host::{LARGEST_BUFFER, is_host};
 use crate::{Error, Result};
 
@@ -49,7 +50,10 @@ impl Extractor {
     /// Images `[batch, 3, height, width]` to embeddings, one an image even from a foreign backbone.
     pub fn embed(&self, images: Tensor<4>) -> Result<Embedding> {
         let batch = images.dims()[0];
-        let embedding = self.embedder.embed_maps(self.backbone.forward(images)?.into_maps())?;
+        // It may be anybody's, and devices panic where they fail.
+        let maps =
+            caught("the network", || self.backbone.forward(images)).map_err(Panic::error)??;
+        let embedding = self.embedder.embed_maps(maps.into_maps())?;
         let shape = embedding.shape();
         if shape[0] == batch {
             return Ok(embedding);

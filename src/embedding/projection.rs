@@ -109,41 +109,36 @@ impl ProjectionEstimator {
             self.pivot = (0..channels).map(|c| mean(c) / places as f64).collect();
         }
         let pivot = &self.pivot;
-        // One image at a time on each thread: the product is as large as the channels squared.
-        let threads = rayon::current_num_threads();
-        let images: Vec<&[f32]> = values.chunks_exact(channels * places).collect();
-        let partial = |images: &[&[f32]]| {
+        let of_image = |image: &&[f32]| {
+            let shifted = Mat::from_fn(channels, used.len(), |c, k| {
+                f64::from(image[used[k] * channels + c]) - pivot[c]
+            });
+            let sum: Vec<f64> = shifted.row_iter().map(|row| row.iter().sum()).collect();
             let mut scatter = Mat::<f64>::zeros(channels, channels);
-            let mut sum = vec![0.0; channels];
-            for image in images {
-                let shifted = Mat::from_fn(channels, used.len(), |c, k| {
-                    f64::from(image[used[k] * channels + c]) - pivot[c]
-                });
-                for (s, row) in sum.iter_mut().zip(shifted.row_iter()) {
-                    *s += row.iter().sum::<f64>();
-                }
-                let whole = BlockStructure::Rectangular;
-                let lower = BlockStructure::TriangularLower;
-                let other = shifted.transpose();
-                matmul(
-                    scatter.as_mut(),
-                    lower,
-                    Accum::Add,
-                    &shifted,
-                    whole,
-                    other,
-                    whole,
-                    1.0,
-                    Par::Seq,
-                );
-            }
+            let whole = BlockStructure::Rectangular;
+            let lower = BlockStructure::TriangularLower;
+            let other = shifted.transpose();
+            matmul(
+                scatter.as_mut(),
+                lower,
+                Accum::Add,
+                &shifted,
+                whole,
+                other,
+                whole,
+                1.0,
+                Par::Seq,
+            );
             (sum, scatter)
         };
-        let parts: Vec<_> =
-            images.par_chunks(images.len().div_ceil(threads)).map(partial).collect();
-        for (sum, scatter) in parts {
-            self.sum.iter_mut().zip(sum).for_each(|(s, v)| *s += v);
-            self.scatter += scatter;
+        let images: Vec<&[f32]> = values.chunks_exact(channels * places).collect();
+        // Image by image and in their order, so that sums depend neither on threads nor on batches. A few at
+        // a time, as the product of each is as large as the channels squared.
+        for together in images.chunks(4) {
+            for (sum, scatter) in together.par_iter().map(of_image).collect::<Vec<_>>() {
+                self.sum.iter_mut().zip(sum).for_each(|(s, v)| *s += v);
+                self.scatter += scatter;
+            }
         }
         self.count += images.len() * used.len();
         Ok(())
@@ -205,6 +200,30 @@ mod tests {
         let vectors = to_device(vec![3.0, 0.0, 6.0, 0.0, -6.0, 1.0], [1, 3, 1, 2], &device);
         let projected = to_host(projection.apply(vectors)).unwrap();
         assert!((projected[0].abs() - 9.0).abs() < 1e-3, "{projected:?}");
+    }
+
+    #[test]
+    fn sums_depend_neither_on_threads_nor_on_batches() {
+        let (count, channels, side) = (11, 5, 6);
+        let values: Vec<f32> = (0..count * channels * side * side)
+            .map(|i| (i as f32 * 0.618).sin() * (1.0 + i as f32 / 77.0))
+            .collect();
+        let sums = |threads: usize, batch: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut estimator = ProjectionEstimator::new(channels);
+            for images in values.chunks(batch * channels * side * side) {
+                let batch = images.len() / (channels * side * side);
+                let shape = [batch, channels, side, side];
+                let tensor = to_device(images.to_vec(), shape, &Device::flex());
+                pool.install(|| estimator.update(tensor, None)).unwrap();
+            }
+            let ProjectionEstimator { count, pivot, sum, scatter, .. } = estimator;
+            (count, pivot, sum, scatter)
+        };
+        let expected = sums(1, count);
+        for (threads, batch) in [(2, count), (3, count), (4, count), (2, 5), (1, 1)] {
+            assert!(sums(threads, batch) == expected, "{threads} threads, batches of {batch}");
+        }
     }
 
     #[test]

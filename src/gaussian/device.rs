@@ -7,7 +7,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use rayon::prelude::*;
 
 use super::distance::LARGEST;
 use super::positions::Positions;
@@ -15,16 +14,40 @@ use super::storage::{Precision, Storage, trapezoid_rows};
 use super::{GaussianModel, reach_offsets};
 use crate::host::{LARGEST_BUFFER, index_tensor};
 use crate::latest::Latest;
+use crate::threads::for_each_chunk;
 
 /// The copy of a model on the device that was last asked for, in the precision in which it multiplies.
-pub(super) type DeviceCopy = Latest<(Device, Precision), Arc<DeviceGaussians>>;
+pub(super) type DeviceCopy = Latest<(Device, Precision), DeviceGaussians>;
+
+/// The places of the windows of the reach that was asked for last, on a device.
+pub(super) type DeviceWindows = Latest<(Device, usize), Vec<Window>>;
 
 impl GaussianModel {
     /// The Gaussians on a device, multiplied there in this precision.
     pub(crate) fn on_device(&self, device: &Device, precision: Precision) -> Arc<DeviceGaussians> {
         self.on_device.get((device.clone(), precision), |(device, precision)| {
-            Arc::new(DeviceGaussians::new(self, device, *precision, LARGEST_BUFFER))
+            DeviceGaussians::new(self, device, *precision, LARGEST_BUFFER)
         })
+    }
+
+    /// The distances `[batch, grid_height, grid_width]` of embeddings
+    /// `[batch, dimension, grid_height, grid_width]` from the nearest Gaussian at most `reach` rows and
+    /// columns away, measured on their device; 0 outside the region of interest. Shapes have been checked.
+    pub(super) fn measured_on_device(
+        &self,
+        embeddings: Tensor<4>,
+        reach: usize,
+        precision: Precision,
+    ) -> Tensor<3> {
+        let device = embeddings.device();
+        let there = self.on_device(&device, precision);
+        if reach == 0 || self.positions.pooled() {
+            return there.distances(embeddings, &[]);
+        }
+        let windows = self
+            .windows
+            .get((device, reach), |(device, reach)| Window::all(&self.positions, *reach, device));
+        there.distances(embeddings, &windows)
     }
 }
 
@@ -38,17 +61,38 @@ pub(crate) struct DeviceGaussians {
     /// the number of its position and one more, or 0 outside.
     region: Option<[Tensor<1, Int>; 2]>,
     parts: Vec<Part>,
-    /// Of the reach that was last asked for.
-    windows: Latest<usize, Arc<[Window]>>,
 }
 
 /// One place of the window around each position, seen by all Gaussians.
 #[derive(Debug)]
-struct Window {
+pub(super) struct Window {
     /// The place that each Gaussian looks at; its own where there is none.
     seen: Tensor<1, Int>,
     /// The Gaussian that has looked at each place; behind them all stand the places' own.
     by: Tensor<1, Int>,
+}
+
+impl Window {
+    /// The places of a window but its middle.
+    pub fn all(positions: &Positions, reach: usize, device: &Device) -> Vec<Self> {
+        let at = |offset: [isize; 2]| {
+            let seen = |number: usize| {
+                let place = positions.place(number);
+                positions.moved(place, offset).map_or(place, |other| positions.place(other))
+            };
+            let back = offset.map(|o| -o);
+            let by = |number: usize| {
+                let other = positions.moved(positions.place(number), back);
+                other.unwrap_or(positions.len() + number)
+            };
+            let indices = |of: &dyn Fn(usize) -> usize| {
+                let indices: Vec<usize> = (0..positions.len()).map(of).collect();
+                index_tensor(&indices, device)
+            };
+            Self { seen: indices(&seen), by: indices(&by) }
+        };
+        reach_offsets(reach).map(at).collect()
+    }
 }
 
 /// Writes what a device needs of a position's numbers and scale.
@@ -110,28 +154,22 @@ impl DeviceGaussians {
             let sources: Vec<usize> = (0..mask.len()).map(source).collect();
             [inside, sources].map(|indices| index_tensor(&indices, device))
         });
-        Self {
-            device: device.clone(),
-            precision,
-            positions,
-            region,
-            parts: parts.collect(),
-            windows: Latest::default(),
-        }
+        Self { device: device.clone(), precision, positions, region, parts: parts.collect() }
     }
 
     /// The distances `[batch, grid_height, grid_width]` of embeddings
-    /// `[batch, dimension, grid_height, grid_width]` from the nearest Gaussian at most `reach` rows and
-    /// columns away; 0 outside the region of interest. Shapes have been checked.
-    pub fn distances(&self, embeddings: Tensor<4>, reach: usize) -> Tensor<3> {
+    /// `[batch, dimension, grid_height, grid_width]` from the nearest Gaussian of the places of a window
+    /// around each position (none: from its own); 0 outside the region of interest. Shapes have been
+    /// checked.
+    pub(super) fn distances(&self, embeddings: Tensor<4>, windows: &[Window]) -> Tensor<3> {
         let [batch, dimension, height, width] = embeddings.dims();
         let vectors = embeddings.reshape([batch, dimension, height * width]).permute([2, 1, 0]);
         let distances = if self.positions.pooled() {
             self.to_only(vectors)
-        } else if reach == 0 {
+        } else if windows.is_empty() {
             self.to_own(self.inside(vectors))
         } else {
-            self.to_nearest(vectors, reach)
+            self.to_nearest(vectors, windows)
         };
         self.spread_out(distances.swap_dims(0, 1)).reshape([batch, height, width])
     }
@@ -163,35 +201,13 @@ impl DeviceGaussians {
 
     /// `[positions, batch]`, of the nearest Gaussians: each measures all vectors around it, one place of
     /// its window after the other.
-    fn to_nearest(&self, vectors: Tensor<3>, reach: usize) -> Tensor<2> {
+    fn to_nearest(&self, vectors: Tensor<3>, windows: &[Window]) -> Tensor<2> {
         let own = self.to_own(self.inside(vectors.clone()));
-        self.windows(reach).iter().fold(own.clone(), |nearest, Window { seen, by }| {
+        windows.iter().fold(own.clone(), |nearest, Window { seen, by }| {
             let around = self.to_own(vectors.clone().select(0, seen.clone()));
             let all = Tensor::cat(vec![around, own.clone()], 0);
             nearest.min_pair(all.select(0, by.clone()))
         })
-    }
-
-    /// The places of a window but its middle.
-    fn windows(&self, reach: usize) -> Arc<[Window]> {
-        let positions = &self.positions;
-        let at = |offset: [isize; 2]| {
-            let seen = |number: usize| {
-                let place = positions.place(number);
-                positions.moved(place, offset).map_or(place, |other| positions.place(other))
-            };
-            let back = offset.map(|o| -o);
-            let by = |number: usize| {
-                let other = positions.moved(positions.place(number), back);
-                other.unwrap_or(positions.len() + number)
-            };
-            let indices = |of: &dyn Fn(usize) -> usize| {
-                let indices: Vec<usize> = (0..positions.len()).map(of).collect();
-                index_tensor(&indices, &self.device)
-            };
-            Window { seen: indices(&seen), by: indices(&by) }
-        };
-        self.windows.get(reach, |&reach| reach_offsets(reach).map(at).collect())
     }
 
     /// Puts `[batch, positions]` at their places `[batch, places]`; 0 elsewhere.
@@ -218,11 +234,10 @@ impl Part {
         // One buffer for all positions, filled by several threads.
         let filled = |each: usize, write: &Write| {
             let mut values = vec![0.0; count * each];
-            values.par_chunks_exact_mut(each).zip(gaussians.clone()).for_each(
-                |(target, number)| {
-                    write(&model.numbers.to_f32(model.range(number)), scale(number), target);
-                },
-            );
+            for_each_chunk(&mut values, each, |place, target| {
+                let number = gaussians.start + place;
+                write(&model.numbers.to_f32(model.range(number)), scale(number), target);
+            });
             values
         };
         // The packed rows of a position, with zeros before the diagonal.

@@ -1,5 +1,7 @@
 //! One Gaussian per position of the grid, or for all: what good patches look like there.
 
+mod block;
+mod choice;
 mod covariance;
 mod device;
 mod distance;
@@ -15,18 +17,21 @@ mod shrinkage;
 mod statistics;
 mod storage;
 mod sums;
+mod tally;
 mod whitening;
 
 pub use estimator::GaussianEstimator;
 pub use model::{GaussianModel, Spectrum};
 pub use shrinkage::Shrinkage;
+pub use statistics::GaussianStatistics;
 pub use storage::{Precision, Storage};
 
-pub(crate) use estimator::{PENDING, Tally, sample_limit};
+pub(crate) use block::{Block, PackedSums};
 pub(crate) use model::{ModelShape, Numbers};
 pub(crate) use positions::Positions;
-pub(crate) use statistics::{Block, PackedSums};
+pub(crate) use statistics::{PENDING, check_keep, sample_limit};
 pub(crate) use storage::trapezoid_len;
+pub(crate) use tally::Tally;
 
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +125,20 @@ impl GaussianConfig {
             return Err(Error::config("storage", reason));
         }
         self.shrinkage.validate()
+    }
+
+    /// Checks the settings for embedding vectors of `dimension` components.
+    pub(crate) fn check(&self, dimension: usize) -> Result<()> {
+        self.validate()?;
+        if dimension == 0 {
+            return Err(Error::config("channels", "embedding vectors need at least 1 component"));
+        }
+        match self.components {
+            Some(k) if k > dimension => {
+                Err(Error::config("components", format!("cannot keep {k} of {dimension}")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -6,10 +6,11 @@ use nalgebra::{DMatrix, DVector};
 use rayon::prelude::*;
 
 use super::covariance::{Covariance, Form, Scratch};
-use super::device::DeviceCopy;
+use super::device::{DeviceCopy, DeviceWindows};
 use super::distance::{LARGEST, NumbersRef, correct_low_rank, to_half};
 use super::positions::Positions;
 use super::storage::{Precision, Storage, trapezoid_rows};
+use super::tally::MOST_IMAGES;
 use crate::host::{all_finite, all_of};
 use crate::{Error, Result};
 
@@ -126,6 +127,7 @@ pub struct GaussianModel {
     pub(super) scales: Vec<f32>,
     pub(super) numbers: Numbers,
     pub(super) on_device: DeviceCopy,
+    pub(super) windows: DeviceWindows,
 }
 
 /// What a model consists of besides its arrays.
@@ -158,6 +160,11 @@ impl GaussianModel {
             let reason = format!("cannot keep {} rows of {}", shape.rows, shape.dimension);
             Error::config("storage", reason)
         })?;
+        // 0 stands for a number of images that is not known.
+        if shape.positions.vectors(shape.count) == 1 || shape.count > MOST_IMAGES || each == 0 {
+            let reason = format!("cannot be of {} images, {each} numbers each", shape.count);
+            return Err(Error::config("Gaussians", reason));
+        }
         let expected = [positions * shape.dimension, positions, positions * each];
         let actual = [means.len(), scales.len(), numbers.len()];
         if actual != expected {
@@ -168,8 +175,18 @@ impl GaussianModel {
             return Err(Error::NotFinite { what: "the Gaussian model".into() });
         }
         let ModelShape { storage, dimension, rows, positions, count } = shape;
-        let on_device = DeviceCopy::default();
-        Ok(Self { storage, dimension, rows, positions, count, means, scales, numbers, on_device })
+        Ok(Self {
+            storage,
+            dimension,
+            rows,
+            positions,
+            count,
+            means,
+            scales,
+            numbers,
+            on_device: DeviceCopy::default(),
+            windows: DeviceWindows::default(),
+        })
     }
 
     pub(crate) fn shape(&self) -> ModelShape {
@@ -190,6 +207,11 @@ impl GaussianModel {
     /// The number of components of an embedding vector.
     pub fn dimension(&self) -> usize {
         self.dimension
+    }
+
+    /// How many principal components are kept at each position, if not all dimensions are.
+    pub(crate) fn components(&self) -> Option<usize> {
+        matches!(self.storage, Storage::Principal(_)).then_some(self.rows)
     }
 
     /// The grid `[height, width]` of positions.
@@ -406,7 +428,7 @@ impl GaussianModel {
             _ if matches!(self.storage, Storage::Principal(_)) => {
                 return fail("principal components cannot take another form".into());
             }
-            Storage::LowRank(_) if self.count == 0 => {
+            Storage::LowRank(_) if vectors < 2 => {
                 return fail("low rank needs the number of images, which is not known here".into());
             }
             Storage::LowRank(_) if vectors > self.dimension => {

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use nalgebra::DVector;
 use proptest::prelude::*;
 
-use super::device::DeviceGaussians;
+use super::device::{DeviceGaussians, Window};
 use super::tests::{Definition, POSITIONS, batch, config, error, estimator, samples};
 use super::*;
 use crate::embedding::DenseVectors;
@@ -26,7 +26,11 @@ fn error_on_a_device(
     let d = model.dimension();
     let error = |largest| {
         let there = DeviceGaussians::new(model, &Device::flex(), Precision::F32, largest);
-        let actual = to_host(there.distances(embeddings.clone(), neighbourhood / 2)).unwrap();
+        let windows = match neighbourhood {
+            1 => Vec::new(),
+            wide => Window::all(&model.positions, wide / 2, &Device::flex()),
+        };
+        let actual = to_host(there.distances(embeddings.clone(), &windows)).unwrap();
         let pairs = actual.iter().zip(expected);
         pairs.map(|(a, e)| (a - e).abs() / e.max(0.05)).fold(0.0, f32::max)
     };
@@ -206,12 +210,14 @@ fn pooling_is_decided_before_the_first_image() {
     let pooled = GaussianConfig { pooled: true, ..plain.clone() };
     for (own, other) in [(&plain, &pooled), (&pooled, &plain)] {
         let mut fit = estimator(own, &values, d);
-        assert!(fit.model_with(other, |_, _| ()).unwrap_err().to_string().contains("pooled"));
+        assert!(
+            fit.statistics().model(other, |_, _| ()).unwrap_err().to_string().contains("pooled")
+        );
         assert!(fit.clone().with_config(other.clone()).is_err());
         let error = fit.merge(estimator(other, &values, d)).unwrap_err().to_string();
         assert!(error.contains("not pooled"), "{error}");
         let larger = GaussianConfig { epsilon: 1.0, ..own.clone() };
-        assert!(fit.model_with(&larger, |_, _| ()).is_ok());
+        assert!(fit.statistics().model(&larger, |_, _| ()).is_ok());
     }
     // What is old counts less here, too.
     let (old, new) = (samples(3, d, POSITIONS, 5, 9.0), samples(9, d, POSITIONS, 6, 0.0));

@@ -69,7 +69,7 @@ impl GaussianModel {
         precision: Precision,
     ) -> Result<Tensor<3>> {
         self.positions.check(embeddings.dims(), self.dimension)?;
-        Ok(self.on_device(&embeddings.device(), precision).distances(embeddings, reach))
+        Ok(self.measured_on_device(embeddings, reach, precision))
     }
 
     /// The distances `[batch, grid_height, grid_width]` of vectors in the program's own memory from the

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::block::Block;
 use super::positions::Positions;
-use super::statistics::Block;
 use crate::embedding::PatchVectors;
 
 /// So many vectors are summed up by themselves. Where they are cut depends on nothing else, so sums are

@@ -1,309 +1,372 @@
-//! What is known of the embedding vectors of a run of positions.
+//! What is known of the embeddings of good images, whatever is made of it.
 
-use std::ops::{Deref, Range};
+use std::borrow::Borrow;
 
+use nalgebra::{DMatrix, DVector};
 use rayon::prelude::*;
 
-use super::fold::{PositionSums, Workspace};
+use super::block::Block;
+use super::covariance::{Covariance, Form};
+use super::model::{ModelShape, Numbers};
+use super::pooled;
 use super::positions::Positions;
-use super::storage::trapezoid_len;
-use super::sums::{Deviations, Sums};
+use super::shrinkage::Spread;
+use super::storage::Storage;
+use super::sums::Deviations;
+use super::tally::Tally;
+use super::{CovarianceDivisor, GaussianConfig, GaussianModel, Shrinkage};
 use crate::embedding::PatchVectors;
+use crate::{Error, Result};
 
-/// The vectors themselves while they are few, which is exact and smaller than their sums; then their
-/// sums, beside the vectors that have come since.
+/// What is known of the embedding vectors of good images at each position: the vectors while they are few,
+/// then their sums. It holds no settings: of the same statistics, Gaussians can be estimated with any
+/// epsilon, shrinkage and storage.
+///
+/// A [`GaussianEstimator`](crate::GaussianEstimator), a [`PartialFit`](crate::PartialFit) and a detector
+/// that learns on have one.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Block {
-    /// The number of the first position.
-    pub first: usize,
-    pub positions: usize,
-    dimension: usize,
-    /// `[images, positions, dimension]`
-    pub samples: Samples,
-    pub sums: Option<PackedSums>,
+pub struct GaussianStatistics {
+    pub(super) dimension: usize,
+    pub(super) positions: Positions,
+    pub(super) tally: Tally,
+    pub(super) blocks: Vec<Block>,
 }
 
-/// Numbers in memory that comes zeroed from the operating system and is written once: to fill it
-/// beforehand, as a `Vec` does when it grows, costs as much again.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Samples {
-    values: Vec<f32>,
-    len: usize,
+/// So many vectors are gathered before they are added to the sums: products of many at once are
+/// faster.
+pub(crate) const PENDING: usize = 64;
+
+/// How many vectors a position keeps before they are summed up for the first time.
+pub(crate) const fn sample_limit(dimension: usize) -> usize {
+    if dimension < PENDING { PENDING } else { dimension }
 }
 
-impl Samples {
-    /// How many more there is memory for.
-    fn room(&self) -> usize {
-        self.values.len() - self.len
+impl GaussianStatistics {
+    /// Those of no image.
+    pub(crate) fn new(dimension: usize, positions: Positions) -> Self {
+        let blocks = Block::cut(positions.gaussians(), dimension);
+        Self { dimension, positions, tally: Tally::default(), blocks }
     }
 
-    /// Makes room for so many more, unless there is.
-    fn reserve(&mut self, additional: usize) {
-        if self.room() < additional {
-            let mut values = vec![0.0; self.len + additional];
-            values[..self.len].copy_from_slice(self);
-            self.values = values;
+    /// Puts statistics together from their parts, whose sizes have been checked.
+    pub(crate) fn from_parts(
+        dimension: usize,
+        positions: Positions,
+        tally: Tally,
+        blocks: Vec<Block>,
+    ) -> Self {
+        Self { dimension, positions, tally, blocks }
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub(crate) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    pub(crate) fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    /// The number of components of an embedding vector.
+    pub fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    /// The number of images so far.
+    pub fn image_count(&self) -> usize {
+        self.tally.count
+    }
+
+    /// Checks the shape of embeddings `[batch, dimension, grid_height, grid_width]`.
+    pub(super) fn check_shape(&self, shape: [usize; 4]) -> Result<()> {
+        self.positions.check(shape, self.dimension)
+    }
+
+    /// Checks settings for these images.
+    pub(crate) fn check(&self, config: &GaussianConfig) -> Result<()> {
+        config.check(self.dimension)?;
+        if config.pooled != self.positions.pooled() {
+            let reason = "is decided before the first image; fit again";
+            return Err(Error::config("pooled", reason));
         }
+        Ok(())
     }
 
-    /// So many more, to be written.
-    fn grow(&mut self, additional: usize) -> &mut [f32] {
-        self.reserve(additional);
-        let start = self.len;
-        self.len += additional;
-        &mut self.values[start..self.len]
-    }
-
-    fn append(&mut self, other: Self) {
-        self.grow(other.len).copy_from_slice(&other);
-    }
-
-    /// Forgets all, and keeps room for so many at most.
-    fn clear(&mut self, room: usize) {
-        self.len = 0;
-        if self.values.len() > room {
-            self.values = vec![0.0; room];
+    /// Takes in the embedding vectors of a batch of images.
+    pub(crate) fn update(&mut self, vectors: &dyn PatchVectors) -> Result<()> {
+        let shape = vectors.shape();
+        self.check_shape(shape)?;
+        if !vectors.all_finite() {
+            return Err(Error::NotFinite { what: "the embedding".into() });
         }
-    }
-}
-
-impl From<Vec<f32>> for Samples {
-    fn from(values: Vec<f32>) -> Self {
-        Self { len: values.len(), values }
-    }
-}
-
-impl Deref for Samples {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &self.values[..self.len]
-    }
-}
-
-impl PartialEq for Samples {
-    fn eq(&self, other: &Self) -> bool {
-        self[..] == other[..]
-    }
-}
-
-/// [`Sums`] of several positions, side by side.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct PackedSums {
-    /// `[positions, dimension]`
-    pub mean: Vec<f64>,
-    /// `[positions, dimension]`
-    pub third: Vec<f64>,
-    /// `[positions]`
-    pub fourth: Vec<f64>,
-    /// `[positions, dimension * (dimension + 1) / 2]`, the lower triangle by columns.
-    pub scatter: Vec<f64>,
-}
-
-impl PackedSums {
-    /// The lengths of the arrays, in the order of the fields.
-    pub fn lengths(positions: usize, dimension: usize) -> [usize; 4] {
-        let triangle = trapezoid_len(dimension, dimension);
-        [positions * dimension, positions * dimension, positions, positions * triangle]
-    }
-
-    fn zeros(positions: usize, dimension: usize) -> Self {
-        let [mean, third, fourth, scatter] = Self::lengths(positions, dimension);
-        Self {
-            mean: vec![0.0; mean],
-            third: vec![0.0; third],
-            fourth: vec![0.0; fourth],
-            scatter: vec![0.0; scatter],
+        if let ([block], true) = (self.blocks.as_mut_slice(), self.positions.pooled()) {
+            let weight = pooled::fold(block, vectors, &self.positions, self.tally.folded);
+            self.tally.folded += weight;
+            self.tally.squared += weight;
+            self.tally.count += shape[0];
+            return Ok(());
         }
-    }
-}
-
-fn pack(sums: &Sums, target: &mut [f64]) {
-    let columns = sums.scatter.col_iter().enumerate();
-    let packed = columns.flat_map(|(j, column)| column.iter().skip(j));
-    target.iter_mut().zip(packed).for_each(|(t, &v)| *t = v);
-}
-
-fn unpack(weight: f64, mean: Vec<f64>, third: Vec<f64>, fourth: f64, packed: &[f64]) -> Sums {
-    let d = mean.len();
-    let mut scatter = faer::Mat::zeros(d, d);
-    let mut rest = packed;
-    for (j, column) in scatter.col_iter_mut().enumerate() {
-        let (values, behind) = rest.split_at(d - j);
-        if let Some(column) = column.try_as_col_major_mut() {
-            column.as_slice_mut()[j..].copy_from_slice(values);
+        let mut done = 0;
+        while done < shape[0] {
+            let summed = self.blocks.iter().any(|block| block.sums.is_some());
+            let limit = if summed { PENDING } else { sample_limit(self.dimension) };
+            if self.tally.weights.len() >= limit {
+                self.fold();
+                continue;
+            }
+            let taken = done..shape[0].min(done + limit - self.tally.weights.len());
+            let room = taken.len().max(self.tally.weights.len());
+            let room = room.min(limit - self.tally.weights.len());
+            let positions = &self.positions;
+            self.blocks.par_iter_mut().for_each(|block| {
+                block.make_room(taken.len(), room);
+                block.push(vectors, positions, taken.clone());
+            });
+            self.tally.weights.extend(vec![1.0; taken.len()]);
+            self.tally.count += taken.len();
+            self.tally.squared += taken.len() as f64;
+            done = taken.end;
         }
-        rest = behind;
-    }
-    Sums { weight, mean, scatter, third, fourth }
-}
-
-/// Blocks at least this large when full. Allocations of this size go back to the operating system
-/// when they are freed (glibc's threshold for that adapts, but not beyond 32 MiB), so the memory of a
-/// block makes room for the part of the model that is computed from it.
-const BLOCK_BYTES: usize = 33 << 20;
-/// So many images make a block full, or a vector for each dimension.
-const FULL: usize = 60;
-
-impl Block {
-    /// The number of positions of a block.
-    pub fn size(positions: usize, dimension: usize) -> usize {
-        BLOCK_BYTES.div_ceil(4 * dimension * dimension.min(FULL)).min(positions)
+        Ok(())
     }
 
-    /// Cuts positions into blocks.
-    pub fn cut(positions: usize, dimension: usize) -> Vec<Self> {
-        let size = Self::size(positions, dimension);
-        let block = |first| {
-            let positions = size.min(positions - first);
-            Self { first, positions, dimension, samples: Samples::default(), sums: None }
-        };
-        (0..positions).step_by(size).map(block).collect()
-    }
-
-    /// A block of one position that has these vectors.
-    pub fn of_vectors(dimension: usize, vectors: Vec<f32>) -> Self {
-        Self { first: 0, positions: 1, dimension, samples: vectors.into(), sums: None }
-    }
-
-    /// Makes room for `room` more images, if there is none for `needed`.
-    pub fn make_room(&mut self, needed: usize, room: usize) {
-        let image = self.positions * self.dimension;
-        if self.samples.room() < needed * image {
-            self.samples.reserve(room.max(needed) * image);
-        }
-    }
-
-    /// Adds the vectors of some images.
-    pub fn push(
-        &mut self,
-        vectors: &dyn PatchVectors,
-        positions: &Positions,
-        images: Range<usize>,
-    ) {
-        let (first, count) = (self.first, self.positions);
-        let targets = self.samples.grow(images.len() * count * self.dimension);
-        // In parallel, as there may be few blocks.
-        let targets = targets.par_chunks_exact_mut(self.dimension).enumerate();
-        targets.with_min_len(64).for_each(|(number, target)| {
-            let place = positions.place(first + number % count);
-            vectors.write(images.start + number / count, place, target);
-        });
-    }
-
-    /// The vectors of a position.
-    fn vectors(&self, position: usize) -> impl ExactSizeIterator<Item = &[f32]> + Clone {
-        let d = self.dimension;
-        let images = self.samples.chunks_exact(self.positions * d);
-        images.map(move |image| &image[position * d..(position + 1) * d])
-    }
-
-    /// The vectors of a position less their mean, where there are no older ones that only sums tell
-    /// of.
-    pub(super) fn deviations(&self, position: usize, weights: &[f64]) -> Option<Deviations> {
-        match self.sums {
-            None => Some(Deviations::new(self.dimension, self.vectors(position), weights)),
-            Some(_) => None,
-        }
-    }
-
-    /// The sums of a position over all its vectors. `weights` are those of the samples, `folded` that
-    /// of the sums.
-    pub(super) fn sums(&self, position: usize, weights: &[f64], folded: f64) -> Sums {
-        let d = self.dimension;
-        let Some(packed) = &self.sums else {
-            return Deviations::new(d, self.vectors(position), weights).sums(weights);
-        };
-        let run = position * d..(position + 1) * d;
-        let triangle = trapezoid_len(d, d);
-        let mut mean = packed.mean[run.clone()].to_vec();
-        let mut third = packed.third[run].to_vec();
-        let mut fourth = packed.fourth[position];
-        let mut scatter = packed.scatter[position * triangle..(position + 1) * triangle].to_vec();
-        let mut sums = PositionSums {
-            mean: &mut mean,
-            third: &mut third,
-            fourth: &mut fourth,
-            scatter: &mut scatter,
-        };
-        sums.fold(self.vectors(position), weights, folded, &mut Workspace::default());
-        let total = folded + weights.iter().sum::<f64>();
-        unpack(total, mean, third, fourth, &scatter)
-    }
-
-    /// Turns the samples into sums, and keeps room for so many images that come after.
-    pub fn fold(&mut self, weights: &[f64], folded: f64, room: usize) {
-        if self.samples.is_empty() {
+    /// Makes room for so many images more, as far as their vectors are kept: less memory is then
+    /// moved about.
+    pub(crate) fn reserve(&mut self, images: usize) {
+        if self.positions.pooled() {
             return;
         }
-        let (d, samples) = (self.dimension, &self.samples);
-        let image_len = self.positions * d;
-        let sums = self.sums.get_or_insert_with(|| PackedSums::zeros(self.positions, d));
-        let PackedSums { mean, third, fourth, scatter } = sums;
-        let moments = mean.par_chunks_exact_mut(d).zip(third.par_chunks_exact_mut(d)).zip(fourth);
-        moments.zip(scatter.par_chunks_exact_mut(trapezoid_len(d, d))).enumerate().for_each_init(
-            Workspace::default,
-            |workspace, (position, (((mean, third), fourth), scatter))| {
-                let run = position * d..(position + 1) * d;
-                let vectors = samples.chunks_exact(image_len).map(|image| &image[run.clone()]);
-                let mut sums = PositionSums { mean, third, fourth, scatter };
-                sums.fold(vectors, weights, folded, workspace);
-            },
-        );
-        self.samples.clear(room * image_len);
+        let room =
+            images.min(sample_limit(self.dimension).saturating_sub(self.tally.weights.len()));
+        self.blocks.iter_mut().for_each(|block| block.make_room(room, room));
     }
 
-    /// Takes over the samples of another block.
-    pub fn append(&mut self, other: &mut Self) {
-        self.samples.append(std::mem::take(&mut other.samples));
+    /// Turns the samples into sums.
+    fn fold(&mut self) {
+        let Tally { weights, folded, .. } = &mut self.tally;
+        self.blocks.iter_mut().for_each(|block| block.fold(weights, *folded, PENDING));
+        *folded += weights.iter().sum::<f64>();
+        weights.clear();
     }
 
-    /// Takes in the sums of another block that has no samples. `weight` and `other_weight` are those
-    /// of the sums.
-    pub fn merge(&mut self, weight: f64, other: &Self, other_weight: f64) {
-        self.replace_sums(|block, position| {
-            let mut sums = block.sums(position, &[], weight);
-            sums.merge(other.sums(position, &[], other_weight));
-            sums
-        });
+    #[cfg(test)]
+    pub(super) fn fold_for_test(&mut self) {
+        self.fold();
     }
 
-    fn replace_sums(&mut self, sums: impl Fn(&Self, usize) -> Sums + Sync) {
+    /// Takes in the images of others, as if all had been seen here. The order of
+    /// merging changes nothing but rounding.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`] if the other one has another dimension, grid or region.
+    pub(crate) fn merge(&mut self, mut other: Self) -> Result<()> {
+        if (self.dimension, &self.positions) != (other.dimension, &other.positions) {
+            let describe = |e: &Self| {
+                let [height, width] = e.positions.grid();
+                let pooled = if e.positions.pooled() { "pooled" } else { "not pooled" };
+                let count = e.positions.len();
+                format!("{count} of {height}x{width} positions, {pooled}, {}", e.dimension)
+            };
+            return Err(Error::ShapeMismatch {
+                what: "statistics to merge (positions, dimension)",
+                expected: describe(self),
+                actual: describe(&other),
+            });
+        }
+        let has_sums = |e: &Self| e.blocks.iter().any(|block| block.sums.is_some());
+        let samples = self.tally.weights.len() + other.tally.weights.len();
+        if has_sums(self) || has_sums(&other) || samples > sample_limit(self.dimension) {
+            self.fold();
+            other.fold();
+            let (weight, other_weight) = (self.tally.folded, other.tally.folded);
+            if weight == 0.0 {
+                self.blocks = std::mem::take(&mut other.blocks);
+            } else if other_weight > 0.0 {
+                for (block, other) in self.blocks.iter_mut().zip(&mut other.blocks) {
+                    block.merge(weight, other, other_weight);
+                    other.sums = None;
+                }
+            }
+        } else {
+            for (block, other) in self.blocks.iter_mut().zip(&mut other.blocks) {
+                block.append(other);
+            }
+        }
+        self.tally.weights.append(&mut other.tally.weights);
+        self.tally.folded += other.tally.folded;
+        self.tally.squared += other.tally.squared;
+        self.tally.count = self.tally.count.saturating_add(other.tally.count);
+        Ok(())
+    }
+
+    /// Makes all images so far count `keep` times what they did: exponential forgetting, if done
+    /// before each new group of images. They then count as fewer images, in the divisor of the
+    /// covariance, too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] unless `keep` is above 0 and at most 1.
+    pub(crate) fn forget(&mut self, keep: f64) -> Result<()> {
+        check_keep(keep)?;
+        self.tally.weights.iter_mut().for_each(|w| *w *= keep);
+        self.tally.folded *= keep;
+        self.tally.squared *= keep * keep;
+        self.blocks.iter_mut().for_each(|block| block.scale_sums(keep));
+        Ok(())
+    }
+
+    /// The Gaussians of the images so far, giving memory back as they are made. `progress` is told how many
+    /// positions of how many are done.
+    pub(crate) fn finish(
+        mut self,
+        config: &GaussianConfig,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<GaussianModel> {
+        self.check(config)?;
+        let chosen = self.choose(config)?;
+        let blocks = std::mem::take(&mut self.blocks);
+        self.factorise(config, chosen, blocks, progress)
+    }
+
+    /// The Gaussians of the images so far, with these settings. `progress` is told how many positions of
+    /// how many are done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooFewImages`] for fewer than two images, [`Error::InvalidConfig`] for settings that cannot
+    /// be or do not go with the images, [`Error::NotPositiveDefinite`] where a covariance cannot be
+    /// inverted.
+    pub fn model(
+        &self,
+        config: &GaussianConfig,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<GaussianModel> {
+        self.check(config)?;
+        let chosen = self.choose(config)?;
+        self.factorise(config, chosen, &self.blocks, progress)
+    }
+
+    fn factorise(
+        &self,
+        config: &GaussianConfig,
+        (storage, rows): (Storage, usize),
+        blocks: impl IntoIterator<Item = impl Borrow<Block>>,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<GaussianModel> {
         let d = self.dimension;
-        // A few positions at a time are computed aside and written back: the old sums are read
-        // meanwhile.
-        let mut target = match self.sums.take() {
-            Some(old) => {
-                self.sums = Some(old);
-                None
-            }
-            None => Some(PackedSums::zeros(self.positions, d)),
+        let total = self.positions.gaussians();
+        let shape = ModelShape {
+            storage,
+            dimension: d,
+            rows,
+            positions: self.positions.clone(),
+            count: self.tally.count,
         };
-        let triangle = trapezoid_len(d, d);
-        const RUN: usize = 32;
-        for first in (0..self.positions).step_by(RUN) {
-            let run: Vec<usize> = (first..(first + RUN).min(self.positions)).collect();
-            let computed: Vec<Sums> =
-                run.par_iter().map(|&position| sums(&*self, position)).collect();
-            let Some(packed) = target.as_mut().or(self.sums.as_mut()) else { return };
-            for (position, sums) in run.into_iter().zip(computed) {
-                packed.mean[position * d..(position + 1) * d].copy_from_slice(&sums.mean);
-                packed.third[position * d..(position + 1) * d].copy_from_slice(&sums.third);
-                packed.fourth[position] = sums.fourth;
-                pack(&sums, &mut packed.scatter[position * triangle..(position + 1) * triangle]);
+        let each = shape.numbers().unwrap_or(0);
+        let mut numbers = Numbers::zeros(storage.precision(), total * each);
+        let mut scales = vec![0.0; total];
+        let mut means = vec![0.0; total * d];
+        const RUN: usize = 64;
+        for block in blocks {
+            let block: &Block = block.borrow();
+            for start in (0..block.positions).step_by(RUN) {
+                let first = block.first + start;
+                let count = RUN.min(block.positions - start);
+                let beside = scales[first..first + count]
+                    .par_iter_mut()
+                    .zip(means[first * d..(first + count) * d].par_chunks_exact_mut(d));
+                numbers.fill(
+                    first,
+                    [each, storage.correction(d)],
+                    beside,
+                    |p, (scale, target_mean), target, scratch| {
+                        let (mean, covariance) = self.covariance(config, block, start + p);
+                        target_mean.iter_mut().zip(&mean).for_each(|(t, &m)| *t = m as f32);
+                        let written = covariance.write(storage, rows, target, scratch);
+                        let position = self.positions.place(first + p);
+                        *scale = written.ok_or(Error::NotPositiveDefinite { position })?;
+                        Ok(())
+                    },
+                )?;
+                progress(first + count, total);
             }
         }
-        if target.is_some() {
-            self.sums = target;
-        }
+        GaussianModel::from_parts(shape, means, scales, numbers)
     }
 
-    /// Makes old vectors count less.
-    pub fn scale_sums(&mut self, factor: f64) {
-        if let Some(PackedSums { third, fourth, scatter, .. }) = &mut self.sums {
-            for values in [third, fourth, scatter] {
-                values.par_iter_mut().with_min_len(1 << 14).for_each(|v| *v *= factor);
-            }
+    /// The mean `[dimension]` and the covariance `[dimension, dimension]` that these settings give, at
+    /// a position `row * grid_width + column`, in f64: what storages are compared with. `None` beyond
+    /// the grid and outside the region of interest, and before the second image.
+    pub fn gaussian(
+        &self,
+        config: &GaussianConfig,
+        position: usize,
+    ) -> Option<(DVector<f64>, DMatrix<f64>)> {
+        let number = self.positions.gaussian(position)?;
+        if self.tally.effective_count() < 1.0 + 1e-9 {
+            return None;
         }
+        let block = self.blocks.iter().rfind(|block| block.first <= number)?;
+        let (mean, covariance) = self.covariance(config, block, number - block.first);
+        Some((DVector::from_vec(mean), covariance.dense()))
     }
+
+    /// The mean and the regularised covariance of a block's position.
+    pub(super) fn covariance(
+        &self,
+        config: &GaussianConfig,
+        block: &Block,
+        position: usize,
+    ) -> (Vec<f64>, Covariance) {
+        let tally = &self.tally;
+        let weight = tally.weight();
+        let divisor = match config.divisor {
+            CovarianceDivisor::Unbiased => weight - tally.squared / weight,
+            CovarianceDivisor::Biased => weight,
+        };
+        let needs_fourth = config.shrinkage == Shrinkage::LedoitWolf;
+        let (mean, form, fourth) = match block.deviations(position, &tally.weights) {
+            Some(deviations) => {
+                let fourth = if needs_fourth { deviations.fourth(&tally.weights) } else { 0.0 };
+                let Deviations { mean, mut columns } = deviations;
+                let factor = divisor.sqrt().recip();
+                columns.col_iter_mut().for_each(|c| c.iter_mut().for_each(|v| *v *= factor));
+                (mean, Form::Outer(columns), fourth)
+            }
+            None => {
+                let mut sums = block.sums(position, &tally.weights, tally.folded);
+                let factor = divisor.recip();
+                for column in sums.scatter.col_iter_mut().filter_map(|c| c.try_as_col_major_mut()) {
+                    column.as_slice_mut().iter_mut().for_each(|v| *v *= factor);
+                }
+                (sums.mean, Form::Dense(sums.scatter), sums.fourth)
+            }
+        };
+        if config.shrinkage == Shrinkage::None {
+            return (mean, Covariance { form, keep: 1.0, floor: config.epsilon });
+        }
+        let trace: f64 = form.variances().iter().sum();
+        let biased = divisor / weight;
+        let intensity = config.shrinkage.intensity(&Spread {
+            dimension: self.dimension,
+            count: tally.effective_count(),
+            trace: trace * biased,
+            squared_norm: form.squared_norm() * biased * biased,
+            fourth: fourth / weight,
+        });
+        let floor = config.epsilon + intensity * trace / self.dimension as f64;
+        (mean, Covariance { form, keep: 1.0 - intensity, floor })
+    }
+}
+
+/// Checks how much of their weight images keep when they are forgotten in part.
+pub(crate) fn check_keep(keep: f64) -> Result<()> {
+    if keep > 0.0 && keep <= 1.0 {
+        return Ok(());
+    }
+    Err(Error::config("keep", format!("must be above 0 and at most 1, got {keep}")))
 }

@@ -388,10 +388,10 @@ fn settings_can_be_changed_after_the_images() {
     let large = GaussianConfig { epsilon: 1.0, ..config(Storage::Triangle(Precision::F32)) };
     let expected = estimator(&large, &values, d).finish(|_, _| ()).unwrap();
     let fitted = estimator(&GaussianConfig::default(), &values, d);
-    assert_eq!(fitted.model_with(&large, |_, _| ()).unwrap(), expected);
+    assert_eq!(fitted.statistics().model(&large, |_, _| ()).unwrap(), expected);
     assert_eq!(fitted.clone().with_config(large).unwrap().finish(|_, _| ()).unwrap(), expected);
     let negative = GaussianConfig { epsilon: -1.0, ..GaussianConfig::default() };
-    assert!(fitted.model_with(&negative, |_, _| ()).is_err());
+    assert!(fitted.statistics().model(&negative, |_, _| ()).is_err());
 }
 
 #[test]
@@ -464,4 +464,21 @@ fn impossible_settings_are_refused() {
     for config in cases {
         assert!(GaussianEstimator::new(config.clone(), 2, [1, 1]).is_err(), "{config:?}");
     }
+}
+
+/// A precision stands for a device here: a clone that moves to another card keeps its own copy.
+#[test]
+fn clones_on_two_devices_do_not_take_each_others_copies_away() {
+    let device = Device::flex();
+    let model = estimator(&GaussianConfig::default(), &samples(9, 3, POSITIONS, 1, 0.0), 3);
+    let here = model.finish(|_, _| ()).unwrap();
+    let (there, beside) = (here.clone(), here.clone());
+    let [first, second] = [(&here, Precision::F32), (&there, Precision::F16)]
+        .map(|(model, precision)| model.on_device(&device, precision));
+    for _ in 0..2 {
+        assert!(std::sync::Arc::ptr_eq(&first, &here.on_device(&device, Precision::F32)));
+        assert!(std::sync::Arc::ptr_eq(&second, &there.on_device(&device, Precision::F16)));
+    }
+    // Those on one device share.
+    assert!(std::sync::Arc::ptr_eq(&first, &beside.on_device(&device, Precision::F32)));
 }

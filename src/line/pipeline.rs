@@ -56,13 +56,19 @@ impl<T: Send + 'static> Line<T> {
     ) -> Result<Self> {
         config.validate()?;
         let no_threads = |reason: String| Error::config("decoders", reason);
+        let pool = |name: &'static str, threads: usize| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(move |number| format!("{name}-{number}"))
+                .build()
+                .map_err(|error| no_threads(error.to_string()))
+        };
         // Resizing runs on rayon's threads. In a pool of their own decoders do not wait for the network's,
         // and each does its image alone.
-        let decoders = rayon::ThreadPoolBuilder::new()
-            .num_threads(config.decoders)
-            .thread_name(|number| format!("decoder-{number}"))
-            .build()
-            .map_err(|error| no_threads(error.to_string()))?;
+        let decoders = pool("decoder", config.decoders)?;
+        // Nor does the network wait for threads of the caller's pool: they may all be in `submit`, waiting
+        // for the network.
+        let network = pool("network", rayon::current_num_threads())?;
         let failure = config.sink_failure;
         let queue = Arc::new(Queue::new(config));
         // If one cannot be started, dropping the line ends the others.
@@ -72,7 +78,7 @@ impl<T: Send + 'static> Line<T> {
             decoders.broadcast(|_| decode(&own, &shared));
         })?;
         let own = Arc::clone(&queue);
-        line.spawn("line-network", move || predict(&own, &detector))?;
+        line.spawn("line-network", move || network.install(|| predict(&own, &detector)))?;
         line.spawn("line-sink", move || deliver(&queue, failure, sink))?;
         Ok(line)
     }

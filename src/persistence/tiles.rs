@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 
-use super::{Body, FoldedConvolution, Header, ModelSection, TilesSection, invalid};
+use super::{Body, FoldedConvolution, Header, Kind, ModelSection, TilesSection, invalid, read};
 use crate::{Backbone, Result, TiledDetector};
 
 impl TilesSection {
@@ -45,10 +45,10 @@ impl TiledDetector {
     ///
     /// As [`Detector::load`](crate::Detector::load); a file without tiles is refused.
     pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let path = path.as_ref();
-        let (header, body) = Body::open(path)?;
-        let backbone = header.embedded(path, device)?;
-        body.tiled(header, backbone)
+        read(path.as_ref(), Kind::Tiles, |header, body| {
+            let backbone = header.embedded(body.path, device)?;
+            body.tiled(header, backbone)
+        })
     }
 
     /// Loads a detector and uses it with the given backbone, on the backbone's device.
@@ -73,8 +73,9 @@ impl TiledDetector {
         path: impl AsRef<Path>,
         backbone: Arc<dyn Backbone>,
     ) -> Result<Self> {
-        let (header, body) = Body::open(path.as_ref())?;
-        body.tiled(header, |_embedded| Ok(backbone))
+        read(path.as_ref(), Kind::Tiles, |header, body| {
+            body.tiled(header, |_embedded| Ok(backbone))
+        })
     }
 }
 
@@ -86,7 +87,7 @@ impl Body<'_> {
     ) -> Result<TiledDetector> {
         let path = self.path;
         let Some(TilesSection { tiling, image_size, .. }) = header.tiles else {
-            return Err(invalid(path, "it holds a detector without tiles; use `Detector::load`"));
+            return Err(invalid(path, "it holds no tiles"));
         };
         if header.region.is_some() || header.statistics.is_some() {
             return Err(invalid(path, "it has both tiles and what they do not go with"));

@@ -1,5 +1,6 @@
 //! From files and decoded images of any kind to 8-bit RGB.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::Path;
@@ -9,7 +10,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Rg
 use serde::{Deserialize, Serialize};
 
 use super::jpeg;
-use crate::caught::caught;
+use crate::caught::caught_for;
 use crate::{Error, Result};
 
 /// What the values of a 16-bit grey image mean.
@@ -76,14 +77,16 @@ pub fn decode_file(path: impl AsRef<Path>) -> Result<DynamicImage> {
 pub fn decode_file_with(path: impl AsRef<Path>, limits: DecodeLimits) -> Result<DynamicImage> {
     let path = path.as_ref();
     // Decoders are not this crate's, and some file or other is always new to one of them.
-    caught("the decoder of an image", || decode(path, limits)).unwrap_or_else(|mut panic| {
-        panic.message = format!("{}: {}", path.display(), panic.message);
-        Err(panic.error())
-    })
+    let name = path.display().to_string();
+    caught_for("the decoder of an image", &name, || decode(path, limits))
 }
+
+/// Bytes that a JPEG file may have beside its pixels: colour profiles, thumbnails, what cameras note.
+const HEADERS: u64 = 16 << 20;
 
 fn decode(path: &Path, limits: DecodeLimits) -> Result<DynamicImage> {
     let file = File::open(path).map_err(Error::io("open", path))?;
+    let length = file.metadata().map_err(Error::io("read", path))?.len();
     let reader = ImageReader::new(BufReader::new(file))
         .with_guessed_format()
         .map_err(Error::io("read", path))?;
@@ -92,10 +95,41 @@ fn decode(path: &Path, limits: DecodeLimits) -> Result<DynamicImage> {
     }
     // Its decoder would read all of it, too. What is decoded must be what was found whole: the file may be
     // growing.
+    // A compressed image is smaller than its pixels, but for headers.
+    let most = limits.max_bytes.saturating_add(HEADERS);
     let mut file = Vec::new();
-    reader.into_inner().read_to_end(&mut file).map_err(Error::io("read", path))?;
+    if length <= most {
+        let mut beginning = reader.into_inner().take(most + 1);
+        beginning.read_to_end(&mut file).map_err(Error::io("read", path))?;
+    }
+    let length = length.max(file.len() as u64);
+    if length > most {
+        let what = format!(
+            "a JPEG file of {length} bytes, where {} bytes of decoded pixels are allowed",
+            limits.max_bytes
+        );
+        return Err(Error::ImageTooLarge { name: path.display().to_string(), what });
+    }
     let reader = ImageReader::with_format(Cursor::new(&*file), ImageFormat::Jpeg);
     decode_from(reader, || jpeg::is_whole(&file), path, limits)
+}
+
+/// The size `[height, width]` that the header of an image's file says, without decoding it.
+///
+/// # Errors
+///
+/// As [`decode_file`].
+pub fn image_size(path: impl AsRef<Path>) -> Result<[usize; 2]> {
+    let path = path.as_ref();
+    let name = path.display().to_string();
+    caught_for("the decoder of an image", &name, || {
+        let reader = ImageReader::open(path).map_err(Error::io("open", path))?;
+        let reader = reader.with_guessed_format().map_err(Error::io("read", path))?;
+        let size = reader.into_dimensions();
+        let (width, height) =
+            size.map_err(|reason| Error::Decode { name: name.clone(), reason })?;
+        Ok([height as usize, width as usize])
+    })
 }
 
 fn decode_from(
@@ -106,12 +140,12 @@ fn decode_from(
 ) -> Result<DynamicImage> {
     let DecodeLimits { max_pixels, max_bytes } = limits;
     let too_large = |what| Error::ImageTooLarge { name: path.display().to_string(), what };
-    let failed = |source| match source {
+    let failed = |reason| match reason {
         // Of a decoder's own memory: how much it wanted, it does not say.
         ImageError::Limits(_) => {
             too_large(format!("decoding it takes more than {max_bytes} bytes"))
         }
-        source => Error::Decode { name: path.display().to_string(), source },
+        reason => Error::Decode { name: path.display().to_string(), reason },
     };
     let allow = |bytes: u64| {
         let mut limits = image::Limits::no_limits();
@@ -147,6 +181,11 @@ fn decode_from(
 ///
 /// [`Error::UnusableImage`] if a floating-point image holds NaN or infinite values.
 pub fn to_rgb8(image: &DynamicImage, grey16: SixteenBitGrey) -> Result<RgbImage> {
+    rgb8(image, grey16).map(Cow::into_owned)
+}
+
+/// As [`to_rgb8`], without a copy of what is 8-bit RGB already.
+pub(super) fn rgb8(image: &DynamicImage, grey16: SixteenBitGrey) -> Result<Cow<'_, RgbImage>> {
     let high_byte = |v: u16| (v >> 8) as u8;
     let grey16_to_8 = |v: u16| match grey16 {
         SixteenBitGrey::Scale => high_byte(v),
@@ -154,7 +193,7 @@ pub fn to_rgb8(image: &DynamicImage, grey16: SixteenBitGrey) -> Result<RgbImage>
     };
     let float_to_8 = |v: f32| (v.clamp(0.0, 1.0) * 255.0).round() as u8;
     let raw: Vec<u8> = match image {
-        DynamicImage::ImageRgb8(rgb) => return Ok(rgb.clone()),
+        DynamicImage::ImageRgb8(rgb) => return Ok(Cow::Borrowed(rgb)),
         DynamicImage::ImageLuma8(grey) => repeat3(grey.as_raw().iter().copied()),
         DynamicImage::ImageLumaA8(grey) => repeat3(grey.as_raw().iter().step_by(2).copied()),
         DynamicImage::ImageRgba8(rgba) => first3(rgba.as_raw(), |v| v),
@@ -172,9 +211,10 @@ pub fn to_rgb8(image: &DynamicImage, grey16: SixteenBitGrey) -> Result<RgbImage>
             require_finite(rgba.as_raw())?;
             first3(rgba.as_raw(), float_to_8)
         }
-        other => return Ok(other.to_rgb8()),
+        other => return Ok(Cow::Owned(other.to_rgb8())),
     };
     RgbImage::from_raw(image.width(), image.height(), raw)
+        .map(Cow::Owned)
         .ok_or_else(|| Error::shape("image", "3 values a pixel", image.color()))
 }
 
@@ -224,6 +264,19 @@ mod tests {
         let image = ImageBuffer::from_pixel(2, 2, Rgb([0.0, f32::NAN, 0.0]));
         let error = to_rgb8(&DynamicImage::ImageRgb32F(image), SixteenBitGrey::Scale).unwrap_err();
         assert!(error.to_string().contains("NaN"), "{error}");
+    }
+
+    #[test]
+    fn a_header_tells_the_size() {
+        let folder = tempfile::tempdir().unwrap();
+        for format in ["png", "jpg", "bmp", "tiff", "webp"] {
+            let path = folder.path().join("image").with_extension(format);
+            jpeg::tests::noisy().save(&path).unwrap();
+            assert_eq!(image_size(&path).unwrap(), [47, 61], "{format}");
+        }
+        let text = folder.path().join("text.png");
+        std::fs::write(&text, b"some text").unwrap();
+        assert!(matches!(image_size(text), Err(Error::Decode { .. })));
     }
 
     #[test]

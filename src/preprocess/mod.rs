@@ -11,11 +11,17 @@ mod principal_axis;
 mod region;
 
 pub use alignment::Alignment;
-pub use decode::{DecodeLimits, SixteenBitGrey, decode_file, decode_file_with, to_rgb8};
+pub use decode::{
+    DecodeLimits, SixteenBitGrey, decode_file, decode_file_with, image_size, to_rgb8,
+};
 pub use geometry::ImageGeometry;
 pub use region::{InputRegion, RegionOfInterest};
 
 pub(crate) use principal_axis::principal_axis;
+
+use decode::rgb8;
+
+use std::borrow::Cow;
 
 use image::{DynamicImage, RgbImage};
 use serde::{Deserialize, Serialize};
@@ -210,6 +216,11 @@ impl Preprocessor {
         &self.config
     }
 
+    /// By what the values are normalised.
+    pub fn normalization(&self) -> Normalization {
+        self.normalization
+    }
+
     /// Where the pixels of an original of `[height, width]` go.
     ///
     /// # Errors
@@ -282,8 +293,8 @@ impl Preprocessor {
             .ok_or_else(|| Error::shape("picture", format!("{height}x{width}x3"), "fewer pixels"))
     }
 
-    fn rgb(&self, image: &DynamicImage) -> Result<(RgbImage, ImageGeometry)> {
-        let rgb = to_rgb8(image, self.config.sixteen_bit_grey)?;
+    fn rgb<'a>(&self, image: &'a DynamicImage) -> Result<(Cow<'a, RgbImage>, ImageGeometry)> {
+        let rgb = rgb8(image, self.config.sixteen_bit_grey)?;
         let geometry = self.geometry([rgb.height() as usize, rgb.width() as usize])?;
         Ok((rgb, geometry))
     }

@@ -119,7 +119,9 @@ pub struct ScoredMap {
 pub struct AnomalyScorer {
     config: ScoringConfig,
     /// Those of the last sizes of a grid and a map: they take longer to make than a map.
-    taps: Latest<[[usize; 2]; 2], Arc<MapTaps>>,
+    taps: Latest<[[usize; 2]; 2], MapTaps>,
+    /// The same as matrices on the device that was asked for last.
+    on_device: Latest<(Device, [[usize; 2]; 2]), DeviceTaps>,
 }
 
 /// How grids of one size become maps of one size.
@@ -130,12 +132,10 @@ struct MapTaps {
     enlarge: [Taps; 2],
     /// Enlarging and blurring are both linear along each axis, so one pass does both.
     smooth: Option<[Taps; 2]>,
-    /// Both as matrices on the device that was last asked for.
-    on_device: Latest<Device, DeviceTaps>,
 }
 
 /// Enlarging, and smoothing if there is any, as products with matrices.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct DeviceTaps {
     enlarge: [Tensor<3>; 2],
     smooth: Option<[Tensor<3>; 2]>,
@@ -172,7 +172,7 @@ impl AnomalyScorer {
     /// [`Error::InvalidConfig`] for a blur or a normalisation that cannot be.
     pub fn new(config: ScoringConfig) -> Result<Self> {
         config.validate()?;
-        Ok(Self { config, taps: Latest::default() })
+        Ok(Self { config, taps: Latest::default(), on_device: Latest::default() })
     }
 
     /// The configuration.
@@ -247,7 +247,8 @@ impl AnomalyScorer {
     ) -> Result<Vec<ScoredMap>> {
         let device = distances.device();
         let (taps, inside) = self.prepare(distances.dims(), size, region)?;
-        let there = taps.on_device.get(device, |device| DeviceTaps::new(&taps, device));
+        let key = (device, [taps.grid, size]);
+        let there = self.on_device.get(key, |(device, _)| DeviceTaps::new(&taps, device));
         let maps = |taps: &[Tensor<3>; 2]| to_host(resample_on_device(distances.clone(), taps));
         let values = maps(there.smooth.as_ref().unwrap_or(&there.enlarge))?;
         let sharp = taps.scored_sharp(&self.config).then(|| maps(&there.enlarge)).transpose()?;
@@ -296,7 +297,7 @@ impl AnomalyScorer {
                 };
                 [0, 1].map(blurred)
             });
-            Arc::new(MapTaps { grid, enlarge, smooth, on_device: Latest::default() })
+            MapTaps { grid, enlarge, smooth }
         })
     }
 

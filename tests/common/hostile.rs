@@ -72,7 +72,7 @@ fn read_detector(folder: &tempfile::TempDir, path: &Path) {
         use_detector(&detector, &again);
     }
     if let Ok(fit) = PartialFit::load(path, squares)
-        && fit.estimator().dimension() <= 8
+        && fit.statistics().dimension() <= 8
     {
         let _ = fit.finish(|_| ());
     }

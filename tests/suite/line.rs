@@ -76,10 +76,7 @@ fn results_come_in_order_as_the_detector_predicts_them() {
         match i % 7 {
             2 => damaged.clone().into(),
             4 => whole.clone().into(),
-            5 => ImageInput::Deferred {
-                name: "bad camera".into(),
-                open: Arc::new(move || panic!("no light at {i}")),
-            },
+            5 => ImageInput::deferred("bad camera", move |_| panic!("no light at {i}")),
             6 => DynamicImage::new_rgb8(1, 900).into(),
             _ => good(i as u32).into(),
         }
@@ -100,7 +97,7 @@ fn results_come_in_order_as_the_detector_predicts_them() {
         match (&result.outcome, i % 7) {
             (Outcome::Failed(Error::Decode { name, .. }), 2) => assert!(name.ends_with(".png")),
             (Outcome::Failed(Error::Panicked { message, .. }), 5) => {
-                assert_eq!(*message, format!("no light at {i}"));
+                assert_eq!(*message, format!("bad camera: no light at {i}"));
             }
             (Outcome::Failed(Error::UnusableImage { .. }), 6) => {}
             (Outcome::Predicted(prediction), 0 | 1 | 3 | 4) => {
@@ -167,11 +164,10 @@ fn kept(drop: DropPolicy) -> (Vec<usize>, Vec<Submitted>, LineStatistics) {
     let mut submitted = Vec::new();
     for i in 0..40 {
         let counter = Arc::clone(&opened);
-        let open = move || {
+        let image = ImageInput::deferred(i.to_string(), move |_| {
             counter.fetch_add(1, Ordering::SeqCst);
             Ok(good(i as u32).into())
-        };
-        let image = ImageInput::Deferred { name: i.to_string(), open: Arc::new(open) };
+        });
         submitted.push(line.submit(i, image).unwrap());
         // The first ones are begun; those behind them wait.
         while opened.load(Ordering::SeqCst) < most_begun.min(i + 1) {

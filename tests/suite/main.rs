@@ -20,6 +20,7 @@ mod partial;
 mod persistence;
 mod real_data;
 mod rectangles;
+mod sound;
 mod tiles;
 
 use std::path::{Path, PathBuf};

@@ -190,7 +190,14 @@ fn augmentation_fits_with_copies_and_is_saved() {
     let detector = padim.fit((0..8).map(good), |progress| totals.push(progress.total)).unwrap();
     assert_eq!(detector.model().image_count(), 24);
     assert_eq!(totals[0], Some(24));
-    assert_eq!(padim.memory_plan(8).unwrap(), plain.memory_plan(24).unwrap());
+    let (few, many) = (padim.memory_plan([56, 70], 8), plain.memory_plan([56, 70], 24));
+    let (few, many) = (few.unwrap(), many.unwrap());
+    assert_eq!(
+        (few.statistics, few.model, few.storage),
+        (many.statistics, many.model, many.storage)
+    );
+    // A copy is turned beside the image that it is made of.
+    assert!(few.batch > many.batch);
     let copies = augmentation.apply((0..8).map(good)).unwrap();
     assert_eq!(plain.fit(copies, |_| ()).unwrap().model(), detector.model());
     assert_eq!(padim.fit((0..8).map(good), |_| ()).unwrap().model(), detector.model());
@@ -270,7 +277,7 @@ fn a_pooled_detector_is_small_and_does_all_that_others_do() {
     let detector = padim.fit(images(), |_| ()).unwrap();
     let own = crate::detector::detector().with_storage(detector.model().storage()).unwrap();
     assert_eq!(detector.model().size_in_bytes() * 12 * 12, own.model().size_in_bytes());
-    assert_eq!(padim.memory_plan(8).unwrap().model, detector.model().size_in_bytes());
+    assert_eq!(padim.memory_plan([56, 70], 8).unwrap().model, detector.model().size_in_bytes());
     let predictions = detector.predict_batch(images().chain([defective()])).unwrap();
     let worst = predictions[..8].iter().map(|p| p.image_score).fold(0.0, f32::max);
     assert!(predictions[8].image_score > worst);
@@ -290,13 +297,13 @@ fn a_pooled_detector_is_small_and_does_all_that_others_do() {
     let mut part = padim.partial_fit((0..5).map(good), |_| ()).unwrap();
     part.save(&path).unwrap();
     let mut loaded = PartialFit::load(&path, Arc::new(backbone())).unwrap();
-    assert_eq!(loaded.estimator(), part.estimator());
+    assert_eq!(loaded.statistics(), part.statistics());
     part.merge(padim.partial_fit((5..8).map(good), |_| ()).unwrap()).unwrap();
     loaded.extend((5..8).map(good), |_| ()).unwrap();
     let mut kept = loaded.finish_extendable(|_| ()).unwrap();
     kept.save(&path).unwrap();
     let loaded = load(&path).unwrap();
-    assert_eq!(loaded.state(), kept.state());
+    assert_eq!(loaded.statistics(), kept.statistics());
     for detector in [part.finish(|_| ()).unwrap(), loaded] {
         let score = detector.predict(defective()).unwrap().image_score;
         assert!((score / predictions[8].image_score - 1.0).abs() < 1e-3, "{score}");

@@ -40,7 +40,7 @@ fn shards_merge_to_what_one_fit_gives() {
         let path = folder.path().join(format!("{from}.padim"));
         fit.save(&path).unwrap();
         let loaded = PartialFit::load(&path, shared()).unwrap();
-        assert_eq!(loaded.estimator(), fit.estimator());
+        assert_eq!(loaded.statistics(), fit.statistics());
         loaded
     });
     let mut merged = fits[0].clone();
@@ -62,14 +62,14 @@ fn a_detector_that_kept_its_state_learns_on_after_loading() {
     kept.save(&path).unwrap();
 
     let mut loaded = Detector::load(&path, &devices()[0]).unwrap();
-    assert_eq!(loaded.state(), kept.state());
+    assert_eq!(loaded.statistics(), kept.statistics());
     assert_eq!(loaded.predict(defective()).unwrap(), kept.predict(defective()).unwrap());
     loaded.extend((6..45).map(good), 1.0, |_| ()).unwrap();
     let all = padim().fit((0..45).map(good), |_| ()).unwrap();
     assert!(difference(&loaded, &all) < 1e-5, "{}", difference(&loaded, &all));
     loaded.save(&path).unwrap();
     let again = Detector::load(&path, &devices()[0]).unwrap();
-    assert_eq!(again.state(), loaded.state());
+    assert_eq!(again.statistics(), loaded.statistics());
     assert_eq!(again.model(), loaded.model());
 
     // A detector's state is a fit that others can be merged with.
@@ -80,7 +80,7 @@ fn a_detector_that_kept_its_state_learns_on_after_loading() {
     let before = loaded.clone();
     let bad: [ImageInput; 2] = [good(50).into(), "no such file.png".into()];
     assert!(loaded.extend(bad, 0.5, |_| ()).is_err());
-    assert_eq!(loaded.state(), before.state());
+    assert_eq!(loaded.statistics(), before.statistics());
     assert_eq!(loaded.model(), before.model());
 
     // Forgetting all but everything makes the new images all that counts.
@@ -88,7 +88,7 @@ fn a_detector_that_kept_its_state_learns_on_after_loading() {
     let fresh = padim().fit((60..70).map(good), |_| ()).unwrap();
     assert!(difference(&loaded, &fresh) < 1e-3, "{}", difference(&loaded, &fresh));
 
-    let closed = loaded.without_state();
+    let closed = loaded.without_statistics();
     closed.save(&path).unwrap();
     let mut closed = Detector::load(&path, &devices()[0]).unwrap();
     let error = closed.extend((0..2).map(good), 1.0, |_| ()).unwrap_err();
@@ -110,7 +110,7 @@ fn epsilon_can_be_changed_after_the_fit() {
     let impossible = GaussianConfig { epsilon: -1.0, ..gaussian };
     assert!(detector.refit(impossible, |_| ()).is_err());
     assert_eq!(detector.model(), expected.model());
-    assert!(detector.state().is_some());
+    assert!(detector.statistics().is_some());
 }
 
 #[test]
@@ -286,21 +286,27 @@ fn every_storage_is_saved_as_it_is() {
 
 #[test]
 fn a_plan_foresees_sizes_and_refuses_the_impossible() {
-    let plan = padim().memory_plan(8).unwrap();
+    const SIZE: [usize; 2] = [56, 70];
+    let plan = padim().memory_plan(SIZE, 8).unwrap();
     let detector = padim().fit((0..8).map(good), |_| ()).unwrap();
     assert_eq!(plan.model, detector.model().size_in_bytes());
     assert_eq!(plan.storage, detector.model().storage());
-    let region = padim().with_region(&right_half()).unwrap().memory_plan(8).unwrap();
+    let region = padim().with_region(&right_half()).unwrap().memory_plan(SIZE, 8).unwrap();
     assert_eq!(region.model * 2, plan.model);
     // Memory stops growing.
-    let at = |images| padim().memory_plan(images).unwrap().fit;
+    let at = |images| padim().memory_plan(SIZE, images).unwrap().fit;
     assert!(at(40) > at(8));
     assert_eq!(at(100), at(100_000));
 
     let open = PreprocessConfig { crop: None, ..config().preprocess };
     let open = Padim::new(PadimConfig { preprocess: open, ..config() }, backbone()).unwrap();
-    assert!(open.memory_plan(8).is_err());
+    let fitted = open.fit((0..8).map(good), |_| ()).unwrap();
+    assert_eq!(open.memory_plan(SIZE, 8).unwrap().model, fitted.model().size_in_bytes());
+    assert!(open.memory_plan([0, 70], 8).is_err());
+    // Larger images take more while they are decoded.
+    let large = padim().memory_plan([4000, 5000], 8).unwrap();
+    assert!(large.batch >= plan.batch + 3 * 4000 * 5000 && large.model == plan.model);
     let gaussian = GaussianConfig { components: Some(9), ..GaussianConfig::default() };
     let few = Padim::new(PadimConfig { gaussian, ..config() }, backbone()).unwrap();
-    assert!(few.memory_plan(9).unwrap_err().to_string().contains("9 images"));
+    assert!(few.memory_plan(SIZE, 9).unwrap_err().to_string().contains("9 images"));
 }

@@ -39,7 +39,7 @@ fn end_to_end(input: [usize; 2], original: [u32; 2], region: bool) {
         let region = RegionOfInterest::polygon([rows as usize, columns as usize], &corners);
         padim = padim.with_region(&region.unwrap()).unwrap();
     }
-    let plan = padim.memory_plan(4).unwrap();
+    let plan = padim.memory_plan(original.map(|side| side as usize), 4).unwrap();
     let detector = padim.fit((0..4).map(|i| good(original, i)), |_| ()).unwrap();
     assert_eq!(detector.input_size(), input);
     assert_eq!(detector.model().grid(), [height.div_ceil(4), width.div_ceil(4)]);

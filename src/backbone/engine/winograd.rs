@@ -6,12 +6,12 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::activation::{Activation, BLOCK, Buffer, Order, Shape, Strides, Window};
 use super::product::{Finish, Product};
 use super::tile::{Tile, transform_filter};
 use super::{Filters, Scratch, Team, fork};
+use crate::threads::for_each_chunk;
 
 /// Numbers between planes, so that equal places of neighbouring planes do not share a cache set.
 const GAP: usize = 16;
@@ -71,24 +71,23 @@ impl Tiles {
 impl<T: Tile + Send + Sync> Winograd<T> {
     pub const POINTS: usize = T::IN * T::IN;
 
+    /// Prepares the weights. Others may wait for it, so it does not use rayon.
     pub fn new(filters: &Filters) -> Self {
         let [blocks_out, blocks_in] = filters.blocks();
         let [outs, ins] = [filters.channels_out(), filters.channels_in()];
         // Filter by filter, `[out, point, input]`, then brought into order.
         let mut transformed = vec![0.0; outs * Self::POINTS * ins];
-        transformed.par_chunks_exact_mut(Self::POINTS * ins).enumerate().for_each(
-            |(out, target)| {
-                for input in 0..ins {
-                    let filter = |y, x| f64::from(filters.at(out, input, y, x));
-                    for (point, value) in transform_filter::<T>(filter).into_iter().enumerate() {
-                        target[point * ins + input] = value as f32;
-                    }
+        for_each_chunk(&mut transformed, Self::POINTS * ins, |out, target| {
+            for input in 0..ins {
+                let filter = |y, x| f64::from(filters.at(out, input, y, x));
+                for (point, value) in transform_filter::<T>(filter).into_iter().enumerate() {
+                    target[point * ins + input] = value as f32;
                 }
-            },
-        );
+            }
+        });
         let panel = blocks_in * BLOCK * BLOCK;
         let mut weights = Buffer::zeros(Self::POINTS * blocks_out * panel);
-        weights.par_chunks_exact_mut(panel).enumerate().for_each(|(number, panel)| {
+        for_each_chunk(&mut weights, panel, |number, panel| {
             let (point, block) = (number / blocks_out, number % blocks_out);
             for (column, out) in (block * BLOCK..outs.min((block + 1) * BLOCK)).enumerate() {
                 let values = &transformed[(out * Self::POINTS + point) * ins..][..ins];

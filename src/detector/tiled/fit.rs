@@ -7,8 +7,8 @@ use super::{Tiled, TiledDetector, parts};
 use crate::detector::input::{Batches, ImageInput, exact_count};
 use crate::embedding::PartOfBatch;
 use crate::{
-    Backbone, DecodeLimits, Detector, Error, FitProgress, FitStage, GaussianEstimator,
-    GaussianModel, MemoryPlan, Padim, PadimConfig, Result, TileModels, TilingConfig,
+    Backbone, DecodeLimits, Detector, Error, FitProgress, FitStage, GaussianModel,
+    GaussianStatistics, MemoryPlan, Padim, PadimConfig, Result, TileModels, TilingConfig,
 };
 
 /// PaDiM for images that are too large for the network, before it has seen any: settings, a backbone,
@@ -83,6 +83,14 @@ impl TiledPadim {
                 "copies of tiles cannot be made yet; use none, or move the images before the fit";
             return Err(Error::config("augmentation", reason));
         }
+        if let Some(registration) = &padim.registration {
+            let reason = format!(
+                "{:?} cannot be done to tiles, which show a part of the image each; use none, or move \
+                 the images before the fit",
+                registration.name()
+            );
+            return Err(Error::config("registration", reason));
+        }
         let tiled = Self { padim, tiling };
         tiled.input_size().map_err(|error| Error::config("tile", error.to_string()))?;
         Ok(tiled)
@@ -130,9 +138,17 @@ impl TiledPadim {
         I: IntoIterator,
         I::Item: Into<ImageInput>,
     {
+        let images = images.into_iter();
+        // How many tiles a shared model has to learn from, depends on the sizes of the images.
+        let least = if self.tiling.models == TileModels::PerPosition { 2 } else { 1 };
+        match exact_count(&images) {
+            Some(count) if count < least => return Err(Error::TooFewImages { count }),
+            Some(count) if least == 2 => self.padim.check_count(count)?,
+            _ => (),
+        }
         let mut fit = Gathered::default();
         self.gather(images, None, &mut fit, &mut progress)?;
-        let models = self.finish(fit.estimators, &mut progress)?;
+        let models = self.finish(fit.statistics, &mut progress)?;
         self.detector(models, fit.image_size)
     }
 
@@ -184,7 +200,7 @@ impl TiledPadim {
             let mut fit = Gathered { image_size, ..Gathered::default() };
             self.gather(images.clone(), part, &mut fit, &mut progress)?;
             image_size = fit.image_size;
-            models.extend(self.finish(fit.estimators, &mut progress)?);
+            models.extend(self.finish(fit.statistics, &mut progress)?);
         }
         self.detector(models, image_size)
     }
@@ -210,12 +226,12 @@ impl TiledPadim {
 
     /// The plan of a fit of some positions at once.
     fn plan(&self, image_size: [usize; 2], images: usize, at_once: usize) -> Result<MemoryPlan> {
-        let (layout, input_size) = (self.tiling.layout(image_size)?, self.input_size()?);
+        let layout = self.tiling.layout(image_size)?;
         let tiles = images.saturating_mul(layout.count());
         let positions = self.positions(image_size)?;
         let vectors = if positions == 1 { tiles } else { images };
-        let one = self.padim.plan_for(input_size, vectors, tiles)?;
-        let sizes = [image_size, self.tiling.tile, layout.map_size(input_size)];
+        let one = self.padim.plan_for(self.tiling.tile, vectors, tiles)?;
+        let sizes = [image_size, layout.map_size(self.input_size()?)];
         let pixels = sizes.map(|[height, width]| height.saturating_mul(width));
         one.for_tiles([positions, at_once], pixels)
     }
@@ -265,15 +281,15 @@ impl TiledPadim {
                 (part.len(), images)
             }
         };
-        let Gathered { input_size, estimators, .. } = fit;
+        let Gathered { input_size, statistics, .. } = fit;
         let first = part.start;
         image.embed(&self.padim, part, input_size, |number, embedding| {
             let batch = embedding.into_vectors()?;
             let [count, dimension, height, width] = batch.shape();
-            while estimators.len() < models {
-                let mut estimator = self.padim.estimator(dimension, [height, width])?;
-                estimator.reserve(vectors);
-                estimators.push(estimator);
+            while statistics.len() < models {
+                let mut empty = self.padim.statistics(dimension, [height, width])?;
+                empty.reserve(vectors);
+                statistics.push(empty);
             }
             if !batch.all_finite() {
                 return Err(Error::NotFinite { what: String::new() });
@@ -281,8 +297,8 @@ impl TiledPadim {
             parts(count, self.tiling.models, number).try_for_each(|(model, images)| {
                 let part = PartOfBatch { vectors: &*batch, images };
                 match model {
-                    None => estimators[0].update_with(&part),
-                    Some(number) => estimators[number - first].update_with(&part),
+                    None => statistics[0].update(&part),
+                    Some(number) => statistics[number - first].update(&part),
                 }
             })
         })
@@ -291,17 +307,17 @@ impl TiledPadim {
     /// One model after the other, giving memory back.
     fn finish(
         &self,
-        estimators: Vec<GaussianEstimator>,
+        statistics: Vec<GaussianStatistics>,
         progress: &mut impl FnMut(FitProgress),
     ) -> Result<Vec<GaussianModel>> {
-        let models = estimators.len();
-        let finish = |(number, estimator): (usize, GaussianEstimator)| {
-            estimator.finish(|done, total| {
+        let (models, config) = (statistics.len(), &self.padim.config.gaussian);
+        let finish = |(number, statistics): (usize, GaussianStatistics)| {
+            statistics.finish(config, |done, total| {
                 let (done, total) = (number * total + done, Some(models * total));
                 progress(FitProgress { stage: FitStage::Factorising, done, total });
             })
         };
-        estimators.into_iter().enumerate().map(finish).collect()
+        statistics.into_iter().enumerate().map(finish).collect()
     }
 
     fn detector(
@@ -312,7 +328,7 @@ impl TiledPadim {
         let mut models = models.into_iter();
         let Some(model) = models.next() else { return Err(Error::TooFewImages { count: 0 }) };
         let (padim, input_size) = (self.padim.clone(), self.input_size()?);
-        let first = Detector { padim, input_size, model, state: None, decision: None };
+        let first = Detector { padim, input_size, model, statistics: None, decision: None };
         TiledDetector::new(self.tiling, image_size, first, models.collect())
     }
 }
@@ -324,5 +340,5 @@ struct Gathered {
     image_size: Option<[usize; 2]>,
     /// Of a tile for the network.
     input_size: Option<[usize; 2]>,
-    estimators: Vec<GaussianEstimator>,
+    statistics: Vec<GaussianStatistics>,
 }

@@ -2,7 +2,7 @@
 
 use super::{Tiled, TiledPadim, parts};
 use crate::decision::PixelHistogram;
-use crate::detector::input::{Batches, ImageInput};
+use crate::detector::input::{Batches, ImageInput, counted};
 use crate::tiling::MapBlender;
 use crate::{
     Calibration, CalibrationConfig, Decision, DecodeLimits, Defect, Detector, Error, Fingerprint,
@@ -86,13 +86,18 @@ impl TiledDetector {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if the normalisation divides by zero.
+    /// As [`Detector::with_normalization`].
     pub fn with_normalization(mut self, normalization: ScoreNormalization) -> Result<Self> {
         self.first.normalize_by(normalization)?;
         Ok(self)
     }
 
-    /// Where good ends, if that has been said.
+    /// As [`Detector::normalization`].
+    pub fn normalization(&self) -> ScoreNormalization {
+        self.first.normalization()
+    }
+
+    /// The thresholds, if set.
     pub fn decision(&self) -> Option<&Decision> {
         self.first.decision()
     }
@@ -122,9 +127,9 @@ impl TiledDetector {
         I: IntoIterator,
         I::Item: Into<ImageInput>,
     {
-        config.validate()?;
-        let images = images.into_iter();
-        let total = images.size_hint().1;
+        let (count, images) = counted(images);
+        config.require_images(count)?;
+        let total = Some(count);
         let (mut scores, mut pixels) = (Vec::new(), PixelHistogram::new());
         for prediction in self.predict_iter(images) {
             let prediction = prediction?;

@@ -52,10 +52,8 @@ impl Tiled {
         let ([top, left], [height, width]) = (self.layout.origin(number), self.tile);
         let [x, y, w, h] = [left, top, width, height].map(|n| n as u32);
         let image = self.image.clone();
-        ImageInput::Deferred {
-            name: format!("{} (tile at row {top}, column {left})", self.name),
-            open: Arc::new(move || Ok(image.crop_imm(x, y, w, h))),
-        }
+        let name = format!("{} (tile at row {top}, column {left})", self.name);
+        ImageInput::deferred(name, move |_limits| Ok(image.crop_imm(x, y, w, h)))
     }
 
     /// Gives the embeddings of tiles to `work` in batches, with the number of the first tile.

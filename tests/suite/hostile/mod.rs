@@ -8,6 +8,7 @@ mod errors;
 mod inputs;
 mod killed;
 mod limits;
+mod sections;
 mod seeds;
 
 use std::path::{Path, PathBuf};
