@@ -149,7 +149,8 @@ fn images_that_cannot_be_used_are_named_with_what_is_wrong() {
         ..squares_config(Storage::Auto)
     };
     let padim = Padim::new(config, Squares::new()).unwrap();
-    let error = padim.fit([DynamicImage::new_rgb8(20_000, 1)], |_| ()).unwrap_err().to_string();
+    let line = DynamicImage::new_rgb8(20_000, 1);
+    let error = padim.fit([line.clone(), line], |_| ()).unwrap_err().to_string();
     assert!(error.contains("exact size"), "{error}");
 }
 
