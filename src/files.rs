@@ -8,6 +8,18 @@ use std::time::Duration;
 
 use crate::{Error, Result};
 
+/// Opens a file to read it, and tells its length. What is no regular file is refused: to open a pipe waits
+/// until somebody writes to it.
+pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
+    let metadata = fs::metadata(path).map_err(Error::io("open", path))?;
+    if !metadata.is_file() {
+        let reason = std::io::Error::other("it is a folder, a pipe or a device, not a file");
+        return Err(Error::io("read", path)(reason));
+    }
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    Ok((file, metadata.len()))
+}
+
 /// How temporary files begin and end.
 const NAME: [&str; 2] = [".padim-", ".tmp"];
 
@@ -115,6 +127,24 @@ mod tests {
         drop(held);
         assert_eq!(left(), [".padim-1-2.tmp", "padim-1-3.tmp"]);
         remove_left_over(Path::new("no/such/folder/model"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        if !made.is_ok_and(|status| status.success()) {
+            println!("SKIPPED: there is no `mkfifo` to make a pipe by");
+            return;
+        }
+        for path in [&*pipe, folder.path()] {
+            let error = open(path).unwrap_err().to_string();
+            assert!(error.contains("not a file"), "{error}");
+        }
+        assert!(crate::decode_file(&pipe).is_err() && crate::image_size(&pipe).is_err());
+        assert!(crate::Detector::load(&pipe, &burn::tensor::Device::flex()).is_err());
     }
 
     #[test]

@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 pub(crate) struct Latest<Key, Value> {
     own: Mutex<Option<(Key, Arc<Value>)>>,
     /// The values that this one and its clones have at the moment.
-    all: Arc<Mutex<Vec<(Key, Weak<Value>)>>>,
+    all: Arc<Mutex<Others<Key, Value>>>,
 }
+
+type Others<Key, Value> = Vec<(Key, Weak<Value>)>;
 
 impl<Key: PartialEq + Clone, Value> Latest<Key, Value> {
     /// The value for this key: the one that is there, or a new one. Whoever asks for one of a clone

@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{BackboneConfig, FoldedConvolution, FoldedParameters};
 use crate::embedding::Extractor;
-use crate::files::{remove_left_over, write_atomically};
+use crate::files::{open, remove_left_over, write_atomically};
 use crate::gaussian::{Block, ModelShape, Numbers, PackedSums, Positions, Tally};
 use crate::{
     AnomalyScorer, Backbone, BackboneSnapshot, ChannelSelection, Decision, Detector, Error,
@@ -686,8 +686,7 @@ struct Body<'a> {
 impl<'a> Body<'a> {
     /// Reads and checks everything before the arrays.
     fn open(path: &'a Path) -> Result<(Header, Self)> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let length = file.metadata().map_err(Error::io("read", path))?.len();
+        let (file, length) = open(path)?;
         let reader = ChecksumReader {
             inner: BufReader::with_capacity(1 << 20, file),
             checksum: crc32fast::Hasher::new(),

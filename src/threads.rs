@@ -4,9 +4,8 @@
 //! If one of these waits for the lock that the first holds, both wait for ever. So whatever is made under a
 //! lock, or in a cell, is made by threads that take up nothing else.
 
-use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
-use std::thread::{Builder, available_parallelism, scope};
+use std::thread::{Builder, scope};
 
 /// Below this number of values, starting a thread takes longer than the work.
 const FEW: usize = 1 << 17;
@@ -20,7 +19,8 @@ pub(crate) fn for_each_chunk<T: Send>(
 ) {
     let threads = match values.len() {
         ..FEW => 1,
-        _ => available_parallelism().map_or(1, NonZero::get).min(values.len().div_ceil(size)),
+        // As many as the pool that does the other work.
+        _ => rayon::current_num_threads().min(values.len().div_ceil(size)),
     };
     let chunks = Mutex::new(values.chunks_mut(size).enumerate());
     let next = || chunks.lock().unwrap_or_else(PoisonError::into_inner).next();

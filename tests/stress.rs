@@ -66,10 +66,10 @@ fn predict_at_once<D: Sync>(
         let (detector, predict, expected) = (load(), &predict, &expected);
         let done = AtomicUsize::new(0);
         rayon::scope(|scope| {
-            for i in 0..AT_ONCE {
+            for (i, expected) in expected.iter().enumerate() {
                 let (detector, done) = (&detector, &done);
                 scope.spawn(move |_| {
-                    assert_eq!(&predict(detector, i), &expected[i]);
+                    assert_eq!(&predict(detector, i), expected);
                     done.fetch_add(1, Ordering::SeqCst);
                 });
             }

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use half::{bf16, f16};
 use pytorch_reader::PytorchReader;
 use safetensors::SafeTensors;
 
+use crate::files;
 use crate::host::f32_from_bytes;
 use crate::weights::BUNDLED;
 use crate::{Error, Result, Weights};
@@ -96,9 +96,8 @@ impl Checkpoint {
     /// `state_dict.` before it; those that begin as one of `unused` are skipped.
     pub fn read(path: &Path, unused: &[String]) -> Result<Self> {
         let mut header = [0; 9];
-        let read = File::open(path)
-            .and_then(|mut file| file.read(&mut header))
-            .map_err(Error::io("read", path))?;
+        let (mut file, _) = files::open(path)?;
+        let read = file.read(&mut header).map_err(Error::io("read", path))?;
         let tensors = if read == 9 && header[8] == b'{' {
             read_safetensors(path, unused)?
         } else {

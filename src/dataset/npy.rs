@@ -5,6 +5,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::failed;
+use crate::files;
 use crate::{DecodeLimits, Error, Result};
 
 /// What a file holds.
@@ -62,7 +63,7 @@ pub(super) fn frame_count(path: &Path) -> Result<usize> {
 }
 
 fn open(path: &Path) -> Result<BufReader<File>> {
-    Ok(BufReader::new(File::open(path).map_err(Error::io("open", path))?))
+    Ok(BufReader::new(files::open(path)?.0))
 }
 
 fn nonzero(

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::jpeg;
 use crate::caught::caught_for;
+use crate::files::open;
 use crate::{Error, Result};
 
 /// What the values of a 16-bit grey image mean.
@@ -81,15 +82,18 @@ pub fn decode_file_with(path: impl AsRef<Path>, limits: DecodeLimits) -> Result<
     caught_for("the decoder of an image", &name, || decode(path, limits))
 }
 
+/// A reader of a file, whose format is told by its content, and the file's length.
+fn reader(path: &Path) -> Result<(ImageReader<BufReader<File>>, u64)> {
+    let (file, length) = open(path)?;
+    let reader = ImageReader::new(BufReader::new(file)).with_guessed_format();
+    Ok((reader.map_err(Error::io("read", path))?, length))
+}
+
 /// Bytes that a JPEG file may have beside its pixels: colour profiles, thumbnails, what cameras note.
 const HEADERS: u64 = 16 << 20;
 
 fn decode(path: &Path, limits: DecodeLimits) -> Result<DynamicImage> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let length = file.metadata().map_err(Error::io("read", path))?.len();
-    let reader = ImageReader::new(BufReader::new(file))
-        .with_guessed_format()
-        .map_err(Error::io("read", path))?;
+    let (reader, length) = reader(path)?;
     if reader.format() != Some(ImageFormat::Jpeg) {
         return decode_from(reader, || true, path, limits);
     }
@@ -123,9 +127,7 @@ pub fn image_size(path: impl AsRef<Path>) -> Result<[usize; 2]> {
     let path = path.as_ref();
     let name = path.display().to_string();
     caught_for("the decoder of an image", &name, || {
-        let reader = ImageReader::open(path).map_err(Error::io("open", path))?;
-        let reader = reader.with_guessed_format().map_err(Error::io("read", path))?;
-        let size = reader.into_dimensions();
+        let size = reader(path)?.0.into_dimensions();
         let (width, height) =
             size.map_err(|reason| Error::Decode { name: name.clone(), reason })?;
         Ok([height as usize, width as usize])
