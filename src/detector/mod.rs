@@ -174,7 +174,7 @@ impl Padim {
     /// The same, with the selected channels projected to their `components` principal ones, which
     /// are found from good images: all positions together (paper, Table II: PCA). The images are
     /// needed twice, here and for [`fit`](Self::fit). For components of each position by itself, see
-    /// [`GaussianConfig::components`].
+    /// [`GaussianConfig::components`](crate::GaussianConfig::components).
     ///
     /// # Errors
     ///

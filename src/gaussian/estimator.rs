@@ -138,7 +138,7 @@ impl GaussianEstimator {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) unless `keep` is above 0 and at most 1.
+    /// [`Error::InvalidConfig`] unless `keep` is above 0 and at most 1.
     pub fn forget(&mut self, keep: f64) -> Result<()> {
         self.statistics.forget(keep)
     }
