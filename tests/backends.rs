@@ -418,7 +418,7 @@ fn a_plan_foresees_the_memory_of_a_device() {
         let share = (reserved().unwrap() - before) / planned;
         println!("{name}: planned {planned}, of which {share:.2} were reserved");
         // Allocators reserve pages, and keep what is free again for the next.
-        assert!((0.5..2.0).contains(&share), "{name}: {share}");
+        assert!((0.5..2.5).contains(&share), "{name}: {share}");
     }
     let plan = padim(&Device::flex()).memory_plan([64, 72], 4).unwrap();
     assert_eq!(plan.device, 0);

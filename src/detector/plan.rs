@@ -45,7 +45,8 @@ pub struct MemoryPlan {
     /// The peak of predictions by a loaded detector, in the program's own memory. A calibration takes as
     /// much, and 8 bytes for each pixel that its rate allows to be marked.
     pub predict: usize,
-    /// The peak in the memory of the backbone's device; 0 for a CPU. In 32 bits.
+    /// The peak in the memory of the backbone's device, in 32 bits; 0 for a CPU. Its allocator reserves more,
+    /// for small models up to about twice as much.
     pub device: usize,
 }
 
