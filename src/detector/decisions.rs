@@ -68,7 +68,7 @@ impl Detector {
     {
         let (total, images) = counted(images);
         config.require_images(total)?;
-        let mut scores = Scores::new(self, config, total)?;
+        let mut scores = Scores::new(self.region(), self.input_size, config, total)?;
         for prediction in self.predict_iter(images) {
             scores.add(&prediction?, self.region());
             progress(scores.progress(total));
@@ -173,22 +173,16 @@ impl Padim {
             parts.try_for_each(|(_, part)| whole.merge(part.clone()))?;
             whole.finish(|_| ())
         };
-        let mut scores: Option<Scores> = None;
+        let mut scores = Scores::new(self.region.as_ref(), parts[0].input_size, config, count)?;
         for k in 0..folds {
             let detector = without(Some(k))?;
-            let scores = match &mut scores {
-                Some(scores) => scores,
-                None => scores.insert(Scores::new(&detector, config, count)?),
-            };
             for prediction in detector.predict_iter(fold(k)) {
                 scores.add(&prediction?, detector.region());
                 progress(scores.progress(count));
             }
         }
         let mut detector = without(None)?;
-        let Some(Scores { images, pixels }) = scores else {
-            return Err(Error::TooFewImages { count: 0 });
-        };
+        let Scores { images, pixels } = scores;
         detector.decide_by(Calibration::cross_fitted(images)?, pixels.threshold()?, config)?;
         Ok(detector)
     }
@@ -202,10 +196,15 @@ struct Scores {
 
 impl Scores {
     /// Of no image yet, where there will be `total`.
-    fn new(detector: &Detector, config: &CalibrationConfig, total: usize) -> Result<Self> {
-        let pixels = match detector.region() {
+    fn new(
+        region: Option<&InputRegion>,
+        [height, width]: [usize; 2],
+        config: &CalibrationConfig,
+        total: usize,
+    ) -> Result<Self> {
+        let pixels = match region {
             Some(region) => region.mask().iter().filter(|inside| **inside).count(),
-            None => detector.input_size().iter().product(),
+            None => height * width,
         };
         let pixels = HighestPixels::new(config.pixel_false_alarm_rate, pixels * total)?;
         Ok(Self { images: Vec::new(), pixels })

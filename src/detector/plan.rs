@@ -95,13 +95,15 @@ impl Padim {
         images: usize,
         folds: usize,
     ) -> Result<MemoryPlan> {
-        let whole = self.plan_for(image_size, images, images)?;
-        let fold = self.parts(image_size, images.div_ceil(folds.max(1)), images)?;
+        let parts = self.parts(image_size, images, images)?;
         let plan = || {
-            let folds = fold.sizes.plan()?.statistics.checked_mul(folds)?;
+            let whole = parts.plan()?;
+            let vectors = parts.sizes.vectors.div_ceil(folds.max(1));
+            let fold = Sizes { vectors, ..parts.sizes }.plan()?.statistics;
+            let folds = fold.checked_mul(folds)?;
             // The whole is merged from copies of the folds, one after the other, and then factorised. While a
             // fold is scored, the Gaussians of the others are there in its place.
-            let merging = whole.fit.checked_add(fold.sizes.plan()?.statistics)?;
+            let merging = whole.fit.checked_add(fold)?;
             let fit = merging.max(whole.predict).checked_add(folds)?;
             Some(MemoryPlan { statistics: whole.statistics.checked_add(folds)?, fit, ..whole })
         };
@@ -122,8 +124,7 @@ impl Padim {
     fn parts(&self, image_size: [usize; 2], images: usize, inputs: usize) -> Result<Parts> {
         let input_size = self.preprocessor.geometry(image_size)?.input_size();
         let [height, width] = input_size;
-        let stride = self.backbone.layers().first().map_or(1, |layer| layer.stride.max(1));
-        let grid = [height.div_ceil(stride), width.div_ceil(stride)];
+        let grid = self.extractor.grid(input_size);
         let positions = self.positions(grid)?;
         let dimension = self.embedder.dimension();
         let vectors = positions.vectors(self.copied(images));
@@ -131,18 +132,11 @@ impl Padim {
             GaussianStatistics::foreseen(&self.config.gaussian, dimension, vectors)?;
         let batch_size = self.config.batch_size.min(inputs.max(1));
         let is_host = is_host(&self.backbone.device());
-        let memory = |batch| {
-            let shape = [batch, 3, height, width];
-            self.extractor.backbone().memory_estimate(shape).unwrap_or_default()
-        };
-        // Devices get no more at once than fits their buffers.
-        let largest = memory(1).largest_map.max(4 * grid[0] * grid[1] * dimension).max(1);
-        let at_once =
-            if is_host { batch_size } else { (LARGEST_BUFFER / largest).clamp(1, batch_size) };
-        let network = memory(at_once);
+        let at_once = self.extractor.at_once(batch_size, input_size);
+        let network = self.extractor.backbone().memory_estimate([at_once, 3, height, width]);
         Ok(Parts {
             storage,
-            network,
+            network: network.unwrap_or_default(),
             originals: self.originals(image_size, input_size, batch_size),
             batch_size,
             at_once,
@@ -305,6 +299,7 @@ struct PlannedSizes {
 }
 
 /// What decides the size of the Gaussians' part.
+#[derive(Clone, Copy)]
 struct Sizes {
     positions: usize,
     dimension: usize,

@@ -33,18 +33,26 @@ impl Extractor {
 
     /// Cuts images into batches whose largest map and embedding fit the buffers of a device.
     pub fn batches(&self, images: Tensor<4>) -> impl Iterator<Item = Tensor<4>> + use<> {
-        let [batch, channels, height, width] = images.dims();
-        let memory = self.backbone.memory_estimate([1, channels, height, width]);
-        let at_once = match memory {
-            Some(memory) if !is_host(&images.device()) => {
-                let stride = self.backbone.layers().first().map_or(1, |layer| layer.stride.max(1));
-                let positions = height.div_ceil(stride) * width.div_ceil(stride);
-                let embedding = 4 * self.embedder.indices().len() * positions;
-                LARGEST_BUFFER / memory.largest_map.max(embedding).max(1)
+        let [batch, _, height, width] = images.dims();
+        images.split(self.at_once(batch, [height, width]), 0).into_iter()
+    }
+
+    /// How many of a batch of images of `[height, width]` go through the network at once.
+    pub fn at_once(&self, batch: usize, [height, width]: [usize; 2]) -> usize {
+        match self.backbone.memory_estimate([1, 3, height, width]) {
+            Some(memory) if !is_host(&self.backbone.device()) => {
+                let [rows, columns] = self.grid([height, width]);
+                let embedding = 4 * self.embedder.indices().len() * rows * columns;
+                (LARGEST_BUFFER / memory.largest_map.max(embedding).max(1)).clamp(1, batch.max(1))
             }
-            _ => batch,
-        };
-        images.split(at_once.max(1), 0).into_iter()
+            _ => batch.max(1),
+        }
+    }
+
+    /// The grid of positions of images of `[height, width]`, as the first layer's stride foretells it.
+    pub fn grid(&self, image: [usize; 2]) -> [usize; 2] {
+        let stride = self.backbone.layers().first().map_or(1, |layer| layer.stride.max(1));
+        image.map(|side| side.div_ceil(stride))
     }
 
     /// Images `[batch, 3, height, width]` to embeddings, one an image even from a foreign backbone.

@@ -358,3 +358,31 @@ fn limits_reach_images_that_are_made_from_files() {
     let copies = Augmentation { copies: 1, ..Augmentation::default() };
     refused(padim().fit(copies.apply(&files).unwrap(), |_| ()).unwrap_err());
 }
+
+/// One image is enough where all positions of a tile have one Gaussian in common.
+#[test]
+fn one_image_is_enough_for_pooled_tiles() {
+    let preprocess =
+        PreprocessConfig { resize: Resize::square(48), crop: None, ..PreprocessConfig::default() };
+    let gaussian = GaussianConfig { pooled: true, ..GaussianConfig::default() };
+    let config = PadimConfig { preprocess, gaussian, ..config() };
+    let tiling = TilingConfig { tile: [48, 48], overlap: 16, models: TileModels::PerPosition };
+    let padim = TiledPadim::new(config, tiling, backbone()).unwrap();
+    assert!(padim.fit([good(1)], |_| ()).unwrap().predict(good(2)).is_ok());
+    assert!(matches!(
+        padim.fit(Vec::<DynamicImage>::new(), |_| ()),
+        Err(Error::TooFewImages { .. })
+    ));
+}
+
+/// A fold by itself is never factorised, so it may have fewer images than components.
+#[test]
+fn a_plan_with_folds_asks_nothing_of_a_fold() {
+    let gaussian = GaussianConfig { components: Some(4), ..GaussianConfig::default() };
+    let padim = Padim::new(PadimConfig { gaussian, ..config() }, backbone()).unwrap();
+    let images: Vec<_> = (0..20).map(good).collect();
+    padim.fit_calibrated(&images, 10, &CalibrationConfig::default(), |_| ()).unwrap();
+    let plan = padim.memory_plan([56, 70], 20).unwrap();
+    let folds = padim.calibrated_memory_plan([56, 70], 20, 10).unwrap();
+    assert!(folds.fit > plan.fit && folds.predict == plan.predict);
+}

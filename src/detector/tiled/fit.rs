@@ -140,11 +140,8 @@ impl TiledPadim {
     {
         let images = images.into_iter();
         // How many tiles a shared model has to learn from, depends on the sizes of the images.
-        let least = if self.tiling.models == TileModels::PerPosition { 2 } else { 1 };
-        match exact_count(&images) {
-            Some(count) if count < least => return Err(Error::TooFewImages { count }),
-            Some(count) if least == 2 => self.padim.check_count(count)?,
-            _ => (),
+        if let (Some(count), TileModels::PerPosition) = (exact_count(&images), self.tiling.models) {
+            self.padim.check_count(count)?;
         }
         let mut fit = Gathered::default();
         self.gather(images, None, &mut fit, &mut progress)?;
