@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What was caught.
 pub(crate) struct Panic {

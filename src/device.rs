@@ -3,8 +3,8 @@
 use burn::tensor::Device;
 
 use crate::caught::caught;
+use crate::error::{Error, Result};
 use crate::host::is_host;
-use crate::{Error, Result};
 
 /// A device that this build can compute on.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Opens a file to read it, and tells its length. What is no regular file is refused: to open a pipe waits
 /// until somebody writes to it.
@@ -143,8 +143,11 @@ mod tests {
             let error = open(path).unwrap_err().to_string();
             assert!(error.contains("not a file"), "{error}");
         }
-        assert!(crate::decode_file(&pipe).is_err() && crate::image_size(&pipe).is_err());
-        assert!(crate::Detector::load(&pipe, &burn::tensor::Device::flex()).is_err());
+        assert!(
+            crate::preprocess::decode_file(&pipe).is_err()
+                && crate::preprocess::image_size(&pipe).is_err()
+        );
+        assert!(crate::detector::Detector::load(&pipe, &burn::tensor::Device::flex()).is_err());
     }
 
     #[test]

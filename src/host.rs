@@ -3,8 +3,8 @@
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
+use crate::error::{Error, Result};
 use crate::latest::Latest;
-use crate::{Error, Result};
 
 /// Reads a tensor back from its device, as row-major f32.
 pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {

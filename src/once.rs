@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::Result;
+use crate::error::Result;
 
 /// A cell whose value is made once, also where making it can fail.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl<T> Default for Once<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Error;
+    use crate::error::Error;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]

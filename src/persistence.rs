@@ -36,16 +36,22 @@ use burn::tensor::Device;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{BackboneConfig, FoldedConvolution, FoldedParameters};
-use crate::embedding::Extractor;
-use crate::files::{open, remove_left_over, write_atomically};
-use crate::gaussian::{Block, ModelShape, Numbers, PackedSums, Positions, Tally};
-use crate::{
-    AnomalyScorer, Backbone, BackboneSnapshot, ChannelSelection, Decision, Detector, Error,
-    Fingerprint, GaussianModel, GaussianStatistics, InputRegion, LayerInfo, Normalization, Padim,
-    PartialFit, PatchEmbedder, Precision, Preprocessor, Projection, Registration, Result, Storage,
-    TiledDetector, TilingConfig,
+use crate::backbone::{
+    Backbone, BackboneConfig, BackboneSnapshot, FoldedConvolution, FoldedParameters, LayerInfo,
 };
+use crate::decision::Decision;
+use crate::detector::{Detector, Padim, PartialFit, Registration, TiledDetector};
+use crate::embedding::{ChannelSelection, Extractor, PatchEmbedder, Projection};
+use crate::error::{Error, Result};
+use crate::files::{open, remove_left_over, write_atomically};
+use crate::fingerprint::Fingerprint;
+use crate::gaussian::{
+    Block, GaussianModel, GaussianStatistics, ModelShape, Numbers, PackedSums, Positions,
+    Precision, Storage, Tally,
+};
+use crate::preprocess::{InputRegion, Normalization, Preprocessor};
+use crate::scoring::AnomalyScorer;
+use crate::tiling::TilingConfig;
 use settings::{FirstSettings, MovingSection};
 
 const MAGIC: [u8; 8] = *b"PADIM\r\n\x1a";

@@ -1,6 +1,6 @@
 //! Connected regions of a mask.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The regions of a mask, numbered from one in the order of their first pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,11 +12,13 @@ use std::path::Path;
 
 use burn::tensor::Device;
 
-use crate::backbone::Checkpoint;
-use crate::{
-    ChannelSelection, Detector, Error, GaussianModel, Padim, PadimConfig, PreprocessConfig,
-    ResNetBlock, ResNetConfig, Resize, Result, ScoringConfig,
-};
+use crate::backbone::{Checkpoint, ResNetBlock, ResNetConfig};
+use crate::detector::{Detector, Padim, PadimConfig};
+use crate::embedding::ChannelSelection;
+use crate::error::{Error, Result};
+use crate::gaussian::GaussianModel;
+use crate::preprocess::{PreprocessConfig, Resize};
+use crate::scoring::ScoringConfig;
 use settings::Settings;
 
 /// Where anomalib's model has its network.

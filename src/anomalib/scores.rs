@@ -2,7 +2,8 @@
 
 use super::settings::Settings;
 use crate::backbone::Checkpoint;
-use crate::{Decision, ScoreNormalization};
+use crate::decision::Decision;
+use crate::scoring::ScoreNormalization;
 
 /// anomalib's thresholds, and the ranges of the scores that it has normalised with. What it had not
 /// found is `None`.

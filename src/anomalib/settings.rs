@@ -5,9 +5,10 @@ use std::path::Path;
 
 use pytorch_reader::{PickleValue, PytorchReader};
 
-use crate::{
-    Error, Filter, Normalization, PadimConfig, PreprocessConfig, Resize, ResizeArithmetic, Result,
-};
+use crate::detector::PadimConfig;
+use crate::error::{Error, Result};
+use crate::preprocess::{Normalization, PreprocessConfig, Resize, ResizeArithmetic};
+use crate::resample::Filter;
 
 /// What a checkpoint tells besides tensors. A state dict tells nothing.
 #[derive(Debug, Clone, PartialEq)]

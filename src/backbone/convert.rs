@@ -10,10 +10,10 @@ use safetensors::{Dtype, serialize};
 
 use super::weights::Checkpoint;
 use super::{BackboneConfig, EfficientNetB5, ResNet18, WideResNet50};
+use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::host::f32_to_bytes;
 use crate::weights::sha256;
-use crate::{Error, Result};
 
 /// The floating point type in which weights are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -124,9 +124,10 @@ fn architecture(network: &BackboneConfig) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backbone::{Backbone, EfficientNetConfig, EfficientNetStage};
+    use crate::backbone::{
+        Backbone, EfficientNetConfig, EfficientNetStage, ResNetBlock, ResNetConfig,
+    };
     use crate::golden;
-    use crate::{ResNetBlock, ResNetConfig};
     use burn::tensor::Device;
     use safetensors::SafeTensors;
 

@@ -15,8 +15,9 @@ use super::{
     Backbone, BackboneConfig, BackboneMemory, BackboneSnapshot, ConvertedWeights, FeatureMaps,
     LayerInfo, WeightPrecision, check_images, weight_count,
 };
+use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
-use crate::{Error, Result, Weights};
+use crate::weights::Weights;
 
 /// Blocks of one resolution and width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -3,7 +3,8 @@
 use burn::tensor::Device;
 
 use super::efficientnet::{EfficientNet, EfficientNetConfig, EfficientNetStage};
-use crate::{Result, Weights};
+use crate::error::Result;
+use crate::weights::Weights;
 
 /// EfficientNet-B5 (Tan, Le 2019) up to block 26, the paper's most accurate backbone for whole images:
 /// 40, 128 and 176 channels at strides 4, 16 and 16. Layout and arithmetic are those of torchvision's

@@ -26,7 +26,9 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Fingerprint, Normalization, Result};
+use crate::error::{Error, Result};
+use crate::fingerprint::Fingerprint;
+use crate::preprocess::Normalization;
 use parameters::Site;
 
 /// One feature map that a backbone gives.

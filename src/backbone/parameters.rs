@@ -9,9 +9,9 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::Device;
 
 use super::weights::Checkpoint;
+use crate::error::{Error, Result};
 use crate::fingerprint::FingerprintHasher;
 use crate::host::{f32_to_bytes, is_host, pixels_to_device, to_device, to_host};
-use crate::{Error, Result};
 
 /// A convolution with its batch norm folded in.
 #[derive(Debug, Clone, PartialEq)]

@@ -20,10 +20,11 @@ use super::{
     Backbone, BackboneConfig, BackboneMemory, BackboneSnapshot, ConvertedWeights, FeatureMaps,
     LayerInfo, ResNet18, WeightPrecision, check_images, weight_count,
 };
+use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::host::{DeviceIndices, all_finite, is_host, pixels_to_device, to_host};
 use crate::once::Once;
-use crate::{Error, Result, Weights};
+use crate::weights::Weights;
 
 /// The kind of residual block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

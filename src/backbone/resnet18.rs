@@ -3,7 +3,8 @@
 use burn::tensor::Device;
 
 use super::resnet::{ResNet, ResNetBlock, ResNetConfig};
-use crate::{Result, Weights};
+use crate::error::Result;
+use crate::weights::Weights;
 
 /// The 18-layer residual network (He et al. 2016) up to layer3, the paper's fast backbone: 64, 128
 /// and 256 channels at strides 4, 8 and 16.

@@ -12,10 +12,10 @@ use half::{bf16, f16};
 use pytorch_reader::PytorchReader;
 use safetensors::SafeTensors;
 
+use crate::error::{Error, Result};
 use crate::files;
 use crate::host::f32_from_bytes;
-use crate::weights::BUNDLED;
-use crate::{Error, Result, Weights};
+use crate::weights::{BUNDLED, Weights};
 
 /// The tensors of a checkpoint by their names in the network.
 #[derive(Debug)]

@@ -3,7 +3,8 @@
 use burn::tensor::Device;
 
 use super::resnet::{ResNet, ResNetBlock, ResNetConfig};
-use crate::{Result, Weights};
+use crate::error::Result;
+use crate::weights::Weights;
 
 /// The 50-layer residual network of double width (Zagoruyko, Komodakis 2016) up to layer3, the paper's
 /// accurate backbone: 256, 512 and 1024 channels at strides 4, 8 and 16. The stride is on the 3x3

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::listing::{Masks, category_folder, category_names, images, some_images};
 use super::{Category, Dataset, MaskFile, Sample, failed, unknown};
-use crate::Result;
+use crate::error::Result;
 
 /// A folder that is laid out as BTAD: `01/train/ok`, `01/test/ok`, `01/test/ko` and the masks in
 /// `01/ground_truth/ko`, by the names of their images.

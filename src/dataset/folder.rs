@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::listing::{Masks, images, name, some_images};
 use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, unknown};
-use crate::Result;
+use crate::error::Result;
 use crate::random::Random;
 
 /// Folders of good and of defective images, wherever they lie: one category.
@@ -83,7 +83,7 @@ impl Dataset for Folder {
             None => {
                 if !(0.0..1.0).contains(&self.test_share) {
                     let reason = format!("must be in 0..1, is {}", self.test_share);
-                    return Err(crate::Error::config("test_share", reason));
+                    return Err(crate::error::Error::config("test_share", reason));
                 }
                 let count = (good.len() as f64 * self.test_share).round() as usize;
                 let mut held_out = vec![false; good.len()];

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::failed;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 const IMAGE_EXTENSIONS: &[&str] = &["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"];
 /// Masks must be exact, so the formats that may be lossy are not among them.

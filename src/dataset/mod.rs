@@ -26,7 +26,9 @@ pub use shanghaitech::ShanghaiTech;
 pub use table::Table;
 pub use visa::Visa;
 
-use crate::{DecodeLimits, Error, ImageInput, Preprocessor, Result, decode_file_with};
+use crate::detector::ImageInput;
+use crate::error::{Error, Result};
+use crate::preprocess::{DecodeLimits, Preprocessor, decode_file_with};
 
 /// A collection of images, in categories (kinds of parts) that have a model each.
 ///
@@ -249,7 +251,7 @@ fn unknown(root: &std::path::Path, name: &str, known: &[String]) -> Error {
 mod testing {
     use std::path::Path;
 
-    use crate::{Error, Result};
+    use crate::error::{Error, Result};
 
     pub fn touch(root: &Path, files: &[&str]) {
         for file in files {

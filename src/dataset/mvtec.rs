@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::listing::{Masks, category_folder, category_names, folders, images, name, some_images};
 use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, unknown};
-use crate::Result;
+use crate::error::Result;
 
 /// Folders that are laid out as MVTec AD: a category, or a folder of categories.
 ///
@@ -91,7 +91,7 @@ fn good(root: &Path) -> PathBuf {
 mod tests {
     use super::super::testing::{dataset_error, touch};
     use super::*;
-    use crate::Error;
+    use crate::error::Error;
 
     fn screw() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();

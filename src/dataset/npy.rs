@@ -5,8 +5,9 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::failed;
+use crate::error::{Error, Result};
 use crate::files;
-use crate::{DecodeLimits, Error, Result};
+use crate::preprocess::DecodeLimits;
 
 /// What a file holds.
 struct Array {

@@ -3,8 +3,10 @@
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 
 use super::{Category, Dataset, Sample};
+use crate::error::{Error, Result};
+use crate::preprocess::{Normalization, PreprocessConfig, Preprocessor, Resize};
 use crate::random::Random;
-use crate::{Error, Filter, Normalization, PreprocessConfig, Preprocessor, Resize, Result};
+use crate::resample::Filter;
 
 /// A data set whose images, for training and for the test, are turned by a random angle and cut at a
 /// random place (Defard et al. 2020, section V.C: Rd-MVTec AD). Masks follow their images.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::listing::{folders, frames, name};
 use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, npy, unknown};
-use crate::Result;
+use crate::error::Result;
 
 /// ShanghaiTech Campus (STC): films of 13 scenes, each a category. The training films must have been
 /// taken apart into frames.
@@ -114,7 +114,7 @@ mod tests {
     use super::super::npy::tests::npy;
     use super::super::testing::{dataset_error, touch, write};
     use super::*;
-    use crate::DecodeLimits;
+    use crate::preprocess::DecodeLimits;
 
     #[test]
     fn films_are_put_together_by_scene() {

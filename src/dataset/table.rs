@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, unknown};
-use crate::Result;
+use crate::error::Result;
 
 /// A CSV file with a line for each image. The first line names the columns, in any order:
 ///
@@ -101,7 +101,7 @@ impl Row<'_> {
         self.fields.get(name).map(String::as_str)
     }
 
-    pub fn failed(&self, reason: &str) -> crate::Error {
+    pub fn failed(&self, reason: &str) -> crate::error::Error {
         failed(self.path, format!("line {} {reason}", self.line))
     }
 }

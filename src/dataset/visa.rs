@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::table::rows;
 use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, unknown};
-use crate::Result;
+use crate::error::Result;
 
 /// VisA as it is given out: a folder for each kind of part, and `split_csv/1cls.csv`, which says what is
 /// for training and where the masks are.
@@ -70,7 +70,7 @@ impl Dataset for Visa {
 mod tests {
     use super::super::testing::{dataset_error, write};
     use super::*;
-    use crate::DecodeLimits;
+    use crate::preprocess::DecodeLimits;
     use image::GrayImage;
 
     #[test]

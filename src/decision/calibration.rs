@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::host::all_finite;
-use crate::{Error, Result};
 
 /// How often good parts may be called defective.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,7 +1,8 @@
 //! Marked regions.
 
+use crate::error::Result;
 use crate::regions::connected_regions;
-use crate::{AnomalyMap, Result};
+use crate::scoring::AnomalyMap;
 
 /// A connected region of pixels that score high.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,6 +1,6 @@
 //! The scores of more pixels than memory holds.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Counts pixels by their scores, in steps of a two-thousandth of a score.
 pub(crate) struct PixelHistogram {

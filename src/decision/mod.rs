@@ -14,7 +14,8 @@ pub(crate) use pixels::HighestPixels;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, ScoreNormalization};
+use crate::error::{Error, Result};
+use crate::scoring::ScoreNormalization;
 
 /// The thresholds of a detector. Stored with it, and can be changed afterwards
 /// ([`Detector::with_decision`](crate::Detector::with_decision)).

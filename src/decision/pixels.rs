@@ -1,7 +1,7 @@
 //! The threshold for pixels, exactly and in little memory.
 
 use super::calibration::check_rate;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The highest pixel scores of good images: so many as the threshold can be among. The others are not kept.
 pub(crate) struct HighestPixels {

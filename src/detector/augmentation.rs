@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::input::{ImageInput, OpenImage};
 use super::registration::Registration;
+use crate::error::{Error, Result};
+use crate::preprocess::Alignment;
 use crate::random::Random;
-use crate::{Alignment, Error, Result};
 
 /// Copies of the images that a fit is given, each turned, shifted and mirrored at random, so that the
 /// Gaussians know parts that do not lie still. It makes no difference to how an image is scored.
@@ -154,7 +155,7 @@ fn opening(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::DecodeLimits;
+    use crate::preprocess::DecodeLimits;
     use image::{Rgb, RgbImage};
 
     fn image(i: u32) -> RgbImage {

@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::gaussian::reach;
-use crate::{
-    Augmentation, Blur, Border, ChannelSelection, Error, Filter, GaussianConfig, ImageScore,
-    PreprocessConfig, Resize, ResizeArithmetic, Result, ScoreNormalization, ScoringConfig,
-    SixteenBitGrey, Upsampling,
-};
+use crate::detector::Augmentation;
+use crate::embedding::ChannelSelection;
+use crate::error::{Error, Result};
+use crate::gaussian::{GaussianConfig, reach};
+use crate::preprocess::{PreprocessConfig, Resize, ResizeArithmetic, SixteenBitGrey};
+use crate::resample::{Border, Filter};
+use crate::scoring::{Blur, ImageScore, ScoreNormalization, ScoringConfig, Upsampling};
 
 /// All settings of PaDiM but the backbone and its layers. Stored with every detector.
 ///

@@ -1,11 +1,11 @@
 //! Detectors that decide.
 
 use super::input::counted;
-use crate::decision::{HighestPixels, defects};
-use crate::{
-    Calibration, CalibrationConfig, Decision, Defect, Detector, Error, FitProgress, FitStage,
-    ImageInput, InputRegion, Padim, Prediction, Result, ScoreNormalization,
-};
+use crate::decision::{Calibration, CalibrationConfig, Decision, Defect, HighestPixels, defects};
+use crate::detector::{Detector, FitProgress, FitStage, ImageInput, Padim, Prediction};
+use crate::error::{Error, Result};
+use crate::preprocess::InputRegion;
+use crate::scoring::ScoreNormalization;
 
 impl Detector {
     /// The thresholds, if set.

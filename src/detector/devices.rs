@@ -5,9 +5,10 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device};
 
 use super::{Detector, Padim, TiledDetector};
-use crate::backbone::FoldedParameters;
+use crate::backbone::{Backbone, FoldedParameters};
 use crate::embedding::Extractor;
-use crate::{Backbone, Error, Precision, Result};
+use crate::error::{Error, Result};
+use crate::gaussian::Precision;
 
 impl Padim {
     /// The same with the network's weights on another device.

@@ -3,8 +3,10 @@
 use rayon::prelude::*;
 
 use super::input::{Batches, Item, stack};
+use crate::detector::{Detector, ImageInput, Prediction};
+use crate::error::{Error, Result};
 use crate::gaussian::reach;
-use crate::{AnomalyMap, Detector, Error, ImageInput, Prediction, Result};
+use crate::scoring::AnomalyMap;
 
 /// What drives the scores of an image.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,11 +130,12 @@ impl Detector {
         let Some(whole) = scored.next() else {
             return Err(Error::shape("scores", "one map", "none"));
         };
-        let layer_contribution = |(layer, scored): (usize, crate::ScoredMap)| LayerContribution {
-            layer: layers[layer].name.clone(),
-            map: scored.map,
-            at_peak: by_place[peak][layer] as f32,
-        };
+        let layer_contribution =
+            |(layer, scored): (usize, crate::scoring::ScoredMap)| LayerContribution {
+                layer: layers[layer].name.clone(),
+                map: scored.map,
+                at_peak: by_place[peak][layer] as f32,
+            };
         let mut at_peak: Vec<ChannelContribution> = channels(peak)
             .into_iter()
             .zip(&sources)

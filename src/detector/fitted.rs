@@ -5,14 +5,15 @@ use burn::tensor::Tensor;
 use super::input::{Batches, ImageInput, Item, Prepared, PreparedImage, exact_count, stack};
 use super::partial::{PartialFit, factorising};
 use super::{FitProgress, Padim, PadimConfig};
-use crate::gaussian::check_keep;
+use crate::decision::Decision;
+use crate::detector::Registration;
+use crate::embedding::Projection;
+use crate::error::{Error, Result};
+use crate::fingerprint::Fingerprint;
+use crate::gaussian::{GaussianConfig, GaussianModel, GaussianStatistics, Storage, check_keep};
 use crate::host::{is_host, truth};
-use crate::preprocess::ImageGeometry;
-use crate::{
-    Alignment, AnomalyMap, AnomalyScorer, Decision, DecodeLimits, Error, Fingerprint,
-    GaussianConfig, GaussianModel, GaussianStatistics, InputRegion, Preprocessor, Projection,
-    Registration, Result, ScoreNormalization, ScoredMap, ScoringConfig, Storage,
-};
+use crate::preprocess::{Alignment, DecodeLimits, ImageGeometry, InputRegion, Preprocessor};
+use crate::scoring::{AnomalyMap, AnomalyScorer, ScoreNormalization, ScoredMap, ScoringConfig};
 
 /// What a detector says of an image.
 #[derive(Debug, Clone, PartialEq)]

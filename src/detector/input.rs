@@ -9,12 +9,12 @@ use rayon::prelude::*;
 
 use super::registration::{Registration, StoredRegistration};
 use crate::caught::caught_for;
+use crate::error::{Error, Result};
 use crate::host::{all_finite_on_device, is_host, to_device};
 use crate::preprocess::{
     Alignment, DecodeLimits, ImageGeometry, Normalization, PreprocessConfig, PreprocessedImage,
     Preprocessor, decode_file_with,
 };
-use crate::{Error, Result};
 
 /// What a panic before the network is said to have interrupted.
 const PREPARING: &str = "preparing an image";

@@ -29,13 +29,15 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use crate::embedding::{Embedding, EmbeddingPart, Extractor, PatchVectors, ProjectionEstimator};
-use crate::gaussian::{Positions, reach};
-use crate::host::is_host;
-use crate::{
-    AnomalyScorer, Backbone, DecodeLimits, Error, GaussianModel, GaussianStatistics, InputRegion,
-    PatchEmbedder, Precision, Preprocessor, RegionOfInterest, Result, ScoredMap,
+use crate::backbone::Backbone;
+use crate::embedding::{
+    Embedding, EmbeddingPart, Extractor, PatchEmbedder, PatchVectors, ProjectionEstimator,
 };
+use crate::error::{Error, Result};
+use crate::gaussian::{GaussianModel, GaussianStatistics, Positions, Precision, reach};
+use crate::host::is_host;
+use crate::preprocess::{DecodeLimits, InputRegion, Preprocessor, RegionOfInterest};
+use crate::scoring::{AnomalyScorer, ScoredMap};
 use input::{Batches, Item, Steps, exact_count, stack};
 
 /// How far a fit has come.

@@ -1,9 +1,11 @@
 //! A fit that is not finished.
 
 use super::{Detector, FitProgress, FitStage, ImageInput, Padim};
+use crate::detector::Registration;
 use crate::embedding::Embedding;
+use crate::error::{Error, Result};
+use crate::gaussian::GaussianStatistics;
 use crate::host::LARGEST_BUFFER;
-use crate::{Error, GaussianStatistics, Registration, Result};
 
 /// What is known of the good images so far: it can take in more of them, be merged with the fit of
 /// others, saved ([`save`](Self::save)), and made into a [`Detector`].

@@ -3,7 +3,8 @@
 use burn::tensor::Tensor;
 
 use super::{Detector, Padim};
-use crate::{Error, GaussianConfig, GaussianModel, Result, Storage};
+use crate::error::{Error, Result};
+use crate::gaussian::{GaussianConfig, GaussianModel, Storage};
 
 impl Padim {
     /// A detector with Gaussians that were not fitted here, for network inputs `[height, width]`. The

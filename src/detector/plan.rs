@@ -4,10 +4,10 @@ use std::fmt;
 
 use super::Padim;
 use crate::backbone::BackboneMemory;
-use crate::gaussian::{Block, PENDING, sample_limit, trapezoid_len};
+use crate::error::{Error, Result};
+use crate::gaussian::{Block, GaussianStatistics, PENDING, Storage, sample_limit, trapezoid_len};
 use crate::host::{LARGEST_BUFFER, is_host};
 use crate::preprocess::ResizeArithmetic;
-use crate::{Error, GaussianStatistics, Result, Storage};
 
 /// Bytes that a fit and a prediction take at their peak, beyond the program itself (some tens of
 /// megabytes). The sizes of statistics and model are exact, those of images and of the network are

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 
-use crate::preprocess::principal_axis;
-use crate::{Alignment, Error, Result};
+use crate::error::{Error, Result};
+use crate::preprocess::{Alignment, principal_axis};
 
 /// Brings images of parts that lie in different ways to one pose, before anything else is done to them,
 /// for the fit and for predictions.

@@ -7,8 +7,8 @@ use burn::tensor::Tensor;
 use super::{Embedding, PatchEmbedder};
 use crate::backbone::Backbone;
 use crate::caught::{Panic, caught};
+use crate::error::{Error, Result};
 use crate::host::{LARGEST_BUFFER, is_host};
-use crate::{Error, Result};
 
 /// A backbone that gives out what its embedder selects, if it can, and all otherwise.
 #[derive(Debug, Clone)]

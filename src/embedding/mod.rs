@@ -18,8 +18,8 @@ use std::ops::Range;
 use burn::tensor::{Device, Tensor};
 
 use crate::backbone::FeatureMaps;
+use crate::error::{Error, Result};
 use crate::host::{DeviceIndices, is_host};
-use crate::{Error, Result};
 use vectors::{Choice, GatheredVectors, Source, nearest_sources, to_tensor};
 
 /// Concatenates the feature maps of several layers into one embedding vector per position of the

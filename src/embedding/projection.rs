@@ -5,8 +5,8 @@ use faer::linalg::matmul::triangular::{BlockStructure, matmul};
 use faer::{Accum, Mat, Par, Side};
 use rayon::prelude::*;
 
+use crate::error::{Error, Result};
 use crate::host::pixels_to_host;
-use crate::{Error, Result};
 
 /// Replaces embedding vectors by their coordinates along a few directions, the same at every
 /// position.

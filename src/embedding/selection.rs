@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::draw::{python_sample, torch_randperm};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Which channels of the concatenated layers are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 
-use crate::Result;
+use crate::error::Result;
 use crate::host::{all_finite, pixels_to_device, pixels_to_host};
 
 /// Embedding vectors of a batch, to be had one by one.

@@ -8,7 +8,7 @@ use super::distance::{NumbersRef, Position, Workspace, correct_low_rank, to_half
 use super::statistics::GaussianStatistics;
 use super::storage::{Precision, Storage, trapezoid_len};
 use crate::embedding::DenseVectors;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 impl GaussianStatistics {
     /// The storage that the settings mean for the images so far, and its rows.

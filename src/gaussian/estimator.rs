@@ -6,10 +6,10 @@ use nalgebra::{DMatrix, DVector};
 use super::positions::Positions;
 use super::statistics::GaussianStatistics;
 use super::{GaussianConfig, GaussianModel};
-#[cfg(doc)]
-use crate::Error;
-use crate::Result;
 use crate::embedding::DenseVectors;
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
 
 /// Estimates a [`GaussianModel`] from batches of embeddings in one pass. It can be merged with
 /// others, saved with a fit ([`PartialFit`](crate::PartialFit)), and go on after the model is made.

@@ -7,7 +7,7 @@ use super::covariance::write_scaled;
 use super::model::{GaussianModel, ModelShape, Numbers};
 use super::positions::Positions;
 use super::storage::{Precision, Storage, trapezoid_len};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// By how much an inverse may differ from its transpose, as a share of its largest element: f32 leaves
 /// a thousandth where covariances are badly conditioned. Distances do not depend on the difference.
@@ -104,9 +104,9 @@ fn inverse_root(inverse: &[f32], d: usize, position: usize) -> Result<Vec<f64>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gaussian::GaussianConfig;
+    use crate::gaussian::{GaussianConfig, GaussianEstimator};
+    use crate::golden;
     use crate::host::to_device;
-    use crate::{GaussianEstimator, golden};
     use burn::tensor::Device;
     use nalgebra::{DMatrix, DVector};
     use proptest::prelude::*;

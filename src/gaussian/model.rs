@@ -11,8 +11,8 @@ use super::distance::{LARGEST, NumbersRef, correct_low_rank, to_half};
 use super::positions::Positions;
 use super::storage::{Precision, Storage, trapezoid_rows};
 use super::tally::MOST_IMAGES;
+use crate::error::{Error, Result};
 use crate::host::{all_finite, all_of};
-use crate::{Error, Result};
 
 /// The numbers of all positions, of either precision.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,8 +10,8 @@ use super::distance::{Position, Workspace};
 use super::positions::Positions;
 use super::{GaussianModel, Precision, reach};
 use crate::embedding::{DenseVectors, PatchVectors};
+use crate::error::{Error, Result};
 use crate::host::{all_finite_on_device, is_host, to_device};
-use crate::{Error, Result};
 
 impl GaussianModel {
     /// The Mahalanobis distance (paper, equation 2; not squared) of every embedding vector of a

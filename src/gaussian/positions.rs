@@ -1,6 +1,6 @@
 //! The positions of the grid that are looked at, and which Gaussian each of them has.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// All positions of a grid, or those inside a region of interest. Only these are numbered, so what
 /// lies outside takes no memory. Each has a Gaussian of its own, or all have one in common.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Shrinkage of the sample covariance `S` toward the identity: `(1 - s) S + s m I` with `m` the mean
 /// variance. Few images tell little of a covariance's small eigenvalues; shrinkage estimates how

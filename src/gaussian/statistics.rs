@@ -16,7 +16,7 @@ use super::sums::Deviations;
 use super::tally::Tally;
 use super::{CovarianceDivisor, GaussianConfig, GaussianModel, Shrinkage};
 use crate::embedding::PatchVectors;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What is known of the embedding vectors of good images at each position: the vectors while they are few,
 /// then their sums. It holds no settings: of the same statistics, Gaussians can be estimated with any

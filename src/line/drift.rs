@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::decision::Decision;
+use crate::error::{Error, Result};
 use crate::random::Random;
-use crate::{Decision, Error, Result};
 
 /// How rare false alarms are.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -54,8 +54,9 @@ pub use statistics::{LineLatency, LineStatistics};
 use std::time::Duration;
 
 #[cfg(doc)]
-use crate::Detector;
-use crate::{Error, Prediction, Result};
+use crate::detector::Detector;
+use crate::detector::Prediction;
+use crate::error::{Error, Result};
 
 /// What an image that finds the line full does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

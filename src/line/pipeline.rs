@@ -7,7 +7,8 @@ use std::time::Instant;
 use super::queue::Queue;
 use super::{LineConfig, LineResult, LineStatistics, Outcome, SinkFailure, Submitted};
 use crate::caught::{Panic, caught};
-use crate::{Detector, Error, ImageInput, PreparedImage, Result};
+use crate::detector::{Detector, ImageInput, PreparedImage};
+use crate::error::{Error, Result};
 
 /// Whatever went wrong in a sink.
 pub type SinkError = Box<dyn std::error::Error + Send + Sync>;

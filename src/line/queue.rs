@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::statistics::{Counts, Times};
 use super::{DropPolicy, LineConfig, LineResult, LineStatistics, Outcome, Submitted};
-use crate::{Error, ImageInput, PreparedImage, Result};
+use crate::detector::{ImageInput, PreparedImage};
+use crate::error::{Error, Result};
 
 /// So many names of dropped images may wait for the sink; then [`Queue::submit`] waits under any policy.
 pub(super) const MOST_DROPPED: usize = 1 << 16;

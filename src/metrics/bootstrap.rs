@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
+use crate::error::{Error, Result};
 use crate::random::Random;
-use crate::{Error, Result};
 
 /// Where a metric lies with some confidence.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,7 +3,7 @@
 use super::counts::score;
 use super::roc::Steps;
 use super::{PixelScores, undefined};
-use crate::Result;
+use crate::error::Result;
 
 /// The best F1 score and where it is reached.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,7 +60,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Error;
+    use crate::error::Error;
 
     #[test]
     fn edge_cases() {

@@ -23,8 +23,8 @@ pub use roc::{image_auroc, image_roc_curve, pixel_auroc, pixel_roc_curve};
 
 pub use crate::regions::{Regions, connected_regions};
 
+use crate::error::{Error, Result};
 use crate::host::all_finite;
-use crate::{Error, Result};
 
 /// The scores of an image's pixels and which of them are truly defective.
 #[derive(Debug, Clone, Copy)]

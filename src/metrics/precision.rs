@@ -2,7 +2,7 @@
 
 use super::roc::Steps;
 use super::{PixelScores, undefined};
-use crate::Result;
+use crate::error::Result;
 
 /// The average precision of image scores: the mean, over the defective images, of the precision at the
 /// threshold that just finds them (scikit-learn's `average_precision_score`). Other than the AUROC it
@@ -47,7 +47,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Error;
+    use crate::error::Error;
 
     #[test]
     fn edge_cases() {

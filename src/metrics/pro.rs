@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::counts::{NormalCounts, key};
 use super::curve::corners;
 use super::{PixelScores, connected_regions, undefined};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Up to which false positive rate the literature integrates (Bergmann et al. 2021): beyond it, a
 /// segmentation is useless anyway.

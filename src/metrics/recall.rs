@@ -3,7 +3,7 @@
 use super::counts::score;
 use super::roc::Steps;
 use super::{PixelScores, undefined};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The highest threshold at which at least a share `recall` of the defective images is found, scores of at
 /// least the threshold counting as found.

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::counts::{NormalCounts, key};
 use super::curve::corners;
 use super::{PixelScores, undefined};
-use crate::Result;
+use crate::error::Result;
 
 /// How well image scores separate defective from good images: the chance that a defective image
 /// scores higher than a good one, ties counting one half.
@@ -161,7 +161,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Error;
+    use crate::error::Error;
 
     #[test]
     fn edge_cases() {

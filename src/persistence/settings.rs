@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::detector::StoredRegistration;
-use crate::{
-    Augmentation, ChannelSelection, CovarianceDivisor, GaussianConfig, Padim, PadimConfig,
-    PreprocessConfig, Registration, ScoringConfig, Shrinkage, Storage,
-};
+use crate::detector::{Augmentation, Padim, PadimConfig, Registration, StoredRegistration};
+use crate::embedding::ChannelSelection;
+use crate::gaussian::{CovarianceDivisor, GaussianConfig, Shrinkage, Storage};
+use crate::preprocess::PreprocessConfig;
+use crate::scoring::ScoringConfig;
 
 /// The settings that there were at first. bincode tells fields by their places alone, so those that came
 /// later stand in sections of their own.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use burn::tensor::Device;
 
 use super::{Body, FoldedConvolution, Header, Kind, ModelSection, TilesSection, invalid, read};
-use crate::{Backbone, Result, TiledDetector};
+use crate::backbone::Backbone;
+use crate::detector::TiledDetector;
+use crate::error::Result;
 
 impl TilesSection {
     pub(super) fn of(detector: &TiledDetector) -> Self {

@@ -4,8 +4,8 @@ use image::{DynamicImage, ImageBuffer, Pixel};
 use rayon::prelude::*;
 
 use super::ImageGeometry;
+use crate::error::{Error, Result};
 use crate::resample::Border;
-use crate::{Error, Result};
 
 /// How an image is turned and shifted within its frame. Its size stays.
 ///

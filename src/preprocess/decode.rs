@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::jpeg;
 use crate::caught::caught_for;
+use crate::error::{Error, Result};
 use crate::files::open;
-use crate::{Error, Result};
 
 /// What the values of a 16-bit grey image mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

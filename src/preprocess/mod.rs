@@ -26,8 +26,8 @@ use std::borrow::Cow;
 use image::{DynamicImage, RgbImage};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::resample::{Filter, Taps, resample, resample_u8};
-use crate::{Error, Result};
 
 /// How an image is brought to size before the crop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

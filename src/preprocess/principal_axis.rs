@@ -3,8 +3,8 @@
 use image::DynamicImage;
 
 use super::Alignment;
+use crate::error::{Error, Result};
 use crate::regions::connected_regions;
-use crate::{Error, Result};
 
 /// The silhouette is looked at in so many rows or columns at most.
 const RESOLUTION: usize = 512;

@@ -3,7 +3,7 @@
 use image::{DynamicImage, GrayImage, Luma};
 
 use super::{MAX_SIDE, Preprocessor};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The part of the images that is inspected, as a picture of the same framing as the images. What is
 /// outside takes no memory and scores nothing: a conveyor beside the part, a clamp, a time stamp.

@@ -1,6 +1,6 @@
 //! The anomaly map.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A score for every pixel: how far it is from what good images show there, as a Mahalanobis
 /// distance (not squared). Higher is stranger.

@@ -12,10 +12,11 @@ use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::host::{is_host, to_device, to_host};
 use crate::latest::Latest;
+use crate::preprocess::InputRegion;
 use crate::resample::{Border, Filter, Taps, resample};
-use crate::{Error, InputRegion, Result};
 
 /// How the grid of distances is enlarged to the size of the network's input (`align_corners` false).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

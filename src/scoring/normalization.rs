@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How image scores are brought to a range in which they can be compared. It never changes their
 /// order, except where it clamps. Maps stay distances; [`apply`](Self::apply) brings their values to

@@ -1,9 +1,10 @@
 //! One map of the maps of tiles.
 
 use super::layout::{TileAxis, TileLayout};
+use crate::error::Result;
 use crate::preprocess::ImageGeometry;
 use crate::resample::{Taps, resample};
-use crate::{AnomalyMap, Result};
+use crate::scoring::AnomalyMap;
 
 /// Takes in the maps of an image's tiles, one by one. It has the resolution of the tiles' maps, or that
 /// of the image if that is lower.
@@ -78,7 +79,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::TilingConfig;
+    use crate::tiling::TilingConfig;
 
     proptest! {
         /// By the definition, one pixel and one tile after the other.

@@ -8,8 +8,8 @@ pub(crate) use layout::TileLayout;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::preprocess::MAX_SIDE;
-use crate::{Error, Result};
 
 /// Which tiles share their Gaussians.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

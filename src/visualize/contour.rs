@@ -2,7 +2,7 @@
 
 use image::{Rgb, RgbImage};
 
-use crate::AnomalyMap;
+use crate::scoring::AnomalyMap;
 
 /// A hue that the colour map does not have.
 pub(super) const LINE: Rgb<u8> = Rgb([0, 255, 200]);

@@ -11,8 +11,9 @@ use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage, imageops};
 
+use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::{AnomalyMap, Error, Result};
+use crate::scoring::AnomalyMap;
 
 /// Between the pictures of a panel and the rows of a contact sheet, in pixels.
 const GAP: u32 = 8;

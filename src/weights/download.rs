@@ -12,7 +12,7 @@ use ureq::{Agent, Body};
 use super::Weights;
 use super::environment::Environment;
 use super::published::{PublishedWeights, sha256, without_password};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How far a download has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

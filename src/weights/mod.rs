@@ -14,7 +14,7 @@ pub(crate) use published::sha256;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use environment::Environment;
 
 /// The file that [`Weights::Bundled`] is.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::environment::Environment;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A published file of weights, known by its name, which ends with the first digits of its SHA-256:
 /// the convention of PyTorch's hub. Made by [`Weights::torchvision`](super::Weights::torchvision) and

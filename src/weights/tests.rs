@@ -170,7 +170,7 @@ fn names_end_with_digits_of_their_hash() {
 
 #[test]
 fn the_bundled_weights_are_resnet18s() {
-    use crate::{Backbone, EfficientNetB5, ResNet18, WideResNet50};
+    use crate::backbone::{Backbone, EfficientNetB5, ResNet18, WideResNet50};
     use burn::tensor::{Device, Tensor};
 
     let device = Device::flex();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::EfficientNetB5;
+use crate::backbone::EfficientNetB5;
 use crate::golden;
 use crate::host::{to_device, to_host};
 

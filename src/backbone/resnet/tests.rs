@@ -106,20 +106,21 @@ fn check_backbone(config: ResNetConfig, file: &str) {
 
 #[test]
 fn golden_backbone_r18() {
-    check_backbone(crate::ResNet18::config(), "backbone_r18.safetensors");
+    check_backbone(crate::backbone::ResNet18::config(), "backbone_r18.safetensors");
 }
 
 #[test]
 fn golden_backbone_wr50() {
-    check_backbone(crate::WideResNet50::config(), "backbone_wr50.safetensors");
+    check_backbone(crate::backbone::WideResNet50::config(), "backbone_wr50.safetensors");
 }
 
 #[test]
 fn golden_backbone_parameters_are_torchvisions() {
     let meta = golden::json("backbone.json");
-    for (arch, config) in
-        [("r18", crate::ResNet18::config()), ("wr50", crate::WideResNet50::config())]
-    {
+    for (arch, config) in [
+        ("r18", crate::backbone::ResNet18::config()),
+        ("wr50", crate::backbone::WideResNet50::config()),
+    ] {
         let mut checkpoint = formula_checkpoint(&config, None);
         for (name, shape) in meta[arch]["params"].as_object().unwrap() {
             let shape: Vec<usize> = serde_json::from_value(shape.clone()).unwrap();

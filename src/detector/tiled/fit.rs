@@ -4,12 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Tiled, TiledDetector, parts};
+use crate::backbone::Backbone;
 use crate::detector::input::{Batches, ImageInput, exact_count};
+use crate::detector::{Detector, FitProgress, FitStage, MemoryPlan, Padim, PadimConfig};
 use crate::embedding::PartOfBatch;
-use crate::{
-    Backbone, DecodeLimits, Detector, Error, FitProgress, FitStage, GaussianModel,
-    GaussianStatistics, MemoryPlan, Padim, PadimConfig, Result, TileModels, TilingConfig,
-};
+use crate::error::{Error, Result};
+use crate::gaussian::{GaussianModel, GaussianStatistics};
+use crate::preprocess::DecodeLimits;
+use crate::tiling::{TileModels, TilingConfig};
 
 /// PaDiM for images that are too large for the network, before it has seen any: settings, a backbone,
 /// and how images are cut into tiles.

@@ -1,14 +1,15 @@
 //! Scoring images in tiles.
 
 use super::{Tiled, TiledPadim, parts};
-use crate::decision::PixelHistogram;
+use crate::decision::{Calibration, CalibrationConfig, Decision, Defect, PixelHistogram};
 use crate::detector::input::{Batches, ImageInput, counted};
-use crate::tiling::MapBlender;
-use crate::{
-    Calibration, CalibrationConfig, Decision, DecodeLimits, Defect, Detector, Error, Fingerprint,
-    FitProgress, FitStage, GaussianModel, ImageScore, PadimConfig, Prediction, Result,
-    ScoreNormalization, ScoredMap, TileModels, TilingConfig,
-};
+use crate::detector::{Detector, FitProgress, FitStage, PadimConfig, Prediction};
+use crate::error::{Error, Result};
+use crate::fingerprint::Fingerprint;
+use crate::gaussian::GaussianModel;
+use crate::preprocess::DecodeLimits;
+use crate::scoring::{ImageScore, ScoreNormalization, ScoredMap};
+use crate::tiling::{MapBlender, TileModels, TilingConfig};
 
 /// PaDiM for images in tiles, after it has seen good ones: scores new ones.
 ///

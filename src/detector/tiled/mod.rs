@@ -14,8 +14,8 @@ use image::DynamicImage;
 use super::Padim;
 use super::input::{ImageInput, Item, named};
 use crate::embedding::Embedding;
-use crate::tiling::TileLayout;
-use crate::{Error, Result, TileModels, TilingConfig};
+use crate::error::{Error, Result};
+use crate::tiling::{TileLayout, TileModels, TilingConfig};
 
 /// An image and its tiles.
 struct Tiled {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::Calibration;
+use crate::decision::Calibration;
 
 /// Roughly normal (Irwin and Hall).
 fn normal(random: &mut Random) -> f32 {
