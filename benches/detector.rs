@@ -5,7 +5,8 @@
 use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use image::RgbImage;
-use padim::{ChannelSelection, Detector, Padim, PadimConfig, ResNet18};
+use padim::embedding::ChannelSelection;
+use padim::{Detector, Padim, PadimConfig, ResNet18};
 
 fn picture(seed: u32) -> RgbImage {
     RgbImage::from_fn(256, 256, |x, y| {
@@ -19,7 +20,7 @@ fn detector(channels: usize, device: &Device) -> Detector {
         ..PadimConfig::default()
     };
     let padim = Padim::new(config, ResNet18::untrained(0, device).unwrap()).unwrap();
-    padim.fit((0..16).map(picture), |_| ()).unwrap()
+    padim.fit((0..16).map(picture)).unwrap()
 }
 
 fn predict(c: &mut Criterion) {

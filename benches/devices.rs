@@ -12,11 +12,12 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Parser;
-use padim::{
-    AnomalyScorer, Backbone, ChannelSelection, Detector, DeviceInfo, FeatureMaps, Padim,
-    PadimConfig, PatchEmbedder, PreprocessConfig, ResNet18, ResNetConfig, Resize, ScoringConfig,
-    WideResNet50, devices,
-};
+use padim::backbone::{FeatureMaps, ResNetConfig};
+use padim::device::{DeviceInfo, devices};
+use padim::embedding::{ChannelSelection, PatchEmbedder};
+use padim::preprocess::{PreprocessConfig, Resize};
+use padim::scoring::{AnomalyScorer, ScoringConfig};
+use padim::{Backbone, Detector, Padim, PadimConfig, ResNet18, WideResNet50};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -113,9 +114,9 @@ fn measure(options: &Options, info: &DeviceInfo) -> Outcome<()> {
             Tensor::<3>::from_data(TensorData::new(values, shape), device)
         })
     };
-    padim.fit(good().take(8), |_| ())?;
+    padim.fit(good().take(8))?;
     let start = Instant::now();
-    let detector = padim.fit(good(), |_| ())?;
+    let detector = padim.fit(good())?;
     let fit = start.elapsed().as_secs_f64();
 
     for &batch in &options.batches {
@@ -208,7 +209,9 @@ fn main() -> Outcome<()> {
         measure(&options, info)?;
     }
     match none {
-        true => Err(padim::device_named(&options.device).err().map_or("none".into(), |e| e.into())),
+        true => Err(padim::device::device_named(&options.device)
+            .err()
+            .map_or("none".into(), |e| e.into())),
         false => Ok(()),
     }
 }

@@ -4,7 +4,7 @@
 
 use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use padim::{GaussianConfig, GaussianEstimator, Precision, Storage};
+use padim::gaussian::{GaussianConfig, GaussianEstimator, Precision, Storage};
 
 const GRID: [usize; 2] = [56, 56];
 
@@ -66,7 +66,7 @@ fn fit(c: &mut Criterion) {
         for storage in storages(dimension, images) {
             group.bench_function(BenchmarkId::new(format!("factorise-{storage}"), name), |b| {
                 let fitted = estimator(dimension, images);
-                b.iter(|| fitted.statistics().model(&config(storage), |_, _| ()).unwrap());
+                b.iter(|| fitted.statistics().model(&config(storage)).unwrap());
             });
         }
     }
@@ -82,7 +82,7 @@ fn distance(c: &mut Criterion) {
                 let id = BenchmarkId::new(format!("{name}-{storage}"), batch);
                 group.bench_function(id, |b| {
                     let fitted = estimator(dimension, images);
-                    let model = fitted.statistics().model(&config(storage), |_, _| ()).unwrap();
+                    let model = fitted.statistics().model(&config(storage)).unwrap();
                     // As in a pipeline, nobody else holds the embedding, so it is not copied.
                     b.iter_batched(
                         || random(batch, dimension),

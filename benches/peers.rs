@@ -11,10 +11,10 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Parser;
 use image::{Rgb, RgbImage};
-use padim::{
-    Backbone, ChannelSelection, Normalization, Padim, PadimConfig, PreprocessConfig, Preprocessor,
-    ResNet18, ResNetConfig, Resize, WideResNet50, decode_file,
-};
+use padim::backbone::ResNetConfig;
+use padim::embedding::ChannelSelection;
+use padim::preprocess::{Normalization, PreprocessConfig, Preprocessor, Resize, decode_file};
+use padim::{Backbone, Padim, PadimConfig, ResNet18, WideResNet50};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -130,9 +130,9 @@ fn main() -> Outcome<()> {
     };
     let fit: Vec<Tensor<3>> = all[..options.fit].iter().map(single).collect();
     // As the peers: the network has been warmed up, the fit is timed once.
-    padim.fit(fit[..8.min(fit.len())].iter().cloned(), |_| ())?;
+    padim.fit(fit[..8.min(fit.len())].iter().cloned())?;
     let start = Instant::now();
-    let detector = padim.fit(fit.iter().cloned(), |_| ())?;
+    let detector = padim.fit(fit.iter().cloned())?;
     report(&format!("fit{}", options.fit), start.elapsed().as_secs_f64() * 1e3);
     drop(fit);
 
@@ -150,7 +150,7 @@ fn main() -> Outcome<()> {
         pixels(values).save(file)?;
     }
     let start = Instant::now();
-    padim.fit(&files, |_| ())?;
+    padim.fit(&files)?;
     report(&format!("fit{}-files", options.fit), start.elapsed().as_secs_f64() * 1e3);
     println!("{}", serde_json::Value::from(works));
     Ok(())

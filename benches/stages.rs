@@ -6,10 +6,11 @@
 use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use image::{DynamicImage, RgbImage};
-use padim::{
-    AnomalyScorer, Backbone, ChannelSelection, FeatureMaps, Normalization, PatchEmbedder,
-    PreprocessConfig, Preprocessor, ResNet18, ScoringConfig, WideResNet50,
-};
+use padim::backbone::FeatureMaps;
+use padim::embedding::{ChannelSelection, PatchEmbedder};
+use padim::preprocess::{Normalization, PreprocessConfig, Preprocessor};
+use padim::scoring::{AnomalyScorer, ScoringConfig};
+use padim::{Backbone, ResNet18, WideResNet50};
 
 fn picture(side: u32) -> DynamicImage {
     RgbImage::from_fn(side, side, |x, y| image::Rgb([(x * y) as u8, (x + y) as u8, (x ^ y) as u8]))

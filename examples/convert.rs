@@ -13,10 +13,11 @@ use burn::tensor::Device;
 use clap::{Parser, Subcommand, ValueEnum};
 use common::{Network, Outcome, WeightsOption, parts};
 use image::DynamicImage;
-use padim::{
-    AnomalibCheckpoint, Backbone, PreprocessConfig, Preprocessor, Storage, WeightPrecision,
-    decode_file,
-};
+use padim::Backbone;
+use padim::anomalib::AnomalibCheckpoint;
+use padim::backbone::WeightPrecision;
+use padim::gaussian::Storage;
+use padim::preprocess::{PreprocessConfig, Preprocessor, decode_file};
 
 /// Converts weights, and detectors of anomalib.
 #[derive(Parser)]
@@ -162,17 +163,17 @@ fn anomalib(options: Anomalib) -> Outcome {
 
     let detector = checkpoint.into_detector(&Device::default())?;
     // Another form moves distances by less than a thousandth, so the thresholds stay.
-    let detector = detector.with_storage(storage)?.with_decision(scores.decision())?;
+    let detector = detector.with_storage(storage)?.with_thresholds(scores.thresholds())?;
     detector.save(&out)?;
     let config = detector.config();
     println!("preprocessing: {:?}", config.preprocess);
     println!("normalisation of image scores: {:?}", config.scoring.normalization);
     println!("normalisation of maps, which stay distances: {pixels:?}");
-    match detector.decision() {
+    match detector.thresholds() {
         Some(decision) => println!("thresholds: {decision:?}"),
         None => println!("no thresholds: anomalib has none that hold for distances"),
     }
     println!("Gaussians: {}", common::describe_model(&detector));
-    println!("fingerprint {}", detector.fingerprint());
+    println!("fingerprint {}", detector.backbone_fingerprint());
     Ok(())
 }

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use common::{DeviceOption, Network, Outcome, WeightsOption};
+use padim::gaussian::{Spectrum, Storage};
+use padim::preprocess::{decode_file_with, to_rgb8};
 use padim::visualize::{ScoreRange, heat_map, overlay, panel, save_png};
-use padim::{Detector, Prediction, Spectrum, Storage, decode_file_with, to_rgb8};
+use padim::{Detector, Prediction};
 
 /// Scores images with a detector that was saved before.
 #[derive(Parser)]
@@ -88,7 +90,7 @@ fn run(options: &Options) -> Outcome<usize> {
     let detector = match &options.weights {
         Some(weights) => {
             let backbone = options.backbone.build(&[1, 2, 3], Some(weights), device)?;
-            Detector::load_with_shared_backbone(&options.detector, backbone)?
+            Detector::load(&options.detector, backbone)?
         }
         None => Detector::load(&options.detector, device)?,
     };
@@ -214,11 +216,11 @@ fn write_overlay(
     options: &Options,
     target: &Path,
 ) -> Outcome {
-    let grey16 = detector.config().preprocess.sixteen_bit_grey;
+    let grey16 = detector.config().preprocess.sixteen_bit_gray;
     let picture =
         to_rgb8(&decode_file_with(path, detector.preprocessor().decode_limits())?, grey16)?;
     let map = prediction.map_in_original()?;
-    let own = detector.decision().and_then(|decision| decision.pixel_threshold);
+    let own = detector.thresholds().and_then(|decision| decision.pixel);
     let threshold = options.threshold.or(own);
     let range = match (options.range.as_deref(), threshold) {
         (Some(&[min, max]), _) => ScoreRange { min, max },

@@ -11,12 +11,14 @@ use std::time::Instant;
 use clap::Parser;
 use common::{DeviceOption, Evaluation, Network, Outcome, WeightsOption};
 use padim::dataset::{Category, Dataset, Mvtec};
-use padim::visualize::{ScoreRange, contact_sheet, save_png};
-use padim::{
-    Blur, ChannelSelection, Filter, GaussianConfig, InputRegion, Padim, PadimConfig, Prediction,
-    PreprocessConfig, RegionOfInterest, Resize, ScoringConfig, Shrinkage, Storage, Upsampling,
-    decode_file,
+use padim::embedding::ChannelSelection;
+use padim::gaussian::{GaussianConfig, Shrinkage, Storage};
+use padim::preprocess::{
+    Filter, InputRegion, PreprocessConfig, RegionOfInterest, Resize, decode_file,
 };
+use padim::scoring::{Blur, ScoringConfig, Upsampling};
+use padim::visualize::{ScoreRange, contact_sheet, save_png};
+use padim::{Padim, PadimConfig, Prediction};
 use serde_json::json;
 
 /// Fits PaDiM on the good images of an MVTec-layout folder and evaluates it on the test images.
@@ -196,7 +198,7 @@ fn run(options: &Options) -> Outcome {
         batch_size: options.batch_size,
         ..PadimConfig::default()
     };
-    let mut padim = Padim::with_shared_backbone(config, backbone)?;
+    let mut padim = Padim::new(config, backbone)?;
     if let Some(region) = &options.region {
         padim = padim.with_region(&RegionOfInterest::from_mask(&decode_file(region)?))?;
     }
@@ -282,7 +284,8 @@ fn run_category(
     let train =
         &category.train[..options.limit_train.unwrap_or(usize::MAX).min(category.train.len())];
     // Most images of a category have the size of the first.
-    let size = train.first().map_or(Ok([1, 1]), |sample| padim::image_size(&sample.path));
+    let size =
+        train.first().map_or(Ok([1, 1]), |sample| padim::preprocess::image_size(&sample.path));
     match size.and_then(|size| padim.memory_plan(size, train.len())) {
         Ok(plan) => println!("Memory plan: {plan}"),
         Err(error) => println!("No memory plan: {error}"),
@@ -292,9 +295,9 @@ fn run_category(
     let detector = match options.pca {
         Some(Components::Shared(count)) => padim
             .clone()
-            .with_principal_components(count, train, common::show_fit(&bar))?
-            .fit(train, common::show_fit(&bar))?,
-        _ => padim.fit(train, common::show_fit(&bar))?,
+            .fit_projection_with(count, train, common::show_fit(&bar))?
+            .fit_with(train, common::show_fit(&bar))?,
+        _ => padim.fit_with(train, common::show_fit(&bar))?,
     };
     bar.finish_and_clear();
     let fit_seconds = start.elapsed().as_secs_f64();

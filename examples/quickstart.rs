@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use clap::Parser;
 use common::parts::{DEFECTS, SIDE, draw};
 use common::{DeviceOption, Outcome};
+use padim::preprocess::{PreprocessConfig, Resize};
 use padim::visualize::{ScoreRange, contact_sheet, save_png};
-use padim::{Detector, Padim, PadimConfig, PreprocessConfig, ResNet18, Resize, Weights};
+use padim::{Detector, Padim, PadimConfig, ResNet18, Weights};
 
 /// Draws parts with and without defects, fits PaDiM on good ones and finds the defects.
 #[derive(Parser)]
@@ -49,7 +50,7 @@ fn run(options: &Options) -> Outcome {
     println!("Learning from {} good parts.", options.train);
     let bar = common::progress_bar("images", options.train);
     let good = (0..options.train).map(|seed| draw(seed, None).0);
-    let detector = Padim::new(config, backbone)?.fit(good, common::show_fit(&bar))?;
+    let detector = Padim::new(config, backbone)?.fit_with(good, common::show_fit(&bar))?;
     bar.finish_and_clear();
 
     let seeds = 10_000..10_000 + 24_u64;

@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -15,10 +16,8 @@ use burn::tensor::Device;
 use clap::Parser;
 use common::Outcome;
 use common::parts::{Defect, SIDE, draw};
-use padim::{
-    Backbone, Detector, ImageInput, Padim, PadimConfig, PartialFit, PreprocessConfig, ResNet18,
-    Resize, Weights,
-};
+use padim::preprocess::{PreprocessConfig, Resize};
+use padim::{Backbone, Detector, ImageInput, Padim, PadimConfig, PartialFit, ResNet18, Weights};
 
 /// Fits shards in processes of their own, merges them, and compares with one fit of everything.
 #[derive(Parser)]
@@ -86,9 +85,9 @@ fn run(options: &Options) -> Outcome {
         },
         ..PadimConfig::default()
     };
-    let padim = Padim::with_shared_backbone(config, backbone(options)?)?;
+    let padim = Padim::new(config, backbone(options)?)?;
     if let Some(number) = options.worker {
-        let fit = padim.partial_fit(shard(options, number)?, |_progress| ())?;
+        let fit = padim.partial_fit(shard(options, number)?)?;
         fit.save(shard_file(options, number))?;
         println!("  process {}: {} images", std::process::id(), fit.image_count());
         return Ok(());
@@ -116,7 +115,7 @@ fn run(options: &Options) -> Outcome {
         fit.merge(PartialFit::load(shard_file(options, number), Arc::clone(&backbone))?)?;
     }
     let images = fit.image_count();
-    let mut merged = fit.finish_extendable(|_progress| ())?;
+    let mut merged = fit.finish_extendable()?;
     println!("{} shards, {images} images: {:.1} s", options.shards, start.elapsed().as_secs_f64());
 
     let everything: Vec<ImageInput> = (0..options.shards)
@@ -127,7 +126,7 @@ fn run(options: &Options) -> Outcome {
         Some(_) => everything.iter().take(8).cloned().collect(),
         None => (0..8).map(|seed| draw(900 + seed, Some(Defect::Scratch)).0.into()).collect(),
     };
-    let alone = padim.fit(everything, |_progress| ())?;
+    let alone = padim.fit(everything)?;
     compare("merged and fitted at once", &merged, &alone, &probes)?;
 
     // A state that is saved with the detector lets it learn on where it is used.
@@ -137,8 +136,8 @@ fn run(options: &Options) -> Outcome {
     compare("saved and loaded", &loaded, &merged, &probes)?;
     describe(&file, &loaded)?;
     let more = || shard(options, 0);
-    loaded.extend(more()?, 0.9, |_progress| ())?;
-    merged.extend(more()?, 0.9, |_progress| ())?;
+    loaded.extend_with(more()?, 0.9, |_| ControlFlow::Continue(()))?;
+    merged.extend_with(more()?, 0.9, |_| ControlFlow::Continue(()))?;
     println!("Learnt on, old images at 0.9 of their weight: {}", loaded.model().image_count());
     compare("learnt on after loading and before", &loaded, &merged, &probes)?;
     let closed = loaded.without_statistics();

@@ -14,11 +14,12 @@ use clap::Parser;
 use common::{DeviceOption, Network, Outcome, WeightsOption};
 use nalgebra::{DMatrix, DVector};
 use padim::dataset::Mvtec;
+use padim::embedding::{ChannelSelection, PatchEmbedder};
+use padim::gaussian::{GaussianConfig, GaussianModel, Precision, Shrinkage, Storage};
 use padim::metrics::{self, PixelScores};
-use padim::{
-    AnomalyScorer, ChannelSelection, GaussianConfig, GaussianModel, Normalization, Padim,
-    PadimConfig, PatchEmbedder, Precision, Preprocessor, Shrinkage, Storage,
-};
+use padim::preprocess::{Normalization, Preprocessor};
+use padim::scoring::AnomalyScorer;
+use padim::{Padim, PadimConfig};
 
 /// Compares the storages of the Gaussians on a category laid out as MVTec AD.
 #[derive(Parser)]
@@ -87,9 +88,9 @@ fn run(options: &Options) -> Outcome {
     let category = Mvtec::open(&options.data)?;
     let count = options.limit_train.unwrap_or(usize::MAX).min(category.train.len());
     let train = &category.train[..count];
-    let padim = Padim::with_shared_backbone(config.clone(), Arc::clone(&backbone))?;
+    let padim = Padim::new(config.clone(), Arc::clone(&backbone))?;
     let bar = common::progress_bar("images", count as u64);
-    let fit = padim.partial_fit(train, common::show_fit(&bar))?;
+    let fit = padim.partial_fit_with(train, common::show_fit(&bar))?;
     bar.finish_and_clear();
 
     let statistics = fit.statistics();
@@ -109,7 +110,7 @@ fn run(options: &Options) -> Outcome {
     let mut columns = Vec::new();
     for storage in storages {
         let start = Instant::now();
-        let model = statistics.model(&settings(storage, Shrinkage::None), |_, _| ())?;
+        let model = statistics.model(&settings(storage, Shrinkage::None))?;
         columns.push(Column {
             model,
             fit_seconds: start.elapsed().as_secs_f64(),
@@ -119,7 +120,7 @@ fn run(options: &Options) -> Outcome {
             maps: Vec::new(),
         });
     }
-    let automatic = statistics.model(&settings(Storage::Auto, Shrinkage::None), |_, _| ())?;
+    let automatic = statistics.model(&settings(Storage::Auto, Shrinkage::None))?;
     let chosen = automatic.storage();
     drop(automatic);
     let [height, width] = columns[0].model.grid();

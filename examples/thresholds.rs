@@ -12,7 +12,8 @@ use clap::Parser;
 use common::parts::Random;
 use common::{DeviceOption, Network, Outcome, WeightsOption};
 use padim::dataset::{Mvtec, Sample};
-use padim::{Calibration, CalibrationConfig, Padim, PadimConfig};
+use padim::decision::Calibration;
+use padim::{CalibrationConfig, Padim, PadimConfig};
 
 /// Fits on a part of a category's good images, and calibrates with the others.
 #[derive(Parser)]
@@ -53,7 +54,7 @@ fn run(options: &Options) -> Outcome {
     let device = &options.on.device;
     let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_ref(), device)?;
     let config = PadimConfig { channels: options.backbone.channels(), ..PadimConfig::default() };
-    let padim = Padim::with_shared_backbone(config, backbone)?;
+    let padim = Padim::new(config, backbone)?;
     let category = Mvtec::open(&options.data)?;
     let fitted = options.fit.unwrap_or(category.train.len()).min(category.train.len());
     let (train, spare) = category.train.split_at(fitted);
@@ -62,7 +63,7 @@ fn run(options: &Options) -> Outcome {
     let good: Vec<&Sample> = spare.iter().chain(good).collect();
 
     let bar = common::progress_bar("images", train.len() as u64);
-    let mut detector = padim.fit(train, common::show_fit(&bar))?;
+    let mut detector = padim.fit_with(train, common::show_fit(&bar))?;
     bar.finish_and_clear();
     let scores = |images: &[&Sample]| -> padim::Result<Vec<f32>> {
         detector.predict_iter(images.iter().copied()).map(|p| Ok(p?.image_score)).collect()
@@ -87,7 +88,7 @@ fn run(options: &Options) -> Outcome {
         let rate = options.rates.iter().find(able).ok_or("too few good images for these rates")?;
         let config = CalibrationConfig { image_false_alarm_rate: *rate, ..Default::default() };
         let bar = common::progress_bar("images", good.len() as u64);
-        detector.calibrate(good, &config, common::show_fit(&bar))?;
+        detector.calibrate_with(good, &config, common::show_fit(&bar))?;
         bar.finish_and_clear();
         detector.save(path)?;
         println!("\nSaved {}, calibrated for {rate}.", path.display());

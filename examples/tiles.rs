@@ -12,11 +12,10 @@ use clap::Parser;
 use common::{DeviceOption, Outcome};
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
+use padim::preprocess::{PreprocessConfig, Resize};
+use padim::tiling::TileModels;
 use padim::visualize::{ScoreRange, heat_map, overlay, save_png};
-use padim::{
-    ImageInput, PadimConfig, PreprocessConfig, ResNet18, Resize, TileModels, TiledDetector,
-    TiledPadim, TilingConfig, Weights,
-};
+use padim::{ImageInput, PadimConfig, ResNet18, TiledDetector, TiledPadim, TilingConfig, Weights};
 
 /// Draws cloth, fits PaDiM on tiles of it and finds flaws.
 #[derive(Parser)]
@@ -33,7 +32,7 @@ struct Options {
     /// Side of a tile in pixels.
     #[arg(long, default_value_t = 512)]
     tile: usize,
-    /// How many pixels neighbouring tiles share.
+    /// How many pixels neighboring tiles share.
     #[arg(long, default_value_t = 128)]
     overlap: usize,
     /// Side of a tile for the network.
@@ -94,8 +93,8 @@ fn run(options: &Options) -> Outcome {
     let bar = common::progress_bar("images", options.train.into());
     let start = Instant::now();
     let detector = match options.megabytes {
-        Some(megabytes) => padim.fit_within(megabytes << 20, good, common::show_fit(&bar))?,
-        None => padim.fit(good, common::show_fit(&bar))?,
+        Some(megabytes) => padim.fit_within_with(megabytes << 20, good, common::show_fit(&bar))?,
+        None => padim.fit_with(good, common::show_fit(&bar))?,
     };
     bar.finish_and_clear();
     report("Fitted", start);
@@ -125,10 +124,10 @@ fn run(options: &Options) -> Outcome {
         save_png(&heat_map(&clean.anomaly_map, range), options.output.join("good_map.png"))?;
     }
 
-    let decision = padim::Decision::fixed(threshold).with_pixel_threshold(threshold);
-    let detector = detector.with_decision(Some(decision.with_smallest_area(100)))?;
-    for defect in detector.defects(&prediction)?.iter().take(8) {
-        let padim::Defect { top, left, height, width, peak, .. } = defect;
+    let decision = padim::Thresholds::fixed(threshold).with_pixel_threshold(threshold);
+    let detector = detector.with_thresholds(Some(decision.with_smallest_area(100)))?;
+    for defect in detector.anomaly_regions(&prediction)?.iter().take(8) {
+        let padim::decision::AnomalyRegion { top, left, height, width, peak, .. } = defect;
         println!("  row {top}, column {left}: {height}x{width} pixels, up to {peak:.2}");
     }
     for Flaw { x, y, radius, .. } in &flaws {
@@ -211,9 +210,9 @@ fn flaws([height, width]: [u32; 2]) -> [Flaw; 3] {
 
 fn spoil(mut image: RgbImage, flaws: &[Flaw]) -> RgbImage {
     for Flaw { x, y, radius, kind, colour } in flaws {
-        let span = |centre: f32, side: u32| {
-            let end = (centre + radius).clamp(0.0, side as f32) as u32;
-            (centre - radius).clamp(0.0, side as f32) as u32..end
+        let span = |center: f32, side: u32| {
+            let end = (center + radius).clamp(0.0, side as f32) as u32;
+            (center - radius).clamp(0.0, side as f32) as u32..end
         };
         for (px, py) in span(*x, image.width())
             .flat_map(|px| span(*y, image.height()).map(move |py| (px, py)))

@@ -1,10 +1,10 @@
-//! Panics of code that is not this crate's.
+//! Catches panics of foreign code.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{Error, Result};
 
-/// What was caught.
+/// A caught panic: what was being done, and the panic's message.
 pub(crate) struct Panic {
     pub what: &'static str,
     pub message: String,
@@ -16,7 +16,7 @@ impl Panic {
     }
 }
 
-/// What `work` gives, or its panic. Nothing that it may have left half done may be used again.
+/// The result of `work`, or its panic. State that the panic left half changed must not be used again.
 pub(crate) fn caught<R>(what: &'static str, work: impl FnOnce() -> R) -> Result<R, Panic> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -25,7 +25,7 @@ pub(crate) fn caught<R>(what: &'static str, work: impl FnOnce() -> R) -> Result<
     })
 }
 
-/// What `work` gives, or its panic as an error that says for what it worked.
+/// The result of `work`, or its panic as an error with `name` in its message.
 pub(crate) fn caught_for<R>(
     what: &'static str,
     name: &str,

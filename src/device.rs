@@ -1,4 +1,4 @@
-//! The devices of this machine, by names that people can type.
+//! The devices of this machine, by name.
 
 use burn::tensor::Device;
 
@@ -10,34 +10,35 @@ use crate::host::is_host;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DeviceInfo {
-    /// By which [`device_named`] finds it: `cpu`, `vulkan:0`, `cuda:1`.
+    /// The name for [`device_named`]: `cpu`, `vulkan:0`, `cuda:1`.
     pub name: String,
-    /// What it calls itself.
+    /// The device's description of itself.
     pub description: String,
-    /// Whether it is a graphics card, and not the processor, even behind a graphics interface.
+    /// Whether it is a graphics card. `false` for the processor, even if it emulates a graphics card.
     pub is_gpu: bool,
     /// The device.
     pub device: Device,
 }
 
-/// The kinds of devices that there are, the fastest first, as names and cargo features have them.
+/// The kinds of devices, fastest first. Device names and cargo features use these names.
 const KINDS: [&str; 5] = ["cuda", "metal", "vulkan", "webgpu", "wgpu"];
 
 /// The processor's name.
 const CPU: &str = "cpu";
 
-/// The devices that this build finds on this machine, in the order in which `auto` prefers them: cards,
-/// the processor, and then what imitates a card in software. Cargo features decide which are looked for.
+/// The devices that this build finds on this machine, in the order in which `auto` prefers them:
+/// graphics cards, the processor, then software emulations of a graphics card. Cargo features
+/// decide which kinds are searched for.
 ///
-/// It asks drivers, so call it once.
+/// It queries drivers, which takes time, so call it once.
 ///
 /// ```
-/// for found in padim::devices() {
+/// for found in padim::device::devices() {
 ///     println!("{}: {}", found.name, found.description);
 /// }
 /// ```
 pub fn devices() -> Vec<DeviceInfo> {
-    // `wgpu` finds the same cards once more, through an interface that it chooses by itself.
+    // `wgpu` would find the same cards again, through an interface that it chooses itself.
     let pinned = cfg!(any(feature = "metal", feature = "vulkan", feature = "webgpu"));
     let kinds = KINDS.iter().filter(|kind| !(pinned && **kind == "wgpu"));
     let mut found: Vec<DeviceInfo> = kinds.flat_map(|kind| of_kind(kind)).collect();
@@ -46,12 +47,14 @@ pub fn devices() -> Vec<DeviceInfo> {
     found
 }
 
-/// The device of this name: `auto`, the first graphics card or else the processor; `cpu`; or `cuda`,
-/// `metal`, `vulkan`, `webgpu` or `wgpu`, with `:1` behind it for the second one and so on.
+/// The device of this name: `auto` for the first graphics card, or else the processor; `cpu`; or
+/// `cuda`, `metal`, `vulkan`, `webgpu` or `wgpu`, followed by `:1` for the second device of the
+/// kind, and so on.
 ///
 /// # Errors
 ///
-/// [`Error::NoDevice`] if there is none on this machine or in this build. It lists those that are there.
+/// [`Error::NoDevice`] if this machine or this build has no such device. It lists the devices that
+/// were found.
 pub fn device_named(name: &str) -> Result<Device> {
     let (kind, number) = match name.split_once(':') {
         Some((kind, number)) => (kind, number.parse().ok()),
@@ -66,7 +69,7 @@ pub fn device_named(name: &str) -> Result<Device> {
     found.map(|info| info.device).ok_or_else(|| none(name))
 }
 
-/// Opens a device that is not the processor: Burn panics at its first use where there is none.
+/// Checks that a device other than the processor exists: otherwise Burn panics at its first use.
 pub(crate) fn require(device: &Device) -> Result<()> {
     if is_host(device) {
         return Ok(());
@@ -75,7 +78,7 @@ pub(crate) fn require(device: &Device) -> Result<()> {
     opened.ok().and_then(|synced| synced.ok()).ok_or_else(|| none(&format!("{device:?}")))
 }
 
-/// What is there instead of a device.
+/// The error for a missing device, with the devices that were found.
 fn none(name: &str) -> Error {
     let built = KINDS.iter().filter(|kind| is_built(kind)).copied();
     Error::NoDevice {
@@ -88,7 +91,7 @@ fn none(name: &str) -> Error {
     }
 }
 
-/// The processor. There is none in a build without a backend for it.
+/// The processor; `None` in a build without a backend for it.
 fn cpu() -> Option<DeviceInfo> {
     #[cfg(feature = "flex")]
     let device = Some(Device::flex());
@@ -121,7 +124,7 @@ fn of_kind(_: &str) -> Vec<DeviceInfo> {
     Vec::new()
 }
 
-/// Those of a kind, cards before what only looks like one.
+/// The devices of a kind, graphics cards before software emulations.
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 fn of_kind(kind: &str) -> Vec<DeviceInfo> {
     use burn::tensor::DeviceType;
@@ -143,7 +146,7 @@ fn of_kind(kind: &str) -> Vec<DeviceInfo> {
         .into_vec()
         .into_iter()
         .filter_map(|device| {
-            // A driver that is there but does not work panics when it is asked.
+            // An installed driver that does not work panics when it is queried.
             let identity = caught("a device", || device.identity()).ok()??;
             let is_gpu = identity.physical.is_some();
             Some(DeviceInfo { name: String::new(), description: identity.name, is_gpu, device })

@@ -46,7 +46,7 @@ pub enum Error {
         reason: image::ImageError,
     },
 
-    /// A file would decode to an image that is larger than the [`DecodeLimits`](crate::DecodeLimits).
+    /// A file would decode to an image that is larger than the [`DecodeLimits`](crate::preprocess::DecodeLimits).
     #[error(
         "the image {name} is too large: {what}; if the file can be trusted, raise the limits by \
          `with_decode_limits`"
@@ -111,7 +111,11 @@ pub enum Error {
     #[error(
         "the detector has kept nothing of its images; make it with `PartialFit::finish_extendable`"
     )]
-    NoState,
+    NoStatistics,
+
+    /// A fit or a calibration was stopped by its own progress callback.
+    #[error("stopped by the progress callback")]
+    Cancelled,
 
     /// A detector was fitted with registered images, and its file holds only the registration's name,
     /// since code cannot be saved. It would score images that lie as they come.

@@ -1,4 +1,4 @@
-//! Writing files so that a reader never sees half of one.
+//! Writes files so that a reader never sees an incomplete one.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Write};
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// Opens a file to read it, and tells its length. What is no regular file is refused: to open a pipe waits
-/// until somebody writes to it.
+/// Opens a file for reading, and returns its length in bytes. Only regular files are accepted:
+/// opening a pipe would wait for a writer.
 pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     let metadata = fs::metadata(path).map_err(Error::io("open", path))?;
     if !metadata.is_file() {
@@ -20,12 +20,12 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     Ok((file, metadata.len()))
 }
 
-/// How temporary files begin and end.
+/// The prefix and suffix of temporary files.
 const NAME: [&str; 2] = [".padim-", ".tmp"];
 
-/// Writes a file beside its target and renames it when it is complete and on the disk. On any error
-/// the target stays as it was and nothing is left behind, unless the process is killed
-/// ([`remove_left_over`]).
+/// Writes a temporary file beside the target, and renames it when it is complete and on the disk.
+/// On an error, the target is unchanged and the temporary file is removed. A killed process leaves
+/// it behind ([`remove_left_over`]).
 pub(crate) fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
@@ -33,18 +33,19 @@ pub(crate) fn write_atomically(
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let fail = |reason| Error::Io { action: "write", path: path.to_owned(), reason };
     let (temporary, file) = loop {
-        // Not the target's own name with an ending: that may be as long as the file system allows.
+        // Not the target's name with a suffix, because that name may already have the maximum length.
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let [begin, end] = NAME;
         let temporary = path.with_file_name(format!("{begin}{}-{number}{end}", std::process::id()));
         match File::create_new(&temporary) {
             Ok(file) => break (temporary, file),
-            // Left by a process of the same number that was killed.
+            // Left by a killed process with the same id.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(fail(error)),
         }
     };
-    // Says that somebody is at work. Where files cannot be locked, nobody will find this one unlocked.
+    // The lock marks the file as in use. On a file system without locks, `remove_left_over` cannot
+    // lock it either, and so keeps it.
     let _ = file.lock();
     let written = (|| {
         let mut writer = BufWriter::with_capacity(1 << 20, file);
@@ -54,17 +55,17 @@ pub(crate) fn write_atomically(
         fs::rename(&temporary, path)
     })();
     written.map_err(|source| {
-        // The first error counts; what cannot be removed either is left to the person.
+        // Only the first error is reported; the file stays if it cannot be removed.
         let _ = fs::remove_file(&temporary);
         fail(source)
     })
 }
 
-/// Between a file's making and its lock is less than this.
+/// A temporary file is locked within this time after its creation.
 const NEW: Duration = Duration::from_secs(60);
 
-/// Removes what killed processes have left beside a file: temporary files that are a minute old and that
-/// nobody holds. What cannot be removed stays.
+/// Removes temporary files that killed processes left beside a file: those that are older than a
+/// minute and that no process has locked. Errors are ignored.
 pub(crate) fn remove_left_over(beside: &Path) {
     let folder = beside.parent().filter(|folder| !folder.as_os_str().is_empty());
     let Ok(entries) = fs::read_dir(folder.unwrap_or(Path::new("."))) else { return };

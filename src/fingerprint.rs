@@ -1,4 +1,4 @@
-//! Recognising a network's weights.
+//! Identifies a network's weights by their hash.
 
 use std::fmt;
 
@@ -7,11 +7,12 @@ use sha2::{Digest, Sha256};
 
 /// A SHA-256 hash of a network's weights.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// The hash of some pieces of data. Their lengths count too, so that moving a byte from one piece
-    /// to the next changes the result.
+    /// The hash of pieces of data. The lengths are hashed, too, so that moving a byte from one
+    /// piece to the next changes the result.
     pub fn of<T: AsRef<[u8]>>(pieces: impl IntoIterator<Item = T>) -> Self {
         let mut hasher = FingerprintHasher::new();
         pieces.into_iter().for_each(|piece| hasher.add(piece.as_ref()));
@@ -40,6 +41,29 @@ impl FingerprintHasher {
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(fingerprint: Fingerprint) -> Self {
+        fingerprint.to_string()
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let expected = "expected 64 hexadecimal digits";
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(expected);
+        }
+        let mut bytes = [0; 32];
+        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| expected)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| expected)?;
+        }
+        Ok(Self(bytes))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Values between devices, host memory and bytes.
+//! Moves values between devices, host memory and bytes.
 
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
@@ -14,14 +14,14 @@ pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
     data.try_into_vec().map_err(|e| failed(e.to_string()))
 }
 
-/// Reads maps `[batch, channels, height, width]` back as `[batch, height, width, channels]`: of a CPU's
-/// maps that lie so in memory already, nothing is copied.
+/// Reads maps `[batch, channels, height, width]` back as `[batch, height, width, channels]`. CPU
+/// maps that already have this layout in memory are not copied.
 pub(crate) fn pixels_to_host(maps: Tensor<4>) -> Result<Vec<f32>> {
     to_host(maps.permute([0, 2, 3, 1]))
 }
 
-/// Maps `[batch, channels, height, width]` of values `[batch, height, width, channels]`. On a CPU they
-/// stay as they lie.
+/// Maps `[batch, channels, height, width]` from values `[batch, height, width, channels]`. On a
+/// CPU, the memory layout stays the same.
 pub(crate) fn pixels_to_device(
     values: Vec<f32>,
     [batch, height, width, channels]: [usize; 4],
@@ -30,30 +30,30 @@ pub(crate) fn pixels_to_device(
     to_device(values, [batch, height, width, channels], device).permute([0, 3, 1, 2])
 }
 
-/// Whether all are numbers.
+/// Whether no value is NaN or infinite.
 pub(crate) fn all_finite(values: &[f32]) -> bool {
     all_of(values, |v| v.is_finite())
 }
 
-/// Whether something holds of all. Looks at them by thousands without a way out in between, so that the
-/// compiler can make vectors of them.
+/// Whether `holds` is true for all values. Within a chunk it does not stop early, so that the
+/// compiler can vectorize the loop.
 pub(crate) fn all_of<T: Sync>(values: &[T], holds: impl Fn(&T) -> bool + Sync) -> bool {
     values.par_chunks(1 << 14).all(|part| part.iter().fold(true, |all, v| all & holds(v)))
 }
 
-/// Whether all values are numbers, asked where they are.
+/// Whether no value is NaN or infinite, computed on the tensor's device.
 pub(crate) fn all_finite_on_device<const D: usize>(tensor: Tensor<D>) -> Result<bool> {
     truth(tensor.is_finite().all())
 }
 
-/// What a device found out.
+/// Reads a boolean back from its device.
 pub(crate) fn truth(answer: Tensor<1, Bool>) -> Result<bool> {
     let answer = answer.try_into_scalar::<u8>();
     answer.map(|answer| answer != 0).map_err(|e| Error::Device { reason: e.to_string() })
 }
 
-/// No tensor on a device is larger in bytes, so that each of its buffers can be bound whole: WebGPU
-/// promises 128 MiB, and some adapters have no more.
+/// The largest tensor on a device, in bytes, so that its buffer can be bound as a whole: WebGPU
+/// guarantees 128 MiB, and some adapters allow no more.
 pub(crate) const LARGEST_BUFFER: usize = 128 << 20;
 
 /// Moves row-major values to a device.
@@ -71,19 +71,19 @@ pub(crate) fn index_tensor(indices: &[usize], device: &Device) -> Tensor<1, Int>
     Tensor::from_data(TensorData::new(values, [indices.len()]), device)
 }
 
-/// Indices for selecting from tensors, in the memory of the device that was last asked for.
+/// Indices for selecting from tensors, cached for the device that was used last.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct DeviceIndices(Latest<(Device, Vec<usize>), Tensor<1, Int>>);
 
 impl DeviceIndices {
-    /// These indices: those that are there already, if they are the same.
+    /// These indices on `device`, from the cache if they are the same.
     pub fn on(&self, device: &Device, indices: &[usize]) -> Tensor<1, Int> {
         let key = (device.clone(), indices.to_vec());
         (*self.0.get(key, |(device, indices)| index_tensor(indices, device))).clone()
     }
 }
 
-/// Whether a device's memory is the program's own, so that tensors come and go at no cost.
+/// Whether a device uses the host's memory, so that moving tensors costs nothing.
 pub(crate) fn is_host(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     if *device == Device::flex() {

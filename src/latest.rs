@@ -1,30 +1,30 @@
-//! A cache of one value: that for the key that was asked for last.
+//! A cache of one value, for the key that was requested last.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// The value for the key that was asked for last. Each clone keeps its own, so that clones that ask for
-/// different keys do not take each other's away; those that ask for the same key share one value.
+/// The value for the key that was requested last. Each clone caches its own key, so that clones
+/// with different keys do not evict each other's values. Clones with the same key share one value.
 ///
-/// A cache changes no result, so any two are equal and look alike.
+/// A cache changes no result, so `PartialEq` and `Debug` ignore it.
 pub(crate) struct Latest<Key, Value> {
     own: Mutex<Option<(Key, Arc<Value>)>>,
-    /// The values that this one and its clones have at the moment.
+    /// The values that this cache and its clones hold.
     all: Arc<Mutex<Others<Key, Value>>>,
 }
 
 type Others<Key, Value> = Vec<(Key, Weak<Value>)>;
 
 impl<Key: PartialEq + Clone, Value> Latest<Key, Value> {
-    /// The value for this key: the one that is there, or a new one. Whoever asks for one of a clone
-    /// meanwhile waits, so `make` must not use rayon (see `threads.rs`).
+    /// The value for this key, from the cache or from `make`. Threads that need another value from
+    /// a clone wait meanwhile, so `make` must not use rayon (see `threads.rs`).
     pub fn get(&self, key: Key, make: impl FnOnce(&Key) -> Value) -> Arc<Value> {
         {
             let mut own = lock(&self.own);
             if let Some((_, value)) = own.as_ref().filter(|(of, _)| *of == key) {
                 return Arc::clone(value);
             }
-            // The old one goes before there is room for the new one.
+            // Free the old value before the new one takes memory.
             *own = None;
         }
         let value = {
@@ -42,7 +42,7 @@ impl<Key: PartialEq + Clone, Value> Latest<Key, Value> {
     }
 }
 
-/// Whoever panicked while making a value left none.
+/// Ignores poisoning: a panic in `make` has stored no value.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -98,7 +98,7 @@ mod tests {
             assert!(Arc::ptr_eq(&first, &card0.get(0, |_| unreachable!())));
             assert!(Arc::ptr_eq(&second, &card1.get(1, |_| unreachable!())));
         }
-        // A clone of before the value was made.
+        // A clone from before the value was made.
         assert!(Arc::ptr_eq(&first, &other.get(0, |_| unreachable!())));
         drop((first, card0));
         assert_eq!(*other.get(0, |_| unreachable!()), "on card 0");

@@ -8,7 +8,8 @@
 //! ```
 //! use padim::burn::tensor::Device;
 //! use padim::image::{Rgb, RgbImage};
-//! use padim::{Detector, Padim, PadimConfig, PreprocessConfig, ResNet18, Resize, Weights};
+//! use padim::{Detector, Padim, PadimConfig, ResNet18, Weights};
+//! use padim::preprocess::{PreprocessConfig, Resize};
 //!
 //! # fn main() -> padim::Result<()> {
 //! # let folder = tempfile::tempdir().unwrap();
@@ -20,7 +21,7 @@
 //! let config = PadimConfig { preprocess: small, ..Default::default() };
 //!
 //! let part = |i: u32| RgbImage::from_fn(80, 80, move |x, _| Rgb([(x * 3 + i) as u8; 3]));
-//! let detector = Padim::new(config, backbone)?.fit((0..10).map(part), |_progress| ())?;
+//! let detector = Padim::new(config, backbone)?.fit((0..10).map(part))?;
 //!
 //! let mut scratched = part(4);
 //! (20..60).for_each(|i| scratched.put_pixel(i, i, Rgb([255, 0, 0])));
@@ -42,7 +43,7 @@
 //! | one vector per patch | [`PatchEmbedder`] | `[batch, dimension, grid_height, grid_width]` |
 //! | mean and covariance per position | [`GaussianEstimator`] -> [`GaussianModel`] | distances `[batch, grid_height, grid_width]` |
 //! | map and score | [`AnomalyScorer`] | [`AnomalyMap`], score |
-//! | a threshold, from good images alone | [`Decision`], [`Calibration`] | p-values, [`Defect`]s |
+//! | a threshold, from good images alone | [`Thresholds`], [`Calibration`] | p-values, [`AnomalyRegion`]s |
 //! | all of it | [`Padim`] -> [`Detector`] | [`Prediction`] |
 //! | the same for large images, in tiles | [`TiledPadim`] -> [`TiledDetector`] | [`Prediction`] |
 //!
@@ -63,7 +64,7 @@
 //!
 //! It does not train networks and does not read EXIF rotation. PaDiM compares each place of a picture
 //! with the same place in others, so parts should lie where they lay in the good images; where they do
-//! not, [`Registration`], [`Augmentation`], [`PadimConfig::neighbourhood`] and
+//! not, [`Registration`], [`Augmentation`], [`PadimConfig::neighborhood`] and
 //! [`GaussianConfig::pooled`] help.
 
 #![warn(missing_docs)]
@@ -72,42 +73,47 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 // In the order in which the data flows; a module uses only what stands above it.
-mod caught;
+pub mod fingerprint;
+
 mod error;
+
+mod caught;
 mod files;
-mod fingerprint;
-mod host;
 mod latest;
+
+mod host;
 mod once;
 mod threads;
 
-mod device;
+pub mod device;
 mod prefetch;
 mod random;
 mod regions;
 mod resample;
 
-mod preprocess;
+pub mod preprocess;
 
-mod weights;
+pub mod weights;
 
-mod backbone;
+mod engine;
 
-mod embedding;
+pub mod backbone;
 
-mod gaussian;
+pub mod embedding;
 
-mod scoring;
+pub mod gaussian;
 
-mod tiling;
+pub mod scoring;
 
-mod decision;
+pub mod tiling;
 
-mod detector;
+pub mod decision;
 
-mod persistence;
+pub mod detector;
 
-mod anomalib;
+pub mod persistence;
+
+pub mod anomalib;
 
 pub mod dataset;
 pub mod line;
@@ -117,42 +123,16 @@ pub mod visualize;
 // The crates whose types stand in this one's interface, so that their versions always fit.
 pub use {burn, image, nalgebra};
 
-pub use anomalib::{AnomalibCheckpoint, AnomalibScores};
-pub use backbone::{
-    Backbone, BackboneMemory, BackboneSnapshot, ConvertedWeights, EfficientNet, EfficientNetB5,
-    EfficientNetConfig, EfficientNetStage, FeatureMaps, LayerInfo, ResNet, ResNet18, ResNetBlock,
-    ResNetConfig, WeightPrecision, WideResNet50,
-};
-pub use decision::{Calibration, CalibrationConfig, Decision, Defect};
+pub use backbone::{Backbone, EfficientNetB5, ResNet18, WideResNet50};
+pub use decision::{CalibrationConfig, Thresholds};
 pub use detector::{
-    Augmentation, ChannelContribution, Detector, Explanation, FitProgress, FitStage, ImageInput,
-    LayerContribution, MemoryPlan, OpenImage, Padim, PadimConfig, PartialFit, Prediction,
-    PreparedImage, Registration, TiledDetector, TiledPadim,
+    Detector, Padim, PadimConfig, PartialFit, Prediction, TiledDetector, TiledPadim,
 };
-pub use device::{DeviceInfo, device_named, devices};
-pub use embedding::{ChannelSelection, PatchEmbedder, Projection};
 pub use error::{Error, Result};
-pub use fingerprint::Fingerprint;
-pub use gaussian::{
-    CovarianceDivisor, GaussianConfig, GaussianEstimator, GaussianModel, GaussianStatistics,
-    Precision, Shrinkage, Spectrum, Storage,
-};
-pub use preprocess::{
-    Alignment, DecodeLimits, ImageGeometry, InputRegion, Normalization, PreprocessConfig,
-    PreprocessedImage, Preprocessor, RegionOfInterest, Resize, ResizeArithmetic, SixteenBitGrey,
-    decode_file, decode_file_with, image_size, to_rgb8,
-};
-pub use resample::{Border, Filter};
-pub use scoring::{
-    AnomalyMap, AnomalyScorer, Blur, ImageScore, ScoreNormalization, ScoredMap, ScoringConfig,
-    Upsampling,
-};
-
-pub use tiling::{TileModels, TilingConfig};
-
-#[cfg(feature = "download")]
-pub use weights::FetchProgress;
-pub use weights::{PublishedWeights, TorchvisionNetwork, Weights};
+pub use persistence::BackboneCache;
+pub use preprocess::ImageInput;
+pub use tiling::TilingConfig;
+pub use weights::Weights;
 
 #[cfg(test)]
 #[path = "../tests/common/golden.rs"]

@@ -1,10 +1,10 @@
-//! A value that is made when it is needed first.
+//! A value that is made on first use.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::error::Result;
 
-/// A cell whose value is made once, also where making it can fail.
+/// A cell whose value is made once. Making it may fail.
 #[derive(Debug)]
 pub(crate) struct Once<T> {
     value: OnceLock<T>,
@@ -12,13 +12,13 @@ pub(crate) struct Once<T> {
 }
 
 impl<T> Once<T> {
-    /// The value, which `make` gives if there is none yet. Others who need it wait meanwhile, so `make` must
-    /// not use rayon (see `threads.rs`).
+    /// The value, made by `make` if there is none yet. Other threads that need it wait meanwhile,
+    /// so `make` must not use rayon (see `threads.rs`).
     pub fn get_or_try_make(&self, make: impl FnOnce() -> Result<T>) -> Result<&T> {
         if let Some(value) = self.value.get() {
             return Ok(value);
         }
-        // Whoever panicked while making the value left none.
+        // Ignores poisoning: a panic in `make` has stored no value.
         let _alone = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         match self.value.get() {
             Some(value) => Ok(value),

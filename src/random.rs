@@ -1,6 +1,7 @@
 //! Reproducible random numbers, the same on every machine.
 
 /// A source of random numbers (splitmix64; Steele, Lea, Flood 2014).
+#[derive(Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -8,7 +9,7 @@ impl Random {
         Self(seed)
     }
 
-    /// A source for each of several things that a seed is for.
+    /// An independent source for each `number`, from one seed.
     pub fn of(seed: u64, number: u64) -> Self {
         Self(Self(seed ^ (number.wrapping_add(1)).wrapping_mul(0xA24B_AED4_963E_E407)).next())
     }
@@ -21,17 +22,22 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Evenly below `n`; the bias of `n / 2^64` is nothing.
+    /// Uniform below `n`; the bias of `n / 2^64` is negligible.
     pub fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 
-    /// Evenly between two numbers.
+    /// Uniform in `[0, 1)`.
+    pub fn uniform(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// Uniform in `[low, high)`.
     pub fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// `count` different numbers below `n`, at most all.
+    /// `count` different numbers below `n`, or all `n` if `count` is larger.
     pub fn sample(&mut self, n: usize, count: usize) -> Vec<usize> {
         let mut numbers: Vec<usize> = (0..n).collect();
         let count = count.min(n);

@@ -10,12 +10,12 @@ pub struct Regions {
 }
 
 impl Regions {
-    /// The number of each pixel's region, zero outside of all. Row-major.
+    /// The label of each pixel's region, 0 outside of all regions. Row-major.
     pub fn labels(&self) -> &[u32] {
         &self.labels
     }
 
-    /// The number of pixels of each region; that of region one comes first.
+    /// The number of pixels of each region, in the order of labels, from 1.
     pub fn areas(&self) -> &[usize] {
         &self.areas
     }
@@ -26,13 +26,13 @@ impl Regions {
     }
 }
 
-/// The regions of set pixels that touch along a side or at a corner, as the benchmarks count
-/// defects. `size` is `[height, width]`.
+/// The regions of set pixels that touch along a side or at a corner (8-connected), as benchmarks
+/// count defects. `size` is `[height, width]`.
 ///
 /// # Errors
 ///
-/// [`Error::ShapeMismatch`] if the mask does not have `height * width` pixels, or more than `u32`
-/// can number.
+/// [`Error::ShapeMismatch`] if the mask does not have `height * width` pixels, or has 2^32 pixels
+/// or more.
 pub fn connected_regions(mask: &[bool], size: [usize; 2]) -> Result<Regions> {
     if size[0].checked_mul(size[1]) != Some(mask.len()) {
         return Err(Error::shape("mask", format!("{size:?} pixels (height, width)"), mask.len()));
@@ -41,7 +41,7 @@ pub fn connected_regions(mask: &[bool], size: [usize; 2]) -> Result<Regions> {
         return Err(Error::shape("mask", "fewer than 2^32 pixels", mask.len()));
     }
     let width = size[1];
-    // Provisional labels, and for each of them a lower one of the same region, or itself.
+    // Provisional labels, and the parent of each label: a lower label of the same region, or itself.
     let mut labels = vec![0u32; mask.len()];
     let mut parents = vec![0u32];
     for i in (0..mask.len()).filter(|i| mask[*i]) {
@@ -92,7 +92,7 @@ fn root(parents: &[u32], mut label: u32) -> u32 {
     label
 }
 
-/// Makes one region of two labels and gives the lowest label of it.
+/// Merges the regions of two labels, and returns the lowest label.
 fn join(parents: &mut [u32], a: u32, b: u32) -> u32 {
     let (a, b) = (root(parents, a), root(parents, b));
     parents[a.max(b) as usize] = a.min(b);

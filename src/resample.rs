@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 /// The kernel with which images are resized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
+#[serde(rename_all = "kebab-case")]
 pub enum Filter {
     /// The nearest sample.
     Nearest,
@@ -65,6 +66,7 @@ fn sinc(x: f64) -> f64 {
 /// How a blur continues a map beyond its border.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
+#[serde(rename_all = "kebab-case")]
 pub enum Border {
     /// `c b a | a b c | c b a`: mirrored, the edge sample repeated (scipy's `reflect`, numpy's
     /// `symmetric`).
@@ -75,7 +77,7 @@ pub enum Border {
 }
 
 impl Border {
-    /// The sample that stands for position `i` of an axis of `len` samples, for any `i`.
+    /// The index of the sample for position `i`, which may be outside an axis of `len` samples.
     pub(crate) fn source(self, i: i64, len: usize) -> usize {
         let n = len as i64;
         let mirrored = match self {
@@ -111,18 +113,18 @@ impl Taps {
     /// shrinking, the kernel is stretched over the samples that an output sample covers.
     pub fn antialiased(filter: Filter, input_len: usize, output_len: usize) -> Self {
         if filter == Filter::Nearest {
-            return Self::nearest_centre(input_len, output_len);
+            return Self::nearest_center(input_len, output_len);
         }
         let scale = input_len as f64 / output_len as f64;
         let stretch = scale.max(1.0);
         let radius = filter.radius() * stretch;
         let runs = (0..output_len).map(|o| {
-            let centre = (o as f64 + 0.5) * scale;
+            let center = (o as f64 + 0.5) * scale;
             // Truncation toward zero and the half sample are PIL's; they decide which samples count.
-            let start = (centre - radius + 0.5).max(0.0) as usize;
-            let end = ((centre + radius + 0.5) as usize).min(input_len);
+            let start = (center - radius + 0.5).max(0.0) as usize;
+            let end = ((center + radius + 0.5) as usize).min(input_len);
             let mut weights: Vec<f64> = (start..end)
-                .map(|i| filter.weight((i as f64 - centre + 0.5) * (1.0 / stretch)))
+                .map(|i| filter.weight((i as f64 - center + 0.5) * (1.0 / stretch)))
                 .collect();
             let sum: f64 = weights.iter().sum();
             if sum != 0.0 {
@@ -139,9 +141,9 @@ impl Taps {
         let scale = input_len as f64 / output_len as f64;
         let last = input_len as i64 - 1;
         let runs = (0..output_len).map(|o| {
-            let centre = (o as f64 + 0.5) * scale - 0.5;
-            let cell = centre.floor();
-            let offset = centre - cell;
+            let center = (o as f64 + 0.5) * scale - 0.5;
+            let cell = center.floor();
+            let offset = center - cell;
             let cell = cell as i64;
             let taps: Vec<(i64, f64)> = match filter {
                 Filter::Bicubic => {
@@ -157,8 +159,9 @@ impl Taps {
         }
     }
 
-    /// Bilinear interpolation at any places of an axis, each multiplied by a factor. At place 0 is the
-    /// first sample; beyond the ends their samples count.
+    /// Linear interpolation at any positions of an axis, each multiplied by a factor: `samples` are
+    /// pairs of position and factor. The first sample is at position 0. Positions beyond an end
+    /// take its sample.
     pub fn at(input_len: usize, samples: impl Iterator<Item = (f64, f64)>) -> Self {
         let last = input_len - 1;
         let runs = samples.map(|(place, factor)| {
@@ -171,8 +174,8 @@ impl Taps {
         Self { input_len, runs: runs.collect() }
     }
 
-    /// The nearest sample by centres, as PIL takes it (it adds up the step, rounding each time).
-    fn nearest_centre(input_len: usize, output_len: usize) -> Self {
+    /// The nearest sample by center, as PIL finds it (it adds up the step, rounding each time).
+    fn nearest_center(input_len: usize, output_len: usize) -> Self {
         let step = input_len as f64 / output_len as f64;
         let runs = std::iter::successors(Some(step * 0.5), |position| Some(position + step))
             .take(output_len)
@@ -183,7 +186,7 @@ impl Taps {
         Self { input_len, runs: runs.collect() }
     }
 
-    /// Gaussian blur with standard deviation `sigma` in samples, cut off at four of them.
+    /// Gaussian blur with standard deviation `sigma` in samples, truncated at four standard deviations.
     pub fn gaussian(sigma: f64, border: Border, len: usize) -> Self {
         let radius = (4.0 * sigma + 0.5) as i64;
         let kernel: Vec<f64> =
@@ -199,7 +202,7 @@ impl Taps {
         Self { input_len: len, runs: runs.collect() }
     }
 
-    /// The taps that do the work of `self` followed by `next`.
+    /// The taps that equal `self` followed by `next`.
     pub fn then(&self, next: &Self) -> Self {
         debug_assert_eq!(self.output_len(), next.input_len);
         let runs = next.runs.iter().map(|outer| {
@@ -243,7 +246,7 @@ impl Taps {
 }
 
 impl Run {
-    /// A dense run from weights that may hit a sample several times, in any order.
+    /// A dense run from weights in any order. Weights of the same sample are added.
     fn gather(taps: impl Iterator<Item = (usize, f64)> + Clone) -> Self {
         let start = taps.clone().map(|(i, _)| i).min().unwrap_or(0);
         let end = taps.clone().map(|(i, _)| i + 1).max().unwrap_or(0);
@@ -259,7 +262,7 @@ impl Run {
 pub(crate) fn resample(plane: &[f32], rows: &Taps, columns: &Taps) -> Vec<f32> {
     let (width_in, width) = (columns.input_len, columns.output_len());
     debug_assert_eq!(plane.len(), rows.input_len * width_in);
-    // A few rows for each thread at least.
+    // The least rows for one task, to limit its overhead.
     const ROWS: usize = 8;
     let mut narrow = vec![0.0; rows.input_len * width];
     let lines = plane.par_chunks_exact(width_in).zip(narrow.par_chunks_exact_mut(width));
@@ -285,8 +288,8 @@ const FIXED_BITS: u32 = 22;
 const FIXED_ONE: f64 = (1 << FIXED_BITS) as f64;
 
 /// Applies `rows` and `columns` to an interleaved picture of `C` channels of 8 bits, in PIL's own
-/// arithmetic: fixed point, the columns first, rounded to 8 bits between the passes, and a pass
-/// left out where the size stays.
+/// arithmetic: fixed point, the columns first, rounded to 8 bits between the passes, and without a
+/// pass if the size stays the same.
 pub(crate) fn resample_u8<const C: usize>(pixels: &[u8], rows: &Taps, columns: &Taps) -> Vec<u8> {
     let (width_in, width) = (columns.input_len, columns.output_len());
     debug_assert_eq!(pixels.len(), rows.input_len * width_in * C);

@@ -1,8 +1,8 @@
-//! Parallel loops for what is prepared once while others wait for it.
+//! Parallel loops for work under a lock that other threads wait for.
 //!
-//! A thread of rayon's pool that waits for its own parallel loop takes up other jobs of the pool meanwhile.
-//! If one of these waits for the lock that the first holds, both wait for ever. So whatever is made under a
-//! lock, or in a cell, is made by threads that take up nothing else.
+//! A rayon thread that waits for its own parallel loop runs other jobs of the pool meanwhile. If
+//! such a job waits for a lock that this thread holds, there is a deadlock. So values that are made
+//! under a lock, or in a cell, are made by threads that run no other jobs.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, scope};
@@ -19,7 +19,7 @@ pub(crate) fn for_each_chunk<T: Send>(
 ) {
     let threads = match values.len() {
         ..FEW => 1,
-        // As many as the pool that does the other work.
+        // As many threads as rayon's pool has.
         _ => rayon::current_num_threads().min(values.len().div_ceil(size)),
     };
     let chunks = Mutex::new(values.chunks_mut(size).enumerate());
@@ -31,7 +31,7 @@ pub(crate) fn for_each_chunk<T: Send>(
     };
     scope(|scope| {
         for _ in 1..threads {
-            // Where the system gives no more threads, those that there are do it.
+            // If the system starts no more threads, the existing ones do the work.
             if Builder::new().spawn_scoped(scope, take_all).is_err() {
                 break;
             }

@@ -10,7 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use burn::nn::pool::AvgPool2dConfig;
 use burn::tensor::{Device, Distribution, Tensor};
 use image::{Rgb, RgbImage};
-use padim::*;
+use padim::backbone::{BackboneMemory, FeatureMaps, LayerInfo};
+use padim::device::devices;
+use padim::embedding::ChannelSelection;
+use padim::fingerprint::Fingerprint;
+use padim::gaussian::{GaussianConfig, GaussianEstimator, Precision, Storage};
+use padim::preprocess::{PreprocessConfig, RegionOfInterest, Resize};
+use padim::scoring::{AnomalyScorer, Blur, ImageScore, ScoringConfig, Upsampling};
+use padim::{
+    Backbone, Detector, Error, Padim, PadimConfig, Prediction, ResNet18, Result, Weights, burn,
+    image,
+};
 
 /// Scores agree to this share of the largest.
 const TOLERANCE: f32 = 1e-4;
@@ -111,7 +121,7 @@ fn compare(
 fn one_case_on_every_backend() {
     let _alone = alone();
     let cpu = Device::flex();
-    let detector = padim(&cpu).fit((0..12).map(picture), |_| ()).unwrap();
+    let detector = padim(&cpu).fit((0..12).map(picture)).unwrap();
     let images = || (0..4).map(picture).chain([scratched()]);
     let expected = detector.predict_batch(images()).unwrap();
     assert!(expected[4].image_score > 1.5 * expected[3].image_score);
@@ -119,7 +129,7 @@ fn one_case_on_every_backend() {
     let path = folder.path().join("cpu.padim");
     detector.save(&path).unwrap();
     for (name, device) in others() {
-        let fitted = padim(&device).fit((0..12).map(picture), |_| ()).unwrap();
+        let fitted = padim(&device).fit((0..12).map(picture)).unwrap();
         assert_eq!(fitted.device(), device);
         let there = fitted.predict_batch(images()).unwrap();
         compare(&name, "fitted and scored there", &expected, &there, [tolerance(&name); 2]);
@@ -182,7 +192,7 @@ fn every_storage_region_and_window_on_every_backend() {
                 .unwrap();
                 let seen = if low_rank { &few } else { &good };
                 estimator.update(seen.clone()).unwrap();
-                let model = estimator.finish(|_, _| ()).unwrap();
+                let model = estimator.finish().unwrap();
                 for window in [1, 3, 5] {
                     let measure = |device: &Device| {
                         let probes = probes.clone().to_device(device);
@@ -206,7 +216,7 @@ fn maps_of_every_setting_on_every_backend() {
     let triangle = [[8.0, 4.0], [70.0, 4.0], [40.0, 50.0]];
     let region = RegionOfInterest::polygon([64, 72], &triangle).unwrap();
     let within = padim(&cpu).with_region(&region).unwrap();
-    let within = within.fit((0..3).map(picture), |_| ()).unwrap();
+    let within = within.fit((0..3).map(picture)).unwrap();
     let region = within.region().unwrap();
     for (name, device) in others() {
         let mut worst: f32 = 0.0;
@@ -242,7 +252,7 @@ fn maps_of_every_setting_on_every_backend() {
 #[test]
 fn half_precision_where_there_is_any() {
     let _alone = alone();
-    let detector = padim(&Device::flex()).fit((0..12).map(picture), |_| ()).unwrap();
+    let detector = padim(&Device::flex()).fit((0..12).map(picture)).unwrap();
     let images = || (0..4).map(picture).chain([scratched()]);
     let expected = detector.predict_batch(images()).unwrap();
     for (name, device) in others() {
@@ -262,7 +272,7 @@ fn half_precision_where_there_is_any() {
 #[test]
 fn what_is_no_number_is_refused_on_every_backend() {
     let _alone = alone();
-    let detector = padim(&Device::flex()).fit((0..6).map(picture), |_| ()).unwrap();
+    let detector = padim(&Device::flex()).fit((0..6).map(picture)).unwrap();
     for (name, device) in others() {
         let moved = detector.to_device(&device).unwrap();
         for bad in [f32::NAN, f32::INFINITY] {
@@ -311,7 +321,7 @@ fn batches_are_cut_to_what_a_device_can_hold() {
         let layer = LayerInfo { name: "squares".into(), channels: 3, stride: 8 };
         let backbone = Counting(device.clone(), [layer], largest.clone());
         let config = PadimConfig { channels: ChannelSelection::All, batch_size: 7, ..config() };
-        Padim::new(config, backbone).unwrap().fit((0..12).map(picture), |_| ()).unwrap()
+        Padim::new(config, backbone).unwrap().fit((0..12).map(picture)).unwrap()
     };
     let cpu = Arc::default();
     let expected = fit(&Device::flex(), &cpu).predict_batch((0..9).map(picture)).unwrap();
@@ -334,7 +344,7 @@ fn first_predictions_at_once_on_every_backend() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.padim");
-    padim(&Device::flex()).fit((0..6).map(picture), |_| ()).unwrap().save(&path).unwrap();
+    padim(&Device::flex()).fit((0..6).map(picture)).unwrap().save(&path).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build().unwrap();
     for (name, device) in others() {
         let (done, received) = std::sync::mpsc::channel::<()>();
@@ -349,7 +359,7 @@ fn first_predictions_at_once_on_every_backend() {
         let begin = std::time::Instant::now();
         for window in [1, 3] {
             let detector = Detector::load(&path, &device).unwrap();
-            let detector = detector.with_neighbourhood(window).unwrap();
+            let detector = detector.with_neighborhood(window).unwrap();
             pool.scope(|scope| {
                 for i in 0..10 {
                     let detector = &detector;
@@ -367,7 +377,7 @@ fn first_predictions_at_once_on_every_backend() {
 fn device_memory_does_not_grow() {
     let _alone = alone();
     let count = std::env::var("PADIM_TEST_PREDICTIONS").map_or(40, |count| count.parse().unwrap());
-    let detector = padim(&Device::flex()).fit((0..6).map(picture), |_| ()).unwrap();
+    let detector = padim(&Device::flex()).fit((0..6).map(picture)).unwrap();
     for (name, device) in others() {
         let moved = detector.to_device(&device).unwrap();
         let in_use = || Some(device.memory_pool_usage()?.bytes_reserved);
@@ -413,7 +423,7 @@ fn a_plan_foresees_the_memory_of_a_device() {
         let network = ResNet18::load(Weights::Bundled, &device).unwrap();
         let padim = Padim::new(config, network).unwrap();
         let planned = padim.memory_plan([64, 72], 4).unwrap().device as f64;
-        let detector = padim.fit((0..4).map(picture), |_| ()).unwrap();
+        let detector = padim.fit((0..4).map(picture)).unwrap();
         detector.predict_batch((0..4).map(picture)).unwrap();
         let share = (reserved().unwrap() - before) / planned;
         println!("{name}: planned {planned}, of which {share:.2} were reserved");
@@ -455,11 +465,7 @@ fn without_an_adapter_there_is_an_error_that_says_what_there_is() {
     for error in [
         device_named("wgpu").unwrap_err(),
         ResNet18::load(Weights::Bundled, &default).unwrap_err(),
-        padim(&Device::flex())
-            .fit((0..3).map(picture), |_| ())
-            .unwrap()
-            .to_device(&default)
-            .unwrap_err(),
+        padim(&Device::flex()).fit((0..3).map(picture)).unwrap().to_device(&default).unwrap_err(),
     ] {
         println!("{error}");
         assert!(matches!(error, Error::NoDevice { .. }) && error.to_string().contains("cpu ("));

@@ -6,7 +6,15 @@ use std::process::Command;
 
 use burn::tensor::Device;
 use image::{Rgb, RgbImage};
-use padim::*;
+use padim::backbone::ResNetConfig;
+use padim::embedding::ChannelSelection;
+use padim::gaussian::{GaussianConfig, Precision, Storage};
+use padim::preprocess::{PreprocessConfig, Resize, ResizeArithmetic, decode_file};
+use padim::tiling::TileModels;
+use padim::{
+    CalibrationConfig, Detector, ImageInput, Padim, PadimConfig, ResNet18, TiledDetector,
+    TiledPadim, TilingConfig, WideResNet50, burn, image,
+};
 
 fn picture(i: u64) -> RgbImage {
     RgbImage::from_fn(224, 224, |x, y| {
@@ -29,7 +37,7 @@ struct Case {
     storage: Storage,
     /// Files of this size instead of drawn pictures.
     files: Option<[usize; 2]>,
-    neighbourhood: usize,
+    neighborhood: usize,
     arithmetic: ResizeArithmetic,
 }
 
@@ -40,7 +48,7 @@ const FIRST: Case = Case {
     images: 90,
     storage: Storage::Triangle(Precision::F16),
     files: None,
-    neighbourhood: 1,
+    neighborhood: 1,
     arithmetic: ResizeArithmetic::Pil,
 };
 
@@ -81,7 +89,7 @@ const CASES: [Case; 7] = [
         arithmetic: ResizeArithmetic::Float { antialias: true },
         ..FIRST
     },
-    Case { name: "the widest window", channels: 20, images: 20, neighbourhood: 31, ..FIRST },
+    Case { name: "the widest window", channels: 20, images: 20, neighborhood: 31, ..FIRST },
 ];
 
 impl Case {
@@ -93,7 +101,7 @@ impl Case {
                 arithmetic: self.arithmetic,
                 ..PreprocessConfig::default()
             },
-            neighbourhood: self.neighbourhood,
+            neighborhood: self.neighborhood,
             channels: ChannelSelection::random(self.channels, 1),
             gaussian: GaussianConfig { storage: self.storage, ..GaussianConfig::default() },
             ..PadimConfig::default()
@@ -176,7 +184,7 @@ fn measured() {
             println!("peak {}", resident("VmHWM").unwrap() - before);
         }
         "fit-tiles" => {
-            let detector = tiled(TILES[number]).fit(frames(), |_| ()).unwrap();
+            let detector = tiled(TILES[number]).fit(frames()).unwrap();
             println!("peak {}", resident("VmHWM").unwrap() - before);
             detector.save(path).unwrap();
         }
@@ -188,20 +196,20 @@ fn measured() {
         }
         "fit" => {
             let images = case.images(case.images, path.parent().unwrap());
-            let detector = case.padim().fit(images, |_| ()).unwrap();
+            let detector = case.padim().fit(images).unwrap();
             println!("peak {}", resident("VmHWM").unwrap() - before);
             detector.save(path).unwrap();
         }
         "fit-calibrated" => {
             let images = case.images(case.images, path.parent().unwrap());
             let rates = CalibrationConfig::default();
-            case.padim().fit_calibrated(&images, FOLDS, &rates, |_| ()).unwrap();
+            case.padim().fit_calibrated(&images, FOLDS, &rates).unwrap();
             println!("peak {}", resident("VmHWM").unwrap() - before);
         }
         "calibrate" => {
             let mut detector = Detector::load(path, &Device::flex()).unwrap();
             let images = case.images(CALIBRATED, path.parent().unwrap());
-            detector.calibrate(images, &CalibrationConfig::default(), |_| ()).unwrap();
+            detector.calibrate(images, &CalibrationConfig::default()).unwrap();
             println!("peak {}", resident("VmHWM").unwrap() - before);
         }
         _ => {

@@ -9,8 +9,13 @@ use std::time::{Duration, Instant};
 
 use image::{Rgb, RgbImage};
 use padim::burn::tensor::Device;
+use padim::embedding::ChannelSelection;
 use padim::line::{Line, LineConfig, Outcome};
-use padim::*;
+use padim::preprocess::{PreprocessConfig, Resize};
+use padim::{
+    Backbone, Detector, EfficientNetB5, Padim, PadimConfig, Prediction, ResNet18, TiledDetector,
+    TiledPadim, TilingConfig, Weights, WideResNet50, image, line,
+};
 use rayon::prelude::*;
 
 const THREADS: usize = 8;
@@ -86,12 +91,7 @@ fn predict_at_once<D: Sync>(
 fn first_predictions(rounds: usize, backbone: impl Backbone + 'static) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.padim");
-    Padim::new(config(), backbone)
-        .unwrap()
-        .fit((0..6).map(part), |_| ())
-        .unwrap()
-        .save(&file)
-        .unwrap();
+    Padim::new(config(), backbone).unwrap().fit((0..6).map(part)).unwrap().save(&file).unwrap();
     let load = || Detector::load(&file, &Device::flex()).unwrap();
     predict_at_once(rounds, load, |detector, i| detector.predict(part(i)).unwrap());
 }
@@ -122,7 +122,7 @@ fn tiles() {
         let tiling = TilingConfig { tile: [48, 48], overlap: 16, ..TilingConfig::default() };
         let backbone = ResNet18::load(Weights::Bundled, &Device::flex()).unwrap();
         let padim = TiledPadim::new(config(), tiling, backbone).unwrap();
-        padim.fit((0..4).map(part), |_| ()).unwrap().save(&file).unwrap();
+        padim.fit((0..4).map(part)).unwrap().save(&file).unwrap();
         let load = || TiledDetector::load(&file, &Device::flex()).unwrap();
         predict_at_once(6, load, |detector, i| detector.predict(part(i)).unwrap());
     });
@@ -138,7 +138,7 @@ fn fits() {
             let fits: Vec<Detector> = (0..THREADS)
                 .into_par_iter()
                 .with_max_len(1)
-                .map(|_| padim.fit((0..6).map(part), |_| ()).unwrap())
+                .map(|_| padim.fit((0..6).map(part)).unwrap())
                 .collect();
             assert!(fits.iter().all(|detector| detector.model() == fits[0].model()));
         }
@@ -150,7 +150,7 @@ fn fits() {
 fn lines() {
     within_limit("lines", || {
         let backbone = ResNet18::load(Weights::Bundled, &Device::flex()).unwrap();
-        let fitted = Padim::new(config(), backbone).unwrap().fit((0..6).map(part), |_| ()).unwrap();
+        let fitted = Padim::new(config(), backbone).unwrap().fit((0..6).map(part)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("model.padim");
         fitted.save(&file).unwrap();
@@ -188,8 +188,7 @@ fn lines() {
 fn submissions_from_the_pool() {
     within_limit("submissions from the pool", || {
         let backbone = ResNet18::load(Weights::Bundled, &Device::flex()).unwrap();
-        let detector =
-            Padim::new(config(), backbone).unwrap().fit((0..6).map(part), |_| ()).unwrap();
+        let detector = Padim::new(config(), backbone).unwrap().fit((0..6).map(part)).unwrap();
         let small = LineConfig { queue: 1, decoders: 1, batch: 2, ..LineConfig::default() };
         let line = Line::start(Arc::new(detector), small, |_| Ok(())).unwrap();
         (0..100_usize).into_par_iter().with_max_len(1).for_each(|i| {

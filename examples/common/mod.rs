@@ -4,6 +4,7 @@
 pub mod parts;
 
 use std::ffi::OsString;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +13,14 @@ use burn::tensor::Device;
 use clap::ValueEnum;
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
+use padim::backbone::{ConvertedWeights, EfficientNetConfig, ResNetConfig, WeightPrecision};
+use padim::detector::{FitProgress, FitStage};
+use padim::embedding::ChannelSelection;
 use padim::metrics::{self, PixelScores};
+use padim::scoring::AnomalyMap;
 use padim::visualize::{ScoreRange, heat_map, mask_picture, overlay, panel};
-use padim::{
-    AnomalyMap, Backbone, ChannelSelection, ConvertedWeights, Detector, EfficientNetB5,
-    EfficientNetConfig, FitProgress, FitStage, Prediction, ResNet18, ResNetConfig,
-    TorchvisionNetwork, WeightPrecision, Weights, WideResNet50,
-};
+use padim::weights::TorchvisionNetwork;
+use padim::{Backbone, Detector, EfficientNetB5, Prediction, ResNet18, Weights, WideResNet50};
 
 /// Whatever goes wrong in an example ends in a sentence for a person.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
@@ -51,16 +53,18 @@ pub fn progress_bar(message: &'static str, total: u64) -> ProgressBar {
 }
 
 /// Shows a fit as a bar.
-pub fn show_fit(bar: &ProgressBar) -> impl FnMut(FitProgress) + '_ {
+pub fn show_fit(bar: &ProgressBar) -> impl FnMut(FitProgress) -> ControlFlow<()> + '_ {
     |progress| {
         bar.set_message(match progress.stage {
             FitStage::Projecting => "components",
             FitStage::Embedding => "images",
-            FitStage::Factorising => "covariances",
+            FitStage::Factorizing => "covariances",
             FitStage::Calibrating => "thresholds",
+            _ => "",
         });
         bar.set_length(progress.total.unwrap_or(progress.done) as u64);
         bar.set_position(progress.done as u64);
+        ControlFlow::Continue(())
     }
 }
 
@@ -68,7 +72,7 @@ pub fn show_fit(bar: &ProgressBar) -> impl FnMut(FitProgress) + '_ {
 #[derive(Debug, Clone, clap::Args)]
 pub struct DeviceOption {
     /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
-    #[arg(long, default_value = "auto", value_parser = padim::device_named)]
+    #[arg(long, default_value = "auto", value_parser = padim::device::device_named)]
     pub device: Device,
 }
 

@@ -38,8 +38,8 @@ impl Random {
 /// its defect.
 pub fn draw(seed: u64, defect: Option<Defect>) -> (RgbImage, Vec<bool>) {
     let mut random = Random(seed.wrapping_mul(0xA24B_AED4_963E_E407));
-    let centre = SIDE as f32 / 2.0;
-    let (cx, cy) = (centre + random.between(-1.5, 1.5), centre + random.between(-1.5, 1.5));
+    let center = SIDE as f32 / 2.0;
+    let (cx, cy) = (center + random.between(-1.5, 1.5), center + random.between(-1.5, 1.5));
     let light = random.between(0.94, 1.06);
     let brush: Vec<f32> = (0..SIDE).map(|_| random.between(-7.0, 7.0)).collect();
     let spoilt = (random.next() * 6.0) as usize;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,9 +12,12 @@ use base64::prelude::BASE64_STANDARD;
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use padim::dataset::{Category, GOOD};
+use padim::detector::FitStage;
+use padim::fingerprint::Fingerprint;
 use padim::metrics::{self, Bootstrap, Interval, PixelScores};
+use padim::scoring::AnomalyMap;
 use padim::visualize::ScoreRange;
-use padim::{AnomalyMap, Backbone, Detector, Error, Fingerprint, FitStage, Padim, PadimConfig};
+use padim::{Backbone, Detector, Error, Padim, PadimConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::common::{self, Outcome};
@@ -127,7 +131,7 @@ impl Job {
     /// Made when they are needed, as one that has run keeps a network of its own that is ready to run.
     fn padims(&self) -> impl Iterator<Item = padim::Result<Padim>> {
         let padim = |network: &Arc<dyn Backbone>| {
-            let padim = Padim::with_shared_backbone(self.config.clone(), network.clone())?;
+            let padim = Padim::new(self.config.clone(), network.clone())?;
             self.motion.padim(padim)
         };
         self.backbones.iter().map(padim)
@@ -163,7 +167,7 @@ impl Job {
     pub fn memory(&self) -> Option<usize> {
         let of_fit = |padim: padim::Result<Padim>| {
             let train = &self.category.train;
-            let size = padim::image_size(&train.first()?.path).ok()?;
+            let size = padim::preprocess::image_size(&train.first()?.path).ok()?;
             let plan = padim.ok()?.memory_plan(size, train.len()).ok()?;
             Some(plan.fit.max(plan.predict))
         };
@@ -257,21 +261,21 @@ impl Job {
         let train = &self.category.train;
         let mut progress = {
             let mut last = (FitStage::Embedding, 0);
-            move |progress: padim::FitProgress| {
-                if progress.stage == FitStage::Factorising {
-                    return;
+            move |progress: padim::detector::FitProgress| {
+                if progress.stage != FitStage::Factorizing {
+                    let before = if last.0 == progress.stage { last.1 } else { 0 };
+                    last = (progress.stage, progress.done);
+                    step((progress.done - before) as u64);
                 }
-                let before = if last.0 == progress.stage { last.1 } else { 0 };
-                last = (progress.stage, progress.done);
-                step((progress.done - before) as u64);
+                ControlFlow::Continue(())
             }
         };
         Ok(match self.reduction {
             Reduction::Components(count) => padim
                 .clone()
-                .with_principal_components(count, train, &mut progress)?
-                .fit(train, &mut progress)?,
-            _ => padim.fit(train, progress)?,
+                .fit_projection_with(count, train, &mut progress)?
+                .fit_with(train, &mut progress)?,
+            _ => padim.fit_with(train, progress)?,
         })
     }
 

@@ -26,8 +26,9 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 use common::{DeviceOption, Network, Outcome, WeightsOption};
 use padim::dataset::Sample;
+use padim::fingerprint::Fingerprint;
 use padim::metrics::DEFAULT_FPR_LIMIT;
-use padim::{Backbone, Fingerprint, PadimConfig};
+use padim::{Backbone, PadimConfig};
 
 use cell::{Cell, Job, Name, Wishes};
 use report::{Failure, Report};

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use padim::{
-    Augmentation, GaussianConfig, Padim, PadimConfig, RegionOfInterest, Registration, Result,
-};
+use padim::detector::{Augmentation, Registration};
+use padim::gaussian::GaussianConfig;
+use padim::preprocess::RegionOfInterest;
+use padim::{Padim, PadimConfig, Result};
 
 /// How it is written in `--variants`, behind the embedding.
 pub const SYNTAX: &str = "turn10, shift5 and x4 (4 copies of each training image, turned by up to 10 degrees \
@@ -18,7 +19,7 @@ pub struct Motion {
     degrees: Option<u32>,
     percent: Option<u32>,
     copies: Option<u32>,
-    neighbourhood: Option<u32>,
+    neighborhood: Option<u32>,
     pooled: bool,
     axis: Option<u32>,
     band: Option<u32>,
@@ -28,12 +29,12 @@ impl Motion {
     /// Takes in a part of a variant's name, if it is one of these.
     pub fn take(&mut self, part: &str) -> bool {
         let number = |prefix: &str| part.strip_prefix(prefix)?.parse().ok();
-        let Self { degrees, percent, copies, neighbourhood, pooled, axis, band } = self;
+        let Self { degrees, percent, copies, neighborhood, pooled, axis, band } = self;
         let numbers = [
             ("turn", degrees),
             ("shift", percent),
             ("x", copies),
-            ("k", neighbourhood),
+            ("k", neighborhood),
             ("axis", axis),
             ("band", band),
         ];
@@ -70,7 +71,7 @@ impl Motion {
     pub fn config(&self, config: PadimConfig) -> PadimConfig {
         PadimConfig {
             augmentation: self.augmentation(&config),
-            neighbourhood: self.neighbourhood.map_or(config.neighbourhood, |k| k as usize),
+            neighborhood: self.neighborhood.map_or(config.neighborhood, |k| k as usize),
             gaussian: GaussianConfig { pooled: self.pooled, ..config.gaussian },
             ..config
         }
@@ -94,14 +95,14 @@ impl Motion {
 /// As it is written, with a slash before each part.
 impl fmt::Display for Motion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { degrees, percent, copies, neighbourhood, pooled, axis, band } = *self;
+        let Self { degrees, percent, copies, neighborhood, pooled, axis, band } = *self;
         let numbers = [
             ("axis", axis),
             ("band", band),
             ("turn", degrees),
             ("shift", percent),
             ("x", copies),
-            ("k", neighbourhood),
+            ("k", neighborhood),
         ];
         for (prefix, value) in numbers {
             if let Some(value) = value {

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use padim::PadimConfig;
 use padim::dataset::{
     Btad, Category, Dataset, Folder, Mvtec, RotatedCrops, ShanghaiTech, Table, Visa,
 };
-use padim::{PadimConfig, PreprocessConfig};
+use padim::preprocess::PreprocessConfig;
 
 use crate::common::Outcome;
 
@@ -71,9 +72,11 @@ impl Source {
         }
         match self.layout {
             // The paper's frames of ShanghaiTech Campus are resized, not cropped.
-            Layout::ShanghaiTech => {
-                PreprocessConfig { resize: padim::Resize::square(256), crop: None, ..own }
-            }
+            Layout::ShanghaiTech => PreprocessConfig {
+                resize: padim::preprocess::Resize::square(256),
+                crop: None,
+                ..own
+            },
             _ => own,
         }
     }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use padim::{ChannelSelection, PadimConfig};
+use padim::PadimConfig;
+use padim::embedding::ChannelSelection;
 
 use crate::motion::{self, Motion};
 

@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use image::DynamicImage;
-use padim::{DecodeLimits, Error, decode_file_with};
+use padim::Error;
+use padim::preprocess::{DecodeLimits, decode_file_with};
 
 use super::common::{IMAGE_EXTENSIONS, Outcome};
 

@@ -29,9 +29,8 @@ use common::parts::{SIDE, draw};
 use common::{DeviceOption, Outcome};
 use folder::Folder;
 use padim::line::{DriftConfig, Line, LineConfig, LineStatistics, Percentiles};
-use padim::{
-    CalibrationConfig, Detector, ImageInput, Padim, PadimConfig, PreprocessConfig, ResNet18, Resize,
-};
+use padim::preprocess::{PreprocessConfig, Resize};
+use padim::{CalibrationConfig, Detector, ImageInput, Padim, PadimConfig, ResNet18};
 use record::Recorder;
 
 /// Scores the images that come into a folder.
@@ -260,8 +259,8 @@ fn demo_detector(device: &Device) -> Outcome<Detector> {
     };
     let padim = Padim::new(config, ResNet18::untrained(0, device)?)?;
     let good = |seeds: std::ops::Range<u64>| seeds.map(|seed| draw(seed, None).0);
-    let mut detector = padim.fit(good(0..60), |_| ())?;
+    let mut detector = padim.fit(good(0..60))?;
     let rates = CalibrationConfig { image_false_alarm_rate: 0.02, ..Default::default() };
-    detector.calibrate(good(1000..1100), &rates, |_| ())?;
+    detector.calibrate(good(1000..1100), &rates)?;
     Ok(detector)
 }

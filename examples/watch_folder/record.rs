@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use padim::line::{DriftConfig, DriftMonitor, LineResult, Outcome as What, SinkError};
+use padim::preprocess::{decode_file, to_rgb8};
 use padim::visualize::{ScoreRange, overlay, save_png};
-use padim::{Detector, Prediction, decode_file, to_rgb8};
+use padim::{Detector, Prediction};
 use serde_json::{Value, json};
 
 use super::Work;
@@ -46,7 +47,7 @@ impl Recorder {
         let monitor = match std::fs::read(work.output.join("drift.json")) {
             Ok(saved) => serde_json::from_slice(&saved)
                 .map_err(|e| format!("drift.json is damaged ({e}); delete it to begin anew"))?,
-            Err(_) => DriftMonitor::new(drift, detector.decision())?,
+            Err(_) => DriftMonitor::new(drift, detector.thresholds())?,
         };
         Ok(Self {
             detector: Arc::clone(detector),
@@ -158,8 +159,8 @@ impl Recorder {
             "defective": prediction.is_defective,
         });
         if prediction.is_defective == Some(true) {
-            if self.detector.decision().is_some_and(|d| d.pixel_threshold.is_some()) {
-                let regions = self.detector.defects(prediction)?;
+            if self.detector.thresholds().is_some_and(|d| d.pixel.is_some()) {
+                let regions = self.detector.anomaly_regions(prediction)?;
                 let regions = regions.iter().map(|d| {
                     json!({ "top": d.top, "left": d.left, "height": d.height, "width": d.width,
                         "area": d.area, "peak": d.peak })
@@ -172,10 +173,10 @@ impl Recorder {
     }
 
     fn draw(&self, prediction: &Prediction, path: &Path) -> Outcome {
-        let grey16 = self.detector.config().preprocess.sixteen_bit_grey;
+        let grey16 = self.detector.config().preprocess.sixteen_bit_gray;
         let picture = to_rgb8(&decode_file(path)?, grey16)?;
         let map = prediction.map_in_original()?;
-        let threshold = self.detector.decision().and_then(|decision| decision.pixel_threshold);
+        let threshold = self.detector.thresholds().and_then(|decision| decision.pixel);
         let middle = threshold.unwrap_or(map.max());
         let range = ScoreRange { min: 0.5 * middle, max: 1.5 * middle };
         let target = self.output.join("overlays").join(format!("{}.png", common::stem(path)));

@@ -2,7 +2,7 @@
 
 use super::settings::Settings;
 use crate::backbone::Checkpoint;
-use crate::decision::Decision;
+use crate::decision::Thresholds;
 use crate::scoring::ScoreNormalization;
 
 /// anomalib's thresholds, and the ranges of the scores that it has normalised with. What it had not
@@ -72,9 +72,9 @@ impl AnomalibScores {
 
     /// anomalib's decisions, as thresholds of distances; `None` where it decides nothing, or decides on
     /// scores that it has not normalised.
-    pub fn decision(&self) -> Option<Decision> {
+    pub fn thresholds(&self) -> Option<Thresholds> {
         let image = Self::limit(self.normalization(), self.image_sensitivity);
-        let decision = Decision::fixed(image.filter(|_| self.decides)?);
+        let decision = Thresholds::fixed(image.filter(|_| self.decides)?);
         Some(match Self::limit(self.pixel_normalization(), self.pixel_sensitivity) {
             Some(pixel) => decision.with_pixel_threshold(pixel),
             None => decision,
@@ -135,9 +135,9 @@ mod tests {
 
     #[test]
     fn the_threshold_itself_is_good() {
-        let decision = scores().decision().unwrap();
-        assert!(decision.image_threshold > 12.0 && decision.image_threshold < 12.00001);
-        assert!(decision.pixel_threshold.is_some_and(|t| t > 8.0 && t < 8.00001));
+        let decision = scores().thresholds().unwrap();
+        assert!(decision.image > 12.0 && decision.image < 12.00001);
+        assert!(decision.pixel.is_some_and(|t| t > 8.0 && t < 8.00001));
         assert_eq!(scores().normalization().apply(12.0), 0.5);
         assert_eq!(scores().pixel_normalization().apply(18.0), 1.0);
     }
@@ -147,13 +147,13 @@ mod tests {
     fn a_sensitivity_moves_the_threshold() {
         for sensitivity in [0.01_f32, 0.25, 0.5, 0.8, 1.0] {
             let scores = AnomalibScores { image_sensitivity: sensitivity, ..scores() };
-            let threshold = scores.decision().unwrap().image_threshold;
+            let threshold = scores.thresholds().unwrap().image;
             for score in (0..120).map(|i| i as f32 * 0.25 + 0.01) {
                 let expected = scores.normalization().apply(score) > 1.0 - sensitivity;
                 assert_eq!(score >= threshold, expected, "{score} at {sensitivity}");
             }
         }
-        assert!(AnomalibScores { image_sensitivity: 0.0, ..scores() }.decision().is_none());
+        assert!(AnomalibScores { image_sensitivity: 0.0, ..scores() }.thresholds().is_none());
     }
 
     #[test]
@@ -176,12 +176,12 @@ mod tests {
             AnomalibScores { image_range: Some([3.0, 3.0]), ..scores() },
         ] {
             assert_eq!(scores.normalization(), ScoreNormalization::None);
-            assert!(scores.decision().is_none());
+            assert!(scores.thresholds().is_none());
         }
         let undecided = AnomalibScores { decides: false, ..scores() };
-        assert!(undecided.decision().is_none());
+        assert!(undecided.thresholds().is_none());
         assert_ne!(undecided.normalization(), ScoreNormalization::None);
         let without = AnomalibScores { pixel_range: None, ..scores() };
-        assert_eq!(without.decision().unwrap().pixel_threshold, None);
+        assert_eq!(without.thresholds().unwrap().pixel, None);
     }
 }

@@ -1,4 +1,4 @@
-//! Writing the weights that a network needs as a file of their own.
+//! Writes only the weights that a network needs to a new file.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -8,8 +8,8 @@ use half::f16;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
 
-use super::weights::Checkpoint;
-use super::{BackboneConfig, EfficientNetB5, ResNet18, WideResNet50};
+use super::checkpoint::Checkpoint;
+use super::parameters::Site;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::host::f32_to_bytes;
@@ -20,32 +20,34 @@ use crate::weights::sha256;
 pub enum WeightPrecision {
     /// 32 bits: the same network.
     F32,
-    /// 16 bits for the weights of convolutions; batch norms and biases, which are few, stay in 32.
+    /// 16 bits for the weights of convolutions. Batch norms and biases are small and keep 32 bits.
     F16,
 }
 
-/// What was written of a network.
+/// A summary of the written file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConvertedWeights {
-    /// How many tensors.
+    /// The number of tensors.
     pub tensors: usize,
-    /// The length of the file.
+    /// The length of the file, in bytes.
     pub bytes: u64,
-    /// Where they came from, as it stands in the file's metadata: architecture, layers, precision, the
-    /// source's name and SHA-256.
+    /// The origin in the file's metadata: architecture, layers, precision, and the name and SHA-256 of
+    /// the source file.
     pub origin: String,
 }
 
-/// Writes the tensors of a network from one file to another. Those that begin as one of `unused` are left.
+/// Copies the tensors of a network from one file to another, without those whose names begin with one
+/// of `unused`. `title`: the readable name of the network.
 pub(super) fn convert(
-    network: &BackboneConfig,
+    sites: &[Site],
     unused: &[String],
+    title: &str,
     [source, target]: [&Path; 2],
     precision: WeightPrecision,
 ) -> Result<ConvertedWeights> {
     let mut checkpoint = Checkpoint::read(source, unused)?;
     let mut tensors = Vec::new();
-    for site in network.sites() {
+    for site in sites {
         for (name, shape) in site.tensors() {
             let values = checkpoint.take(&name, &shape)?;
             let (dtype, bytes) = match precision {
@@ -60,7 +62,7 @@ pub(super) fn convert(
     }
     checkpoint.finish()?;
 
-    let origin = origin(network, source, precision)?;
+    let origin = origin(title, source, precision)?;
     let failed = |e: safetensors::SafeTensorError| Error::Weights {
         path: target.to_owned(),
         reason: format!("they cannot be written as safetensors: {e}"),
@@ -69,7 +71,7 @@ pub(super) fn convert(
         Ok((name, TensorView::new(*dtype, shape.clone(), bytes).map_err(failed)?))
     });
     let views: Vec<_> = views.collect::<Result<_>>()?;
-    // More than one entry would come in a random order.
+    // Only one entry: a `HashMap` would write several in random order.
     let metadata = HashMap::from([("origin".to_owned(), origin.clone())]);
     let file = serialize(views, Some(metadata)).map_err(failed)?;
     write_atomically(target, |writer| writer.write_all(&file))?;
@@ -88,37 +90,14 @@ fn to_f16(values: &[f32], name: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn origin(network: &BackboneConfig, source: &Path, precision: WeightPrecision) -> Result<String> {
+fn origin(title: &str, source: &Path, precision: WeightPrecision) -> Result<String> {
     let name = source.file_name().unwrap_or_default().to_string_lossy();
     let bits = match precision {
         WeightPrecision::F32 => "f32",
         WeightPrecision::F16 => "f16",
     };
     let hash = sha256(source)?;
-    Ok(format!("{} in {bits}, from {name} (SHA-256 {hash})", architecture(network)))
-}
-
-/// The network's name, or its description, and what it gives out.
-fn architecture(network: &BackboneConfig) -> String {
-    match network {
-        BackboneConfig::ResNet(config) => {
-            let same = |other: super::ResNetConfig| other.with_layers(&*config.layers) == *config;
-            let name = if same(ResNet18::config()) {
-                "torchvision resnet18".to_owned()
-            } else if same(WideResNet50::config()) {
-                "torchvision wide_resnet50_2".to_owned()
-            } else {
-                format!("{config:?}")
-            };
-            format!("{name}, layers {:?}", config.layers)
-        }
-        BackboneConfig::EfficientNet(config) => {
-            let b5 = EfficientNetB5::config().with_blocks(&*config.blocks) == *config;
-            let name =
-                if b5 { "torchvision efficientnet_b5".to_owned() } else { format!("{config:?}") };
-            format!("{name}, blocks {:?}", config.blocks)
-        }
-    }
+    Ok(format!("{title} in {bits}, from {name} (SHA-256 {hash})"))
 }
 
 #[cfg(test)]
@@ -163,7 +142,7 @@ mod tests {
             let behind: Vec<_> = behind.chain(["fc.".to_owned()]).collect();
             let names = file.names();
             assert!(names.iter().all(|name| !behind.iter().any(|b| name.starts_with(b))));
-            // No tensor of a deeper network is there, and of a shallower one nothing is lacking.
+            // The file lacks the tensors of a deeper network.
             assert!(config.with_layers([last + 1]).load(&target, &device).is_err());
 
             let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();

@@ -1,4 +1,4 @@
-//! EfficientNet: inverted residual blocks with squeeze and excitation.
+//! EfficientNet: inverted residual blocks with squeeze-and-excitation.
 
 use std::path::Path;
 
@@ -7,35 +7,33 @@ use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::convert::convert;
-use super::parameters::{Norm, ParameterSource, SeededParameters, Site};
-use super::resnet::MAX_COUNT;
-use super::weights::Checkpoint;
-use super::{
-    Backbone, BackboneConfig, BackboneMemory, BackboneSnapshot, ConvertedWeights, FeatureMaps,
-    LayerInfo, WeightPrecision, check_images, weight_count,
-};
+use super::convert::{ConvertedWeights, WeightPrecision};
+use super::feature_maps::{FeatureMaps, LayerInfo};
+use super::interface::{Backbone, BackboneMemory};
+use super::network::{self, MAX_COUNT, Network};
+use super::parameters::{Norm, ParameterSource, Site};
+use super::snapshot::BackboneSnapshot;
 use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::weights::Weights;
 
-/// Blocks of one resolution and width.
+/// A stage: blocks with the same resolution and number of channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EfficientNetStage {
     /// Number of blocks.
     pub count: usize,
-    /// Channels that each block gives out.
+    /// Output channels of each block.
     pub channels: usize,
-    /// How many times as many channels a block has inside as come in.
+    /// Ratio of the channels inside a block to its input channels.
     pub expansion: usize,
-    /// Side of the depthwise convolutions, odd.
+    /// Kernel size of the depthwise convolutions, odd.
     pub kernel: usize,
     /// Stride of the first block, 1 or 2.
     pub stride: usize,
 }
 
 impl EfficientNetStage {
-    /// A stage by its numbers, in the order of the fields.
+    /// Creates a stage; the arguments are the fields in their order.
     pub const fn new(
         count: usize,
         channels: usize,
@@ -47,30 +45,48 @@ impl EfficientNetStage {
     }
 }
 
-/// A network of the layout and arithmetic of torchvision's `efficientnet_b5` to `efficientnet_b7`.
-/// Smaller ones have the same layout, but another epsilon in their batch norms.
+/// A network that is compatible with torchvision's `efficientnet_b5` to `efficientnet_b7`. Smaller
+/// EfficientNets have the same structure, but another epsilon in their batch norms.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EfficientNetConfig {
     /// Channels after the stem.
     pub stem_channels: usize,
-    /// torchvision's `features.1` and so on, up to the last one with blocks.
+    /// The stages: torchvision's `features.1`, `features.2` and so on.
     pub stages: Vec<EfficientNetStage>,
-    /// Which blocks are given out, in rising order, counted from 1 through all stages. Nothing after
-    /// the last of them is computed.
+    /// The blocks whose maps are the output: an increasing list, counted from 1 through all stages.
+    /// Later blocks are not computed.
     pub blocks: Vec<usize>,
 }
 
-/// The largest number of stages that a description may ask for.
+/// The largest allowed number of stages.
 const MAX_STAGES: usize = 16;
-/// The largest number of blocks of all stages.
+/// The largest allowed number of blocks in all stages together.
 const MAX_BLOCKS: usize = 1 << 10;
-/// The epsilon of the batch norms, not torch's own.
+/// The epsilon of the batch norms; it differs from torch's default.
 const NORM_EPSILON: f64 = 1e-3;
-/// How many times fewer channels the squeeze has than come into the block.
+/// Ratio of a block's input channels to the channels of its squeeze.
 const SQUEEZE: usize = 4;
 
 impl EfficientNetConfig {
-    /// Chooses the blocks that are given out: a rising list of numbers, counted from 1 through all
+    /// torchvision's `efficientnet_b5`.
+    pub(super) fn b5() -> Self {
+        let stage = EfficientNetStage::new;
+        Self {
+            stem_channels: 48,
+            stages: vec![
+                stage(3, 24, 1, 3, 1),
+                stage(5, 40, 6, 3, 2),
+                stage(5, 64, 6, 5, 2),
+                stage(7, 128, 6, 3, 2),
+                stage(7, 176, 6, 5, 1),
+                stage(9, 304, 6, 5, 2),
+                stage(3, 512, 6, 3, 1),
+            ],
+            blocks: vec![7, 20, 26],
+        }
+    }
+
+    /// Sets the blocks whose maps are the output: an increasing list, counted from 1 through all
     /// stages.
     #[must_use]
     pub fn with_blocks(mut self, blocks: impl Into<Vec<usize>>) -> Self {
@@ -78,28 +94,22 @@ impl EfficientNetConfig {
         self
     }
 
-    /// Builds the network with the weights of a torchvision-layout checkpoint, in any of the forms that
-    /// [`ResNetConfig::load`](super::ResNetConfig::load) reads. What comes behind the last block that is
-    /// given out may be in it or not, the classifier included. Pickled code is never executed.
+    /// Builds the network with the weights of a torchvision checkpoint, in any format that
+    /// [`ResNetConfig::load`](super::ResNetConfig::load) reads. The layers after the last output block,
+    /// including the classifier, may be missing. Pickled code is never executed.
     ///
     /// # Errors
     ///
     /// As [`Weights::find`]; [`Error::MissingTensor`], [`Error::UnexpectedTensor`],
     /// [`Error::TensorShape`] and [`Error::TensorType`] name the tensor that does not fit;
-    /// [`Error::Weights`] and [`Error::Io`] tell why a file cannot be read; [`Error::InvalidConfig`] for a
-    /// description that makes no network.
+    /// [`Error::Weights`] and [`Error::Io`] tell why a file cannot be read;
+    /// [`Error::InvalidConfig`] for an invalid description of the network.
     pub fn load(&self, weights: impl Into<Weights>, device: &Device) -> Result<EfficientNet> {
-        self.validate()?;
-        let weights = weights.into();
-        weights.require_other_than_bundled()?;
-        let mut checkpoint = Checkpoint::load(&weights, &self.unused())?;
-        let network = EfficientNet::build(self.clone(), &mut checkpoint, device)?;
-        checkpoint.finish()?;
-        Ok(network)
+        network::load(self, weights.into(), device)
     }
 
-    /// Writes the weights that this network needs to a `.safetensors` file, as
-    /// [`ResNetConfig::convert`](super::ResNetConfig::convert) does.
+    /// Writes the weights that this network needs to a `.safetensors` file; see
+    /// [`ResNetConfig::convert`](super::ResNetConfig::convert).
     ///
     /// # Errors
     ///
@@ -110,31 +120,95 @@ impl EfficientNetConfig {
         target: impl AsRef<Path>,
         precision: WeightPrecision,
     ) -> Result<ConvertedWeights> {
-        self.validate()?;
-        let network = BackboneConfig::EfficientNet(self.clone());
-        convert(&network, &self.unused(), [weights.as_ref(), target.as_ref()], precision)
+        network::convert_weights(self, [weights.as_ref(), target.as_ref()], precision)
     }
 
-    /// How the names of tensors begin that play no part.
-    fn unused(&self) -> Vec<String> {
-        let behind = self.places().skip(self.depth());
-        behind
-            .map(|(stage, block)| format!("features.{}.{block}.", stage + 1))
-            .chain([format!("features.{}.", self.stages.len() + 1), "classifier.".to_owned()])
-            .collect()
-    }
-
-    /// Builds the network with untrained weights from a seed. Random features find coarse defects;
-    /// for real use load trained weights.
+    /// Builds the network with random weights from a seed. Random features find coarse defects; load
+    /// trained weights for real use.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for a description that makes no network.
+    /// [`Error::InvalidConfig`] for an invalid description of the network.
     pub fn untrained(&self, seed: u64, device: &Device) -> Result<EfficientNet> {
-        EfficientNet::build(self.clone(), &mut SeededParameters { seed }, device)
+        network::untrained(self, seed, device)
     }
 
-    pub(crate) fn validate(&self) -> Result<()> {
+    /// Number of blocks that must be computed.
+    fn depth(&self) -> usize {
+        self.blocks.last().copied().unwrap_or(0)
+    }
+
+    /// The stage of each block and its index in the stage, both from 0.
+    fn places(&self) -> impl Iterator<Item = (usize, usize)> {
+        let places = |(stage, of): (usize, &EfficientNetStage)| {
+            (0..of.count).map(move |block| (stage, block))
+        };
+        self.stages.iter().enumerate().flat_map(places)
+    }
+
+    fn layer_infos(&self) -> Vec<LayerInfo> {
+        let places: Vec<(usize, usize)> = self.places().collect();
+        let info = |&block: &usize| {
+            let (stage, _) = places[block - 1];
+            let strides = self.stages[..=stage].iter().map(|stage| stage.stride);
+            LayerInfo {
+                name: format!("block{block}"),
+                channels: self.stages[stage].channels,
+                stride: 2 * strides.product::<usize>(),
+            }
+        };
+        self.blocks.iter().map(info).collect()
+    }
+
+    /// All convolutions up to the last output block.
+    fn plan(&self) -> (Site, Vec<Block<Site>>) {
+        let stem = site("features.0", [self.stem_channels, 3, 3, 3], 2);
+        let mut channels_in = self.stem_channels;
+        let block = |(stage, block): (usize, usize)| {
+            let plan = self.block_plan(stage, block, channels_in);
+            channels_in = self.stages[stage].channels;
+            plan
+        };
+        (stem, self.places().take(self.depth()).map(block).collect())
+    }
+
+    fn block_plan(&self, stage: usize, block: usize, input: usize) -> Block<Site> {
+        let EfficientNetStage { channels, expansion, kernel, stride, .. } = self.stages[stage];
+        let stride = if block == 0 { stride } else { 1 };
+        let (wide, narrow) = (input * expansion, (input / SQUEEZE).max(1));
+        let shortcut = stride == 1 && input == channels;
+        let prefix = format!("features.{}.{block}.block", stage + 1);
+        // Blocks with expansion 1 lack the first part, so the index of the others is lower by one.
+        let first = usize::from(expansion != 1);
+        let biased = |number: usize, shape| Site {
+            name: format!("{prefix}.{}.fc{number}", first + 1),
+            norm: None,
+            ..site("", shape, 1)
+        };
+        Block {
+            expand: (expansion != 1).then(|| site(&format!("{prefix}.0"), [wide, input, 1, 1], 1)),
+            depthwise: Site {
+                groups: wide,
+                ..site(&format!("{prefix}.{first}"), [wide, 1, kernel, kernel], stride)
+            },
+            squeeze: biased(1, [narrow, wide, 1, 1]),
+            excite: biased(2, [wide, narrow, 1, 1]),
+            project: Site {
+                // Untrained gates are about 0.5; a gain above 1 compensates for it.
+                gain: if shortcut { 0.5 } else { 1.5 },
+                ..site(&format!("{prefix}.{}", first + 2), [channels, wide, 1, 1], 1)
+            },
+            shortcut,
+        }
+    }
+}
+
+impl Network for EfficientNetConfig {
+    const NAME: &'static str = "EfficientNet";
+
+    type Built = EfficientNet;
+
+    fn validate(&self) -> Result<()> {
         let refuse = |reason| Err(Error::config("backbone", reason));
         if !(1..=MAX_STAGES).contains(&self.stages.len()) {
             let count = self.stages.len();
@@ -162,96 +236,61 @@ impl EfficientNetConfig {
         Ok(())
     }
 
-    /// Number of blocks that must be computed.
-    fn depth(&self) -> usize {
-        self.blocks.last().copied().unwrap_or(0)
-    }
-
-    /// Of every block its stage and its place in there, counted from 0.
-    fn places(&self) -> impl Iterator<Item = (usize, usize)> {
-        let places = |(stage, of): (usize, &EfficientNetStage)| {
-            (0..of.count).map(move |block| (stage, block))
-        };
-        self.stages.iter().enumerate().flat_map(places)
-    }
-
-    fn layer_infos(&self) -> Vec<LayerInfo> {
-        let places: Vec<(usize, usize)> = self.places().collect();
-        let info = |&block: &usize| {
-            let (stage, _) = places[block - 1];
-            let strides = self.stages[..=stage].iter().map(|stage| stage.stride);
-            LayerInfo {
-                name: format!("block{block}"),
-                channels: self.stages[stage].channels,
-                stride: 2 * strides.product::<usize>(),
-            }
-        };
-        self.blocks.iter().map(info).collect()
-    }
-
-    /// The places of all convolutions, in the order of [`FoldedParameters`](super::FoldedParameters).
-    pub(super) fn sites(&self) -> Vec<Site> {
+    fn sites(&self) -> Vec<Site> {
         let (stem, blocks) = self.plan();
         let sites = blocks.iter().flat_map(|block| block.convolutions().cloned());
         std::iter::once(stem).chain(sites).collect()
     }
 
-    /// Every convolution of the network up to its last given block.
-    fn plan(&self) -> (Site, Vec<Block<Site>>) {
-        let stem = site("features.0", [self.stem_channels, 3, 3, 3], 2);
-        let mut channels_in = self.stem_channels;
-        let block = |(stage, block): (usize, usize)| {
-            let plan = self.block_plan(stage, block, channels_in);
-            channels_in = self.stages[stage].channels;
-            plan
-        };
-        (stem, self.places().take(self.depth()).map(block).collect())
+    fn unused(&self) -> Vec<String> {
+        let behind = self.places().skip(self.depth());
+        behind
+            .map(|(stage, block)| format!("features.{}.{block}.", stage + 1))
+            .chain([format!("features.{}.", self.stages.len() + 1), "classifier.".to_owned()])
+            .collect()
     }
 
-    fn block_plan(&self, stage: usize, block: usize, input: usize) -> Block<Site> {
-        let EfficientNetStage { channels, expansion, kernel, stride, .. } = self.stages[stage];
-        let stride = if block == 0 { stride } else { 1 };
-        let (wide, narrow) = (input * expansion, (input / SQUEEZE).max(1));
-        let shortcut = stride == 1 && input == channels;
-        let prefix = format!("features.{}.{block}.block", stage + 1);
-        // Blocks that do not widen lack the first part, and the others move up.
-        let first = usize::from(expansion != 1);
-        let biased = |number: usize, shape| Site {
-            name: format!("{prefix}.{}.fc{number}", first + 1),
-            norm: None,
-            ..site("", shape, 1)
+    fn title(&self) -> String {
+        let is_b5 = Self::b5().with_blocks(&*self.blocks) == *self;
+        let name =
+            if is_b5 { "torchvision efficientnet_b5".to_owned() } else { format!("{self:?}") };
+        format!("{name}, blocks {:?}", self.blocks)
+    }
+
+    fn build(&self, source: &mut dyn ParameterSource, device: &Device) -> Result<EfficientNet> {
+        let mut hasher = FingerprintHasher::new();
+        let mut convolution = |site: &Site| -> Result<Conv2d> {
+            let parameters = source.convolution(site)?;
+            parameters.hash(&mut hasher);
+            Ok(site.module(parameters, device))
         };
-        Block {
-            expand: (expansion != 1).then(|| site(&format!("{prefix}.0"), [wide, input, 1, 1], 1)),
-            depthwise: Site {
-                groups: wide,
-                ..site(&format!("{prefix}.{first}"), [wide, 1, kernel, kernel], stride)
-            },
-            squeeze: biased(1, [narrow, wide, 1, 1]),
-            excite: biased(2, [wide, narrow, 1, 1]),
-            project: Site {
-                // Untrained gates are about a half, for which more than 1 makes up.
-                gain: if shortcut { 0.5 } else { 1.5 },
-                ..site(&format!("{prefix}.{}", first + 2), [channels, wide, 1, 1], 1)
-            },
-            shortcut,
-        }
+        let (stem, blocks) = self.plan();
+        let stem = convolution(&stem)?;
+        let blocks = blocks.iter().map(|block| block.build(&mut convolution));
+        Ok(EfficientNet {
+            blocks: blocks.collect::<Result<_>>()?,
+            layers: self.layer_infos(),
+            config: self.clone(),
+            fingerprint: hasher.finish(),
+            device: device.clone(),
+            stem,
+        })
     }
 }
 
-/// The place of a convolution with its batch norm.
+/// The description of a convolution with its batch norm.
 fn site(prefix: &str, shape: [usize; 4], stride: usize) -> Site {
     let norm = Norm { name: format!("{prefix}.1"), epsilon: NORM_EPSILON };
     Site { norm: Some(norm), ..Site::new(&format!("{prefix}.0"), "", shape, stride) }
 }
 
-/// An inverted residual block: the places of its convolutions, or the convolutions themselves.
+/// An inverted residual block of convolutions (`Conv2d`) or of their descriptions (`Site`).
 #[derive(Debug)]
 struct Block<C> {
-    /// To more channels, where there are to be more.
+    /// Increases the number of channels; `None` for expansion 1.
     expand: Option<C>,
     depthwise: C,
-    /// Squeeze and excitation: from the mean of each channel to its gate.
+    /// Squeeze-and-excitation: computes a gate from the mean of each channel.
     squeeze: C,
     excite: C,
     project: C,
@@ -260,7 +299,7 @@ struct Block<C> {
 }
 
 impl<C> Block<C> {
-    /// In the order of their parameters.
+    /// The convolutions, in the order of their parameters.
     fn convolutions(&self) -> impl Iterator<Item = &C> {
         let others = [&self.depthwise, &self.squeeze, &self.excite, &self.project];
         self.expand.iter().chain(others)
@@ -294,15 +333,15 @@ impl Block<Conv2d> {
     }
 }
 
-/// `x * sigmoid(x)`, in the form that runs fastest on a CPU: Burn's own branches at each value's sign.
+/// `x * sigmoid(x)`. Faster on a CPU than Burn's function, which branches on the sign of each value.
 fn silu(x: Tensor<4>) -> Tensor<4> {
     x.clone() / (x.neg().exp() + 1.0)
 }
 
-/// An EfficientNet up to its last given block, batch norm folded into the convolutions.
+/// An EfficientNet up to its last output block, with batch norms folded into the convolutions.
 ///
-/// Built by [`EfficientNetB5`](super::EfficientNetB5) or [`EfficientNetConfig`]. It runs on Burn's
-/// convolutions on every device.
+/// Built by [`EfficientNetB5`](super::EfficientNetB5) or [`EfficientNetConfig`]. It uses Burn's
+/// convolutions on all devices.
 #[derive(Debug)]
 pub struct EfficientNet {
     config: EfficientNetConfig,
@@ -314,32 +353,6 @@ pub struct EfficientNet {
 }
 
 impl EfficientNet {
-    pub(crate) fn build(
-        config: EfficientNetConfig,
-        source: &mut impl ParameterSource,
-        device: &Device,
-    ) -> Result<Self> {
-        config.validate()?;
-        crate::device::require(device)?;
-        let mut hasher = FingerprintHasher::new();
-        let mut convolution = |site: &Site| -> Result<Conv2d> {
-            let parameters = source.convolution(site)?;
-            parameters.hash(&mut hasher);
-            Ok(site.module(parameters, device))
-        };
-        let (stem, blocks) = config.plan();
-        let stem = convolution(&stem)?;
-        let blocks = blocks.iter().map(|block| block.build(&mut convolution));
-        Ok(Self {
-            blocks: blocks.collect::<Result<_>>()?,
-            layers: config.layer_infos(),
-            config,
-            fingerprint: hasher.finish(),
-            device: device.clone(),
-            stem,
-        })
-    }
-
     /// The network's description.
     pub fn config(&self) -> &EfficientNetConfig {
         &self.config
@@ -360,7 +373,7 @@ impl Backbone for EfficientNet {
     }
 
     fn forward(&self, images: Tensor<4>) -> Result<FeatureMaps> {
-        check_images(images.dims())?;
+        network::check_images(&images)?;
         let mut features = silu(self.stem.forward(images));
         let mut maps = Vec::with_capacity(self.layers.len());
         for (number, block) in (1..).zip(&self.blocks) {
@@ -375,7 +388,7 @@ impl Backbone for EfficientNet {
     fn memory_estimate(&self, [batch, _, height, width]: [usize; 4]) -> Option<BackboneMemory> {
         let pixels = |stride: usize| height.div_ceil(stride) * width.div_ceil(stride);
         let given: usize = self.layers.iter().map(|l| l.channels * pixels(l.stride)).sum();
-        // A block's input exists at once with its widest map, twice in SiLU.
+        // At the peak, a block's input and two copies of its widest map (in SiLU) exist together.
         let (stem, blocks) = self.config.plan();
         let mut input = (stem.shape[0], 2);
         let sizes = blocks.iter().map(|block| {
@@ -385,22 +398,15 @@ impl Backbone for EfficientNet {
         });
         let largest = sizes.max().unwrap_or(0);
         Some(BackboneMemory {
-            weights: 4 * weight_count(&self.config.sites()),
+            weights: 4 * network::weight_count(&self.config),
             activations: 4 * batch * (given + largest),
             largest_map: 4 * batch * largest,
         })
     }
 
     fn snapshot(&self) -> Result<Option<BackboneSnapshot>> {
-        let (stem, blocks) = self.config.plan();
-        let mut parameters = vec![stem.read_back(&self.stem)?];
-        for (plan, block) in blocks.iter().zip(&self.blocks) {
-            for (site, module) in plan.convolutions().zip(block.convolutions()) {
-                parameters.push(site.read_back(module)?);
-            }
-        }
-        let config = BackboneConfig::EfficientNet(self.config.clone());
-        Ok(Some(BackboneSnapshot { config, parameters }))
+        let blocks = self.blocks.iter().flat_map(Block::convolutions);
+        network::snapshot(&self.config, std::iter::once(&self.stem).chain(blocks)).map(Some)
     }
 }
 

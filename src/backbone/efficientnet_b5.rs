@@ -2,20 +2,19 @@
 
 use burn::tensor::Device;
 
-use super::efficientnet::{EfficientNet, EfficientNetConfig, EfficientNetStage};
+use super::efficientnet::{EfficientNet, EfficientNetConfig};
 use crate::error::Result;
 use crate::weights::Weights;
 
-/// EfficientNet-B5 (Tan, Le 2019) up to block 26, the paper's most accurate backbone for whole images:
-/// 40, 128 and 176 channels at strides 4, 16 and 16. Layout and arithmetic are those of torchvision's
-/// `efficientnet_b5`.
+/// EfficientNet-B5 (Tan, Le 2019) up to block 26, the paper's backbone with the best image scores:
+/// 40, 128 and 176 channels at strides 4, 16 and 16. Equivalent to torchvision's `efficientnet_b5`.
 ///
-/// The paper takes "layers 7 (level 2), 20 (level 4), 26 (level 5)" and does not say from where it
-/// counts. Counted from 1 through all stages, these blocks lie in the stages 2, 4 and 5, which are the
-/// levels that it names; counted from 0, block 20 would lie in stage 5. So blocks are counted from 1.
-/// The paper states no reduction of the 344 channels: use [`ChannelSelection::All`].
+/// The paper uses "layers 7 (level 2), 20 (level 4), 26 (level 5)" and does not say whether it counts
+/// from 0 or 1. Counted from 1 through all stages, these blocks are in stages 2, 4 and 5, which are the
+/// levels in the paper. Counted from 0, block 20 would be in stage 5. So blocks are counted from 1.
+/// The paper mentions no reduction of the 344 channels: use [`ChannelSelection::All`].
 ///
-/// The default is three maps of 224x224 pixels:
+/// By default, an image of 224x224 pixels gives three maps:
 ///
 /// | layer | shape |
 /// |---|---|
@@ -23,7 +22,7 @@ use crate::weights::Weights;
 /// | `block20` | `[batch, 128, 14, 14]` |
 /// | `block26` | `[batch, 176, 14, 14]` |
 ///
-/// [`ChannelSelection::All`]: crate::ChannelSelection::All
+/// [`ChannelSelection::All`]: crate::embedding::ChannelSelection::All
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
@@ -42,20 +41,7 @@ pub struct EfficientNetB5;
 impl EfficientNetB5 {
     /// The network's description, to change its blocks before loading.
     pub fn config() -> EfficientNetConfig {
-        let stage = EfficientNetStage::new;
-        EfficientNetConfig {
-            stem_channels: 48,
-            stages: vec![
-                stage(3, 24, 1, 3, 1),
-                stage(5, 40, 6, 3, 2),
-                stage(5, 64, 6, 5, 2),
-                stage(7, 128, 6, 3, 2),
-                stage(7, 176, 6, 5, 1),
-                stage(9, 304, 6, 5, 2),
-                stage(3, 512, 6, 3, 1),
-            ],
-            blocks: vec![7, 20, 26],
-        }
+        EfficientNetConfig::b5()
     }
 
     /// Loads torchvision's `efficientnet_b5` weights. See [`EfficientNetConfig::load`].
@@ -67,7 +53,7 @@ impl EfficientNetB5 {
         Self::config().load(weights, device)
     }
 
-    /// The network with untrained weights. See [`EfficientNetConfig::untrained`].
+    /// Builds the network with random weights. See [`EfficientNetConfig::untrained`].
     ///
     /// # Errors
     ///

@@ -1,33 +1,34 @@
-//! Where the parameters of a network come from: a checkpoint, a seed, or a saved detector.
+//! The sources of a network's parameters: a checkpoint, a seed, or a saved detector.
 //!
-//! Batch norm is a fixed affine map at inference, so it is folded into the convolution before it.
-//! Every source therefore gives a convolution's weight and bias, whatever it has itself.
+//! At inference, batch norm is a fixed affine map, so it is folded into the convolution before it.
+//! Every source therefore gives a weight and a bias per convolution.
 
 use burn::module::Param;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Device;
 
-use super::weights::Checkpoint;
+use super::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::fingerprint::FingerprintHasher;
 use crate::host::{f32_to_bytes, is_host, pixels_to_device, to_device, to_host};
+use crate::random::Random;
 
 /// A convolution with its batch norm folded in.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct FoldedConvolution {
     /// The name of the convolution in the network.
     pub name: String,
-    /// `[channels_out, channels_in of a group, kernel_height, kernel_width]`
+    /// `[channels_out, channels_in per group, kernel_height, kernel_width]`
     pub shape: [usize; 4],
-    /// Row-major values of `shape`.
+    /// Row-major values, in the shape `shape`.
     pub weight: Vec<f32>,
     /// `[channels_out]`
     pub bias: Vec<f32>,
 }
 
 impl FoldedConvolution {
-    /// Adds everything that makes a difference to the features.
+    /// Hashes everything that affects the features.
     pub fn hash(&self, hasher: &mut FingerprintHasher) {
         let shape: Vec<u8> = self.shape.iter().flat_map(|&n| (n as u64).to_le_bytes()).collect();
         hasher.add(self.name.as_bytes());
@@ -37,20 +38,20 @@ impl FoldedConvolution {
     }
 }
 
-/// The place of a convolution in its network.
+/// The description of a convolution in its network.
 #[derive(Debug, Clone)]
 pub(crate) struct Site {
     /// The name of the convolution.
     pub name: String,
-    /// Its batch norm; without one, the convolution has a bias.
+    /// The batch norm; without one, the convolution has a bias.
     pub norm: Option<Norm>,
-    /// `[channels_out, channels_in of a group, kernel_height, kernel_width]`
+    /// `[channels_out, channels_in per group, kernel_height, kernel_width]`
     pub shape: [usize; 4],
-    /// The same along both axes.
+    /// The stride along both axes.
     pub stride: usize,
     /// The number of groups of channels.
     pub groups: usize,
-    /// By what untrained weights are multiplied.
+    /// A factor for untrained weights.
     pub gain: f64,
 }
 
@@ -61,7 +62,7 @@ pub(crate) struct Norm {
     pub epsilon: f64,
 }
 
-/// The epsilon of torch's batch norm, unless it is told another.
+/// The default epsilon of torch's batch norm.
 const NORM_EPSILON: f64 = 1e-5;
 
 impl Site {
@@ -70,7 +71,7 @@ impl Site {
         Self { name: name.to_owned(), norm, shape, stride, groups: 1, gain: 1.0 }
     }
 
-    /// The names and shapes of its tensors in a checkpoint.
+    /// The names and shapes of the convolution's tensors in a checkpoint.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let mut tensors = vec![(format!("{}.weight", self.name), self.shape.to_vec())];
         let (of, parts) = match &self.norm {
@@ -83,13 +84,13 @@ impl Site {
         tensors
     }
 
-    /// The convolution with its parameters, on a device. It is padded so that stride 1 keeps the size.
+    /// Builds the convolution on a device. Its padding keeps the size at stride 1.
     pub fn module(&self, parameters: FoldedConvolution, device: &Device) -> Conv2d {
         let [channels_out, channels_in, height, width] = self.shape;
         let weight = if is_host(device) {
             to_device(parameters.weight, self.shape, device)
         } else {
-            // Devices want channels last, and would turn them round each time they convolve.
+            // GPUs need channels last, and would convert the weights at every convolution.
             let shape = [channels_out, height, width, channels_in];
             let (places, each) = (height * width, channels_in * height * width);
             let turned = (0..channels_out * each).map(|i| {
@@ -111,7 +112,7 @@ impl Site {
         }
     }
 
-    /// The parameters of the convolution that stands here.
+    /// Reads the parameters back from a built convolution.
     pub fn read_back(&self, module: &Conv2d) -> Result<FoldedConvolution> {
         let bias = match &module.bias {
             Some(bias) => to_host(bias.val())?,
@@ -122,9 +123,9 @@ impl Site {
     }
 }
 
-/// Gives the convolutions of a network one after the other.
+/// Gives the parameters of a network, one convolution after the other.
 pub(crate) trait ParameterSource {
-    /// The parameters for one place in the network.
+    /// The parameters of one convolution.
     fn convolution(&mut self, site: &Site) -> Result<FoldedConvolution>;
 }
 
@@ -157,40 +158,32 @@ impl ParameterSource for Checkpoint {
     }
 }
 
-/// Untrained parameters from a seed: the same for a seed on every machine.
+/// Random parameters. The same seed gives the same parameters on every machine.
 ///
-/// Weights are uniform with the variance of He et al. (2015), times the gain of their place, so that
-/// features neither vanish nor explode without trained batch norms.
+/// Weights are uniform with the variance of He et al. (2015), times `Site::gain`, so that features
+/// neither vanish nor explode without trained batch norms.
 #[derive(Debug)]
-pub(crate) struct SeededParameters {
-    pub seed: u64,
+pub(crate) struct SeededParameters(Random);
+
+impl SeededParameters {
+    pub fn new(seed: u64) -> Self {
+        Self(Random::new(seed))
+    }
 }
 
 impl ParameterSource for SeededParameters {
     fn convolution(&mut self, site: &Site) -> Result<FoldedConvolution> {
         let fan_in = site.shape[1..].iter().product::<usize>();
         let limit = (6.0 / fan_in as f64).sqrt() * site.gain;
-        let mut state = self.seed;
         let weight = (0..site.shape[0] * fan_in)
-            .map(|_| ((2.0 * next_uniform(&mut state) - 1.0) * limit) as f32)
+            .map(|_| ((2.0 * self.0.uniform() - 1.0) * limit) as f32)
             .collect();
-        self.seed = state;
         let bias = vec![0.0; site.shape[0]];
         Ok(FoldedConvolution { name: site.name.clone(), shape: site.shape, weight, bias })
     }
 }
 
-/// Splitmix64 (Steele, Lea, Flood 2014); uniform in `[0, 1)`.
-fn next_uniform(state: &mut u64) -> f64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^= z >> 31;
-    (z >> 11) as f64 / (1_u64 << 53) as f64
-}
-
-/// The parameters of a saved detector, in the order in which the network asks for them.
+/// The parameters of a saved detector, in the order of `Network::sites`.
 #[derive(Debug)]
 pub(crate) struct FoldedParameters {
     pub convolutions: std::vec::IntoIter<FoldedConvolution>,

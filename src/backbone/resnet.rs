@@ -1,4 +1,4 @@
-//! The residual trunk that ResNet18 and WideResNet50 share.
+//! The residual network of ResNet18 and WideResNet50.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use burn::tensor::{DType, Device, Tensor};
 use pulp::Arch;
 use serde::{Deserialize, Serialize};
 
-use super::convert::convert;
-use super::engine::{BlockParameters, Engine, Map};
-use super::parameters::{ParameterSource, SeededParameters, Site};
-use super::weights::Checkpoint;
-use super::{
-    Backbone, BackboneConfig, BackboneMemory, BackboneSnapshot, ConvertedWeights, FeatureMaps,
-    LayerInfo, ResNet18, WeightPrecision, check_images, weight_count,
-};
+use super::checkpoint::Checkpoint;
+use super::convert::{ConvertedWeights, WeightPrecision};
+use super::feature_maps::{FeatureMaps, LayerInfo};
+use super::interface::{Backbone, BackboneMemory};
+use super::network::{self, MAX_COUNT, Network};
+use super::parameters::{FoldedConvolution, ParameterSource, Site};
+use super::snapshot::BackboneSnapshot;
+use crate::engine::{self, BlockFilters, Engine, Filters, Map};
 use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::host::{DeviceIndices, all_finite, is_host, pixels_to_device, to_host};
@@ -31,7 +31,8 @@ use crate::weights::Weights;
 pub enum ResNetBlock {
     /// Two 3x3 convolutions (ResNet18, ResNet34).
     Basic,
-    /// 1x1, 3x3 and 1x1, with four times the planes at the end (ResNet50 and wider).
+    /// 1x1, 3x3 and 1x1 convolutions; the last gives four times the planes (ResNet50 and deeper or
+    /// wider networks).
     Bottleneck,
 }
 
@@ -44,7 +45,7 @@ impl ResNetBlock {
     }
 }
 
-/// A residual network of torchvision's layout up to layer3.
+/// A residual network with torchvision's structure, up to layer3.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResNetConfig {
     /// The kind of block.
@@ -55,70 +56,83 @@ pub struct ResNetConfig {
     pub blocks: [usize; 3],
     /// Planes of layer1, layer2 and layer3 (torchvision: 64, 128, 256).
     pub planes: [usize; 3],
-    /// Width of the 3x3 convolution of a bottleneck for 64 planes (torchvision's `width_per_group`).
+    /// Channels of a bottleneck's 3x3 convolution per 64 planes (torchvision's `width_per_group`).
     pub base_width: usize,
-    /// Which of the layers 1, 2 and 3 are given out, in rising order. Nothing after the last of them
-    /// is computed. Default: all three, as in the paper.
+    /// The layers whose maps are the output: an increasing list of 1, 2 and 3. Later layers are not
+    /// computed. Default: all three, as in the paper.
     pub layers: Vec<usize>,
 }
 
-/// The largest number of channels or blocks that a description may ask for.
-pub(super) const MAX_COUNT: usize = 1 << 14;
-
 impl ResNetConfig {
-    /// Chooses the layers that are given out: a rising list of 1, 2 and 3.
+    /// torchvision's `resnet18`.
+    pub(super) fn resnet18() -> Self {
+        Self {
+            block: ResNetBlock::Basic,
+            stem_channels: 64,
+            blocks: [2, 2, 2],
+            planes: [64, 128, 256],
+            base_width: 64,
+            layers: vec![1, 2, 3],
+        }
+    }
+
+    /// torchvision's `wide_resnet50_2`.
+    pub(super) fn wide_resnet50() -> Self {
+        Self {
+            block: ResNetBlock::Bottleneck,
+            stem_channels: 64,
+            blocks: [3, 4, 6],
+            planes: [64, 128, 256],
+            base_width: 128,
+            layers: vec![1, 2, 3],
+        }
+    }
+
+    /// Sets the layers whose maps are the output: an increasing list of 1, 2 and 3.
     #[must_use]
     pub fn with_layers(mut self, layers: impl Into<Vec<usize>>) -> Self {
         self.layers = layers.into();
         self
     }
 
-    /// Builds the network with the weights of a torchvision-layout checkpoint: `.safetensors`, or
-    /// `.pth` as a zip or legacy file, plain or under `state_dict`, with or without the prefix
-    /// `module.`. `layer4` and `fc` may be in it or not. Pickled code is never executed.
+    /// Builds the network with the weights of a torchvision checkpoint: `.safetensors`, or `.pth` as a
+    /// zip or legacy file, plain or under `state_dict`, with or without the prefix `module.`. The
+    /// layers after the last output layer, `layer4` and `fc` may be missing. Pickled code is never
+    /// executed.
     ///
-    /// Where fewer layers are given out, those behind them may be in the file or not, too.
-    ///
-    /// `weights` may be a path, or any [`Weights`]; [`Weights::Bundled`] are those of
-    /// [`ResNet18`].
+    /// `weights` is a path or any [`Weights`]; [`Weights::Bundled`] fit only [`ResNet18`].
     ///
     /// # Errors
     ///
     /// As [`Weights::find`]; [`Error::MissingTensor`], [`Error::UnexpectedTensor`],
     /// [`Error::TensorShape`] and [`Error::TensorType`] name the tensor that does not fit;
-    /// [`Error::Weights`] and [`Error::Io`] tell why a file cannot be read; [`Error::InvalidConfig`] for a
-    /// description that makes no network.
+    /// [`Error::Weights`] and [`Error::Io`] tell why a file cannot be read;
+    /// [`Error::InvalidConfig`] for an invalid description of the network.
     pub fn load(&self, weights: impl Into<Weights>, device: &Device) -> Result<ResNet> {
-        self.validate()?;
-        let weights = weights.into();
-        if *self != ResNet18::config().with_layers(&*self.layers) {
-            weights.require_other_than_bundled()?;
-        }
-        self.load_from(Checkpoint::load(&weights, &self.unused())?, device)
+        network::load(self, weights.into(), device)
     }
 
-    /// Builds the network with all tensors of a checkpoint.
-    pub(crate) fn load_from(&self, mut checkpoint: Checkpoint, device: &Device) -> Result<ResNet> {
-        let network = ResNet::build(self.clone(), &mut checkpoint, device)?;
-        checkpoint.finish()?;
-        Ok(network)
+    /// Builds the network with the tensors of a checkpoint; rejects tensors that are left over.
+    pub(crate) fn load_from(&self, checkpoint: Checkpoint, device: &Device) -> Result<ResNet> {
+        network::load_from(self, checkpoint, device)
     }
 
-    /// Writes the weights that this network needs to a `.safetensors` file that
-    /// [`load`](Self::load) reads again, and Python too: names and shapes stay torchvision's, what no
-    /// given layer needs is left out. With [`WeightPrecision::F32`] the fingerprint stays the same; with
-    /// [`WeightPrecision::F16`] the convolutions are rounded, which takes half the space and gives another
-    /// network with a fingerprint of its own.
+    /// Writes the weights that this network needs to a `.safetensors` file, for [`load`](Self::load) or
+    /// for Python. Names and shapes stay those of torchvision; weights of layers that are not computed
+    /// are left out. With [`WeightPrecision::F32`] the fingerprint stays the same. With
+    /// [`WeightPrecision::F16`] the convolutions are rounded: the file has half the size, and the
+    /// network has another fingerprint.
     ///
-    /// The same source gives the same bytes. The file tells where it came from in its metadata.
+    /// The same source gives the same bytes. The file's metadata contain its origin.
     ///
     /// # Errors
     ///
     /// As [`load`](Self::load); [`Error::NotFinite`] for weights beyond the range of 16 bits;
-    /// [`Error::Io`] if the file cannot be written. Nothing half-written is left behind.
+    /// [`Error::Io`] if the file cannot be written. No partial file is left.
     ///
     /// ```no_run
-    /// use padim::{ResNet18, WeightPrecision};
+    /// use padim::ResNet18;
+    /// use padim::backbone::WeightPrecision;
     ///
     /// let layer2 = ResNet18::config().with_layers([1, 2]);
     /// layer2.convert("resnet18-f37072fd.pth", "layer2.safetensors", WeightPrecision::F16)?;
@@ -130,44 +144,17 @@ impl ResNetConfig {
         target: impl AsRef<Path>,
         precision: WeightPrecision,
     ) -> Result<ConvertedWeights> {
-        self.validate()?;
-        let network = BackboneConfig::ResNet(self.clone());
-        convert(&network, &self.unused(), [weights.as_ref(), target.as_ref()], precision)
+        network::convert_weights(self, [weights.as_ref(), target.as_ref()], precision)
     }
 
-    /// How the names of tensors begin that play no part.
-    pub(crate) fn unused(&self) -> Vec<String> {
-        let behind = (self.depth() + 1..=4).map(|layer| format!("layer{layer}."));
-        behind.chain(["fc.".to_owned()]).collect()
-    }
-
-    /// Builds the network with untrained weights from a seed. Random features find coarse defects;
-    /// for real use load trained weights.
+    /// Builds the network with random weights from a seed. Random features find coarse defects; load
+    /// trained weights for real use.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for a description that makes no network.
+    /// [`Error::InvalidConfig`] for an invalid description of the network.
     pub fn untrained(&self, seed: u64, device: &Device) -> Result<ResNet> {
-        ResNet::build(self.clone(), &mut SeededParameters { seed }, device)
-    }
-
-    pub(crate) fn validate(&self) -> Result<()> {
-        let counts = [[self.stem_channels, self.base_width, 1], self.blocks, self.planes];
-        if counts.iter().flatten().any(|&n| n == 0 || n > MAX_COUNT) {
-            let reason = format!("counts must be in 1..={MAX_COUNT}, got {self:?}");
-            return Err(Error::config("backbone", reason));
-        }
-        let narrowest = self.planes.iter().min().copied().unwrap_or(0) * self.base_width;
-        if self.block == ResNetBlock::Bottleneck && narrowest < 64 {
-            let reason = format!("planes * base_width must be at least 64, got {narrowest}");
-            return Err(Error::config("backbone", reason));
-        }
-        let rising = self.layers.windows(2).all(|pair| pair[0] < pair[1]);
-        if self.layers.is_empty() || !rising || self.layers.iter().any(|l| !(1..=3).contains(l)) {
-            let reason = format!("must be a rising list of 1, 2 and 3, got {:?}", self.layers);
-            return Err(Error::config("layers", reason));
-        }
-        Ok(())
+        network::untrained(self, seed, device)
     }
 
     /// Number of layers that must be computed.
@@ -184,16 +171,7 @@ impl ResNetConfig {
         self.layers.iter().map(info).collect()
     }
 
-    /// The places of all convolutions, in the order of [`FoldedParameters`](super::FoldedParameters).
-    pub(super) fn sites(&self) -> Vec<Site> {
-        let (stem, stages) = self.plan();
-        let blocks = stages.into_iter().flatten();
-        std::iter::once(stem)
-            .chain(blocks.flat_map(|block| block.branch.into_iter().chain(block.downsample)))
-            .collect()
-    }
-
-    /// Every convolution of the network up to its last given layer.
+    /// All convolutions up to the last output layer.
     fn plan(&self) -> (Site, Vec<Vec<BlockPlan>>) {
         let stem = Site::new("conv1", "bn1", [self.stem_channels, 3, 7, 7], 2);
         let mut channels_in = self.stem_channels;
@@ -208,6 +186,17 @@ impl ResNetConfig {
                 .collect()
         };
         (stem, (1..=self.depth()).map(&mut stage).collect())
+    }
+
+    /// The length of the engine's prepared weights, in numbers.
+    fn packed_len(&self) -> usize {
+        let (_, stages) = self.plan();
+        let of_stage = |(stage, blocks): (usize, &Vec<BlockPlan>)| -> usize {
+            let sites =
+                blocks.iter().flat_map(|block| block.branch.iter().chain(&block.downsample));
+            sites.map(|site| engine::packed_len(site.shape, site.stride, stage)).sum()
+        };
+        stages.iter().enumerate().map(of_stage).sum()
     }
 
     fn block_plan(&self, layer: usize, block: usize, input: usize, stride: usize) -> BlockPlan {
@@ -240,14 +229,104 @@ impl ResNetConfig {
     }
 }
 
+impl Network for ResNetConfig {
+    const NAME: &'static str = "ResNet";
+
+    type Built = ResNet;
+
+    fn validate(&self) -> Result<()> {
+        let counts = [[self.stem_channels, self.base_width, 1], self.blocks, self.planes];
+        if counts.iter().flatten().any(|&n| n == 0 || n > MAX_COUNT) {
+            let reason = format!("counts must be in 1..={MAX_COUNT}, got {self:?}");
+            return Err(Error::config("backbone", reason));
+        }
+        let narrowest = self.planes.iter().min().copied().unwrap_or(0) * self.base_width;
+        if self.block == ResNetBlock::Bottleneck && narrowest < 64 {
+            let reason = format!("planes * base_width must be at least 64, got {narrowest}");
+            return Err(Error::config("backbone", reason));
+        }
+        let rising = self.layers.windows(2).all(|pair| pair[0] < pair[1]);
+        if self.layers.is_empty() || !rising || self.layers.iter().any(|l| !(1..=3).contains(l)) {
+            let reason = format!("must be a rising list of 1, 2 and 3, got {:?}", self.layers);
+            return Err(Error::config("layers", reason));
+        }
+        Ok(())
+    }
+
+    fn sites(&self) -> Vec<Site> {
+        let (stem, stages) = self.plan();
+        let blocks = stages.into_iter().flatten();
+        std::iter::once(stem)
+            .chain(blocks.flat_map(|block| block.branch.into_iter().chain(block.downsample)))
+            .collect()
+    }
+
+    fn unused(&self) -> Vec<String> {
+        let behind = (self.depth() + 1..=4).map(|layer| format!("layer{layer}."));
+        behind.chain(["fc.".to_owned()]).collect()
+    }
+
+    fn title(&self) -> String {
+        let is = |known: Self| known.with_layers(&*self.layers) == *self;
+        let name = if is(Self::resnet18()) {
+            "torchvision resnet18".to_owned()
+        } else if is(Self::wide_resnet50()) {
+            "torchvision wide_resnet50_2".to_owned()
+        } else {
+            format!("{self:?}")
+        };
+        format!("{name}, layers {:?}", self.layers)
+    }
+
+    fn has_bundled_weights(&self) -> bool {
+        *self == Self::resnet18().with_layers(&*self.layers)
+    }
+
+    fn build(&self, source: &mut dyn ParameterSource, device: &Device) -> Result<ResNet> {
+        let mut hasher = FingerprintHasher::new();
+        let mut convolution = |site: &Site| -> Result<Conv2d> {
+            let parameters = source.convolution(site)?;
+            parameters.hash(&mut hasher);
+            Ok(site.module(parameters, device))
+        };
+        let (stem, stages) = self.plan();
+        let stem = convolution(&stem)?;
+        let mut residual = |plan: &BlockPlan| -> Result<Residual> {
+            Ok(Residual {
+                branch: plan.branch.iter().map(&mut convolution).collect::<Result<_>>()?,
+                downsample: plan.downsample.as_ref().map(&mut convolution).transpose()?,
+            })
+        };
+        let stages = stages
+            .iter()
+            .map(|blocks| blocks.iter().map(&mut residual).collect())
+            .collect::<Result<_>>()?;
+        let pool = MaxPool2dConfig::new([3, 3])
+            .with_strides([2, 2])
+            .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+            .init();
+        let wanted = std::env::var_os("PADIM_ENGINE").is_none_or(|value| value != "off");
+        Ok(ResNet {
+            layers: self.layer_infos(),
+            selected: self.layers.iter().map(|_| DeviceIndices::default()).collect(),
+            config: self.clone(),
+            fingerprint: hasher.finish(),
+            device: device.clone(),
+            trunk: Arc::new(Trunk { stem, pool, stages, prepared: Once::default() }),
+            selection: None,
+            engine: (wanted && is_host(device)).then(Once::default),
+        })
+    }
+}
+
 /// The convolutions of one residual block, without their parameters.
 #[derive(Debug)]
-pub(super) struct BlockPlan {
+struct BlockPlan {
     pub branch: Vec<Site>,
     pub downsample: Option<Site>,
 }
 
-/// One residual block: a chain of convolutions beside a shortcut.
+/// One residual block: a chain of convolutions plus a shortcut.
 #[derive(Debug)]
 struct Residual {
     branch: Vec<Conv2d>,
@@ -271,13 +350,13 @@ impl Residual {
     }
 }
 
-/// A residual network up to its last given layer, batch norm folded into the convolutions.
+/// A residual network up to its last output layer, with batch norms folded into the convolutions.
 ///
-/// Built by [`ResNet18`], [`WideResNet50`](super::WideResNet50) or
-/// [`ResNetConfig`]. On a CPU it runs on an engine of its own, many times faster than Burn's
-/// convolutions and equal to them within rounding (1e-5 of a map's largest value); on other devices it
-/// runs on Burn. To compare both, switch the engine off: [`without_engine`](Self::without_engine), or
-/// the environment variable `PADIM_ENGINE=off`.
+/// Built by [`ResNet18`], [`WideResNet50`](super::WideResNet50) or [`ResNetConfig`]. On a CPU it uses
+/// the convolution engine of this crate, which is many times faster than Burn's convolutions and equal
+/// to them within rounding (1e-5 of a map's largest value). On other devices it uses Burn. To compare
+/// both on a CPU, switch the engine off by [`without_engine`](Self::without_engine) or by the
+/// environment variable `PADIM_ENGINE=off`.
 #[derive(Debug)]
 pub struct ResNet {
     config: ResNetConfig,
@@ -285,111 +364,92 @@ pub struct ResNet {
     fingerprint: Fingerprint,
     device: Device,
     trunk: Arc<Trunk>,
-    /// Of each layer, the channels that are given out; `None` for all.
+    /// The output channels of each layer; `None`: all.
     selection: Option<Vec<Vec<usize>>>,
-    /// The selection where it is needed on another device, layer by layer.
+    /// The selection of each layer as a tensor on the device, if the engine is not used.
     selected: Vec<DeviceIndices>,
-    /// Prepared when it is needed first; `None` if it is switched off or the device has memory of its
-    /// own.
+    /// Prepared at first use. `None` if it is switched off or the device is not a CPU.
     engine: Option<Once<Engine>>,
 }
 
-/// The convolutions.
+/// The convolutions, shared by networks that differ only in the selected channels.
 #[derive(Debug)]
 struct Trunk {
     stem: Conv2d,
     pool: MaxPool2d,
     stages: Vec<Vec<Residual>>,
+    /// The part that engines for different channels share, prepared at first use.
+    prepared: Once<Arc<engine::Trunk>>,
+}
+
+impl Trunk {
+    /// All convolutions, in the order of [`Network::sites`].
+    fn convolutions(&self) -> impl Iterator<Item = &Conv2d> {
+        let blocks = self.stages.iter().flatten();
+        let convolutions = blocks.flat_map(|block| block.branch.iter().chain(&block.downsample));
+        std::iter::once(&self.stem).chain(convolutions)
+    }
 }
 
 impl ResNet {
-    pub(crate) fn build(
-        config: ResNetConfig,
-        source: &mut impl ParameterSource,
-        device: &Device,
-    ) -> Result<Self> {
-        config.validate()?;
-        crate::device::require(device)?;
-        let mut hasher = FingerprintHasher::new();
-        let mut convolution = |site: &Site| -> Result<Conv2d> {
-            let parameters = source.convolution(site)?;
-            parameters.hash(&mut hasher);
-            Ok(site.module(parameters, device))
-        };
-        let (stem, stages) = config.plan();
-        let stem = convolution(&stem)?;
-        let mut residual = |plan: &BlockPlan| -> Result<Residual> {
-            Ok(Residual {
-                branch: plan.branch.iter().map(&mut convolution).collect::<Result<_>>()?,
-                downsample: plan.downsample.as_ref().map(&mut convolution).transpose()?,
-            })
-        };
-        let stages = stages
-            .iter()
-            .map(|blocks| blocks.iter().map(&mut residual).collect())
-            .collect::<Result<_>>()?;
-        let pool = MaxPool2dConfig::new([3, 3])
-            .with_strides([2, 2])
-            .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
-            .init();
-        let wanted = std::env::var_os("PADIM_ENGINE").is_none_or(|value| value != "off");
-        Ok(Self {
-            layers: config.layer_infos(),
-            selected: config.layers.iter().map(|_| DeviceIndices::default()).collect(),
-            config,
-            fingerprint: hasher.finish(),
-            device: device.clone(),
-            trunk: Arc::new(Trunk { stem, pool, stages }),
-            selection: None,
-            engine: (wanted && is_host(device)).then(Once::default),
-        })
-    }
-
     /// The network's description.
     pub fn config(&self) -> &ResNetConfig {
         &self.config
     }
 
-    /// The same network on Burn's convolutions, on a CPU too.
+    /// The same network with Burn's convolutions, also on a CPU.
     #[must_use]
     pub fn without_engine(self) -> Self {
         Self { engine: None, ..self }
     }
 
-    /// The prepared engine, if there is to be one.
+    /// The prepared engine, if it is used.
     fn engine(&self) -> Result<Option<&Engine>> {
         let cell = self.engine.as_ref();
         cell.map(|cell| cell.get_or_try_make(|| self.prepare())).transpose()
     }
 
-    /// Prepares the engine. Others may wait for it, so it does not use rayon.
+    /// Prepares the engine. Does not use rayon, because threads of a pool may wait for the result.
     fn prepare(&self) -> Result<Engine> {
-        let (stem, stages) = self.config.plan();
-        let stem = stem.read_back(&self.trunk.stem)?;
-        let convolution = |(site, module): (&Site, &Conv2d)| -> Result<_> {
-            Ok((site.read_back(module)?, site.stride))
+        let prepared = self.trunk.prepared.get_or_try_make(|| self.prepare_trunk())?;
+        let (_, stages) = self.config.plan();
+        let last = stages.last().and_then(|blocks| blocks.last());
+        let modules = self.trunk.stages.last().and_then(|blocks| blocks.last());
+        let (Some(plan), Some(block)) = (last, modules) else {
+            return Err(Error::config("layers", "there must be at least one"));
         };
-        let block = |(plan, block): (&BlockPlan, &Residual)| -> Result<_> {
-            let branch = plan.branch.iter().zip(&block.branch).map(convolution);
-            let downsample = plan.downsample.as_ref().zip(block.downsample.as_ref());
-            Ok(BlockParameters {
-                branch: branch.collect::<Result<_>>()?,
-                downsample: downsample.map(convolution).transpose()?,
-                chosen: None,
-            })
+        let kept = plan.branch.len() - 1;
+        let end = BlockFilters {
+            branch: filters(&plan.branch[kept..], &block.branch[kept..])?,
+            downsample: filters(plan.downsample.as_slice(), block.downsample.as_slice())?.pop(),
         };
-        let stages = stages
-            .iter()
-            .zip(&self.trunk.stages)
-            .map(|(plans, blocks)| plans.iter().zip(blocks).map(block).collect())
-            .collect::<Result<_>>()?;
         let selection = self.selection.as_deref();
-        Ok(Engine::new(stem, stages, &self.config.layers, selection, Arch::new()))
+        Ok(Engine::new(Arc::clone(prepared), end, &self.config.layers, selection))
     }
 
-    /// All channels of all layers, by Burn, in the weights' precision.
+    /// Prepares the part that does not depend on the selection: all but the end of the last block.
+    fn prepare_trunk(&self) -> Result<Arc<engine::Trunk>> {
+        let (stem, plans) = self.config.plan();
+        let stem = engine_filters(stem.read_back(&self.trunk.stem)?);
+        let block = |(plan, block): (&BlockPlan, &Residual)| -> Result<_> {
+            Ok(BlockFilters {
+                branch: filters(&plan.branch, &block.branch)?,
+                downsample: filters(plan.downsample.as_slice(), block.downsample.as_slice())?.pop(),
+            })
+        };
+        let mut stages: Vec<Vec<BlockFilters>> = (plans.iter().zip(&self.trunk.stages))
+            .map(|(plans, blocks)| plans.iter().zip(blocks).map(block).collect())
+            .collect::<Result<_>>()?;
+        if let Some(last) = stages.last_mut().and_then(|blocks| blocks.last_mut()) {
+            last.branch.pop();
+            last.downsample = None;
+        }
+        Ok(Arc::new(engine::Trunk::new(&stem, &stages, Arch::new())))
+    }
+
+    /// Computes all channels of the output layers with Burn, in the precision of the weights.
     fn forward_on_burn(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let Trunk { stem, pool, stages } = &*self.trunk;
+        let Trunk { stem, pool, stages, .. } = &*self.trunk;
         let images = images.cast(stem.weight.dtype());
         let mut features = pool.forward(relu(stem.forward(images)));
         let mut maps = Vec::with_capacity(self.layers.len());
@@ -403,6 +463,19 @@ impl ResNet {
         }
         maps
     }
+}
+
+/// The filters of some convolutions, with their strides.
+fn filters(sites: &[Site], modules: &[Conv2d]) -> Result<Vec<(Filters, usize)>> {
+    let filters = |(site, module): (&Site, &Conv2d)| -> Result<_> {
+        Ok((engine_filters(site.read_back(module)?), site.stride))
+    };
+    sites.iter().zip(modules).map(filters).collect()
+}
+
+fn engine_filters(convolution: FoldedConvolution) -> Filters {
+    let FoldedConvolution { shape, weight, bias, .. } = convolution;
+    Filters { shape, weight, bias }
 }
 
 /// A convolution with its parameters in 16 bits.
@@ -428,8 +501,8 @@ impl Backbone for ResNet {
     }
 
     fn forward(&self, images: Tensor<4>) -> Result<FeatureMaps> {
+        network::check_images(&images)?;
         let dims = images.dims();
-        check_images(dims)?;
         let Some(engine) = self.engine()? else {
             let maps = self.forward_on_burn(images);
             let select = |(number, map): (usize, Tensor<4>)| match &self.selection {
@@ -480,7 +553,7 @@ impl Backbone for ResNet {
     }
 
     fn with_half_precision(&self) -> Option<Arc<dyn Backbone>> {
-        let Trunk { stem, pool, stages } = &*self.trunk;
+        let Trunk { stem, pool, stages, .. } = &*self.trunk;
         let block = |block: &Residual| Residual {
             branch: block.branch.iter().map(half).collect(),
             downsample: block.downsample.as_ref().map(half),
@@ -491,7 +564,12 @@ impl Backbone for ResNet {
             layers: self.layers.clone(),
             fingerprint: self.fingerprint,
             device: self.device.clone(),
-            trunk: Arc::new(Trunk { stem: half(stem), pool: pool.clone(), stages }),
+            trunk: Arc::new(Trunk {
+                stem: half(stem),
+                pool: pool.clone(),
+                stages,
+                prepared: Once::default(),
+            }),
             selection: self.selection.clone(),
             selected: self.selected.clone(),
             engine: None,
@@ -505,30 +583,21 @@ impl Backbone for ResNet {
         let first = expanded * pixels(4);
         let largest = (self.config.stem_channels * pixels(2)).max(first);
         let beside = match &self.engine {
-            // Each thread keeps the maps of an image.
-            Some(_) => Engine::estimate(&self.config.plan().1, first),
-            // The stem's output and the first layer's are the largest maps, and two of them exist at
-            // once with what a convolution takes beside.
+            // Each thread has the maps of one image.
+            Some(_) => engine::estimate(self.config.packed_len(), first),
+            // The maps of the stem and of the first layer are the largest. At the peak, two of them
+            // and the temporary memory of a convolution exist.
             None => batch * 9 * largest / 4,
         };
         Some(BackboneMemory {
-            weights: 4 * weight_count(&self.config.sites()),
+            weights: 4 * network::weight_count(&self.config),
             activations: 4 * (batch * given + beside),
             largest_map: 4 * batch * largest,
         })
     }
 
     fn snapshot(&self) -> Result<Option<BackboneSnapshot>> {
-        let (stem, stages) = self.config.plan();
-        let mut parameters = vec![stem.read_back(&self.trunk.stem)?];
-        for (plan, block) in stages.iter().flatten().zip(self.trunk.stages.iter().flatten()) {
-            let sites = plan.branch.iter().chain(&plan.downsample);
-            for (site, module) in sites.zip(block.branch.iter().chain(&block.downsample)) {
-                parameters.push(site.read_back(module)?);
-            }
-        }
-        let config = BackboneConfig::ResNet(self.config.clone());
-        Ok(Some(BackboneSnapshot { config, parameters }))
+        network::snapshot(&self.config, self.trunk.convolutions()).map(Some)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 
-use super::resnet::{ResNet, ResNetBlock, ResNetConfig};
+use super::resnet::{ResNet, ResNetConfig};
 use crate::error::Result;
 use crate::weights::Weights;
 
@@ -11,7 +11,8 @@ use crate::weights::Weights;
 ///
 /// ```no_run
 /// use burn::tensor::Device;
-/// use padim::{ResNet18, TorchvisionNetwork, Weights};
+/// use padim::{ResNet18, Weights};
+/// use padim::weights::TorchvisionNetwork;
 ///
 /// // ImageNet's, where this machine has them. Or a path of your own.
 /// let weights = Weights::torchvision(TorchvisionNetwork::ResNet18);
@@ -24,14 +25,7 @@ pub struct ResNet18;
 impl ResNet18 {
     /// The network's description, to change its layers before loading.
     pub fn config() -> ResNetConfig {
-        ResNetConfig {
-            block: ResNetBlock::Basic,
-            stem_channels: 64,
-            blocks: [2, 2, 2],
-            planes: [64, 128, 256],
-            base_width: 64,
-            layers: vec![1, 2, 3],
-        }
+        ResNetConfig::resnet18()
     }
 
     /// Loads torchvision's `resnet18` weights. See [`ResNetConfig::load`].
@@ -43,7 +37,7 @@ impl ResNet18 {
         Self::config().load(weights, device)
     }
 
-    /// The network with untrained weights. See [`ResNetConfig::untrained`].
+    /// Builds the network with random weights. See [`ResNetConfig::untrained`].
     ///
     /// # Errors
     ///

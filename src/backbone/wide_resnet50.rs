@@ -2,17 +2,18 @@
 
 use burn::tensor::Device;
 
-use super::resnet::{ResNet, ResNetBlock, ResNetConfig};
+use super::resnet::{ResNet, ResNetConfig};
 use crate::error::Result;
 use crate::weights::Weights;
 
 /// The 50-layer residual network of double width (Zagoruyko, Komodakis 2016) up to layer3, the paper's
-/// accurate backbone: 256, 512 and 1024 channels at strides 4, 8 and 16. The stride is on the 3x3
-/// convolution, as in torchvision's `wide_resnet50_2`.
+/// accurate backbone: 256, 512 and 1024 channels at strides 4, 8 and 16. As in torchvision's
+/// `wide_resnet50_2`, the 3x3 convolution of a block has the stride.
 ///
 /// ```no_run
 /// use burn::tensor::Device;
-/// use padim::{TorchvisionNetwork, Weights, WideResNet50};
+/// use padim::{Weights, WideResNet50};
+/// use padim::weights::TorchvisionNetwork;
 ///
 /// // ImageNet's, where this machine has them. Or a path of your own.
 /// let weights = Weights::torchvision(TorchvisionNetwork::WideResNet50);
@@ -25,14 +26,7 @@ pub struct WideResNet50;
 impl WideResNet50 {
     /// The network's description, to change its layers before loading.
     pub fn config() -> ResNetConfig {
-        ResNetConfig {
-            block: ResNetBlock::Bottleneck,
-            stem_channels: 64,
-            blocks: [3, 4, 6],
-            planes: [64, 128, 256],
-            base_width: 128,
-            layers: vec![1, 2, 3],
-        }
+        ResNetConfig::wide_resnet50()
     }
 
     /// Loads torchvision's `wide_resnet50_2` weights. See [`ResNetConfig::load`].
@@ -44,7 +38,7 @@ impl WideResNet50 {
         Self::config().load(weights, device)
     }
 
-    /// The network with untrained weights. See [`ResNetConfig::untrained`].
+    /// Builds the network with random weights. See [`ResNetConfig::untrained`].
     ///
     /// # Errors
     ///

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use super::category::{Category, Dataset, MaskFile, Sample};
+use super::errors::{failed, unknown};
 use super::listing::{Masks, category_folder, category_names, images, some_images};
-use super::{Category, Dataset, MaskFile, Sample, failed, unknown};
 use crate::error::Result;
 
-/// A folder that is laid out as BTAD: `01/train/ok`, `01/test/ok`, `01/test/ko` and the masks in
-/// `01/ground_truth/ko`, by the names of their images.
+/// A folder in the BTAD layout: `01/train/ok`, `01/test/ok`, `01/test/ko`, and `01/ground_truth/ko`
+/// with masks named like their images.
 #[derive(Debug, Clone)]
 pub struct Btad {
     root: PathBuf,

@@ -1,15 +1,16 @@
-//! Folders of any names.
+//! Folders with arbitrary names.
 
 use std::path::PathBuf;
 
+use super::category::{Category, Dataset, GOOD, MaskFile, Sample};
+use super::errors::{failed, unknown};
 use super::listing::{Masks, images, name, some_images};
-use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, unknown};
 use crate::error::Result;
 use crate::random::Random;
 
-/// Folders of good and of defective images, wherever they lie: one category.
+/// One category, from arbitrary folders of good and defective images.
 ///
-/// Of the good images a part is kept for the test, unless there are others for that.
+/// Part of the good images is held out for the test, unless a folder of good test images is given.
 ///
 /// ```no_run
 /// use padim::dataset::{Dataset, Folder};
@@ -30,7 +31,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// A category of this name, whose good images are in the folder `good`.
+    /// A category called `name`, with its good images in the folder `good`.
     pub fn new(name: impl Into<String>, good: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
@@ -43,26 +44,26 @@ impl Folder {
         }
     }
 
-    /// A folder of images of one kind of defect, which is called as the folder. May be called for each
-    /// kind.
+    /// Adds a folder of defective images. The folder's name is the kind of defect. Call it once for
+    /// each kind.
     pub fn with_defects(mut self, folder: impl Into<PathBuf>) -> Self {
         self.defects.push(folder.into());
         self
     }
 
-    /// The folder of the masks: `<stem>_mask.png` or `<stem>.png` for each defective image, in it or in
-    /// a sub-folder named as the defect's.
+    /// Sets the folder of the masks: `<stem>_mask.png` or `<stem>.png` for each defective image,
+    /// directly in it or in a sub-folder named like the defect's folder.
     pub fn with_masks(self, folder: impl Into<PathBuf>) -> Self {
         Self { masks: Some(folder.into()), ..self }
     }
 
-    /// Good images for the test; all others are then fitted with.
+    /// Sets a folder of good test images. All images in `good` are then for training.
     pub fn with_good_test(self, folder: impl Into<PathBuf>) -> Self {
         Self { good_test: Some(folder.into()), ..self }
     }
 
-    /// Which share of the good images is drawn for the test, and the seed of the draw. Default: 0.2
-    /// and 0.
+    /// Sets the share of the good images that is drawn for the test, in `[0, 1)`, and the seed of
+    /// the draw. Default: 0.2 and 0.
     pub fn with_split(self, test_share: f64, seed: u64) -> Self {
         Self { test_share, seed, ..self }
     }
@@ -97,12 +98,12 @@ impl Dataset for Folder {
             }
         };
         if train.is_empty() {
-            return Err(failed(&self.good, "leaves no image to fit with; lower the test's share"));
+            return Err(failed(&self.good, "no image remains for training; lower the test share"));
         }
         let mut test: Vec<Sample> = good_test.into_iter().map(Sample::good).collect();
         for folder in &self.defects {
             let defect = match name(folder)? {
-                // The name is taken for images without a defect.
+                // `GOOD` is reserved for images without a defect.
                 taken if taken == GOOD => "defect".into(),
                 other => other,
             };

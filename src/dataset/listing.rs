@@ -1,17 +1,17 @@
-//! What is in folders.
+//! Lists images and masks in folders.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use super::failed;
+use super::errors::failed;
 use crate::error::{Error, Result};
 
 const IMAGE_EXTENSIONS: &[&str] = &["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"];
-/// Masks must be exact, so the formats that may be lossy are not among them.
+/// Masks must be exact, so formats that may be lossy are left out.
 const MASK_EXTENSIONS: &[&str] = &["png", "bmp", "tif", "tiff"];
 
-/// The masks of a folder by their stems.
+/// The masks in a folder, by file stem.
 pub(super) struct Masks {
     folder: PathBuf,
     by_stem: BTreeMap<OsString, PathBuf>,
@@ -29,7 +29,7 @@ impl Masks {
         Ok(Self { folder: folder.to_owned(), by_stem })
     }
 
-    /// `<stem>_mask.png` or `<stem>.png`.
+    /// The mask of an image: `<stem>_mask.png`, or else `<stem>.png`.
     pub fn of(&self, image: &Path) -> Result<PathBuf> {
         let stem = image.file_stem().unwrap_or_default();
         let mut with_suffix = stem.to_owned();
@@ -38,7 +38,7 @@ impl Masks {
         mask.cloned().ok_or_else(|| {
             let reason = format!(
                 "this defective image has no mask; expected <name>_mask.png or <name>.png in {} \
-                 (without any folder of masks, none are needed)",
+                 (if there is no mask folder at all, none are needed)",
                 self.folder.display()
             );
             failed(image, reason)
@@ -46,8 +46,8 @@ impl Masks {
     }
 }
 
-/// The folder's name as the user wrote it, so that a link keeps its own; asks the file system only
-/// where the path does not end in a name ("." or "..").
+/// The folder's name as the user wrote it, so that a symbolic link keeps its own name. Asks the
+/// file system only if the path ends in "." or "..".
 pub(super) fn name(root: &Path) -> Result<String> {
     if let Some(name) = root.file_name() {
         return Ok(name.to_string_lossy().into_owned());
@@ -56,7 +56,7 @@ pub(super) fn name(root: &Path) -> Result<String> {
     Ok(full.file_name().unwrap_or(full.as_os_str()).to_string_lossy().into_owned())
 }
 
-/// What is in a folder, sorted, without hidden entries (editors and file managers leave those).
+/// The entries of a folder, sorted, without hidden ones (left by editors and file managers).
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
@@ -82,14 +82,14 @@ pub(super) fn images(folder: &Path) -> Result<Vec<PathBuf>> {
     files(folder, IMAGE_EXTENSIONS)
 }
 
-/// The frames of a film, in the order of the numbers in their names: `9.jpg`, `10.jpg`, `100.jpg`.
+/// The frames of a video, in the order of the numbers in their names: `9.jpg`, `10.jpg`, `100.jpg`.
 pub(super) fn frames(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut frames = images(folder)?;
     frames.sort_by_cached_key(|path| natural_key(path.file_name().unwrap_or_default()));
     Ok(frames)
 }
 
-/// Names in the order of this key are in natural order: digits in a row count as one number.
+/// A sort key for natural order: consecutive digits count as one number.
 fn natural_key(name: &OsStr) -> Vec<(bool, usize, Vec<u8>)> {
     let name = name.as_encoded_bytes();
     let parts = name.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
@@ -104,7 +104,7 @@ fn natural_key(name: &OsStr) -> Vec<(bool, usize, Vec<u8>)> {
     parts.map(key).collect()
 }
 
-/// The images of a folder where there must be some.
+/// The images of a folder, which must hold at least one.
 pub(super) fn some_images(folder: &Path, what: &str) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Err(failed(folder, format!("expected a folder with {what}")));
@@ -121,7 +121,7 @@ fn has_extension(extension: Option<&OsStr>, wanted: &[&str]) -> bool {
     extension.is_some_and(|e| wanted.iter().any(|w| e.eq_ignore_ascii_case(w)))
 }
 
-/// The sub-folder that has the name of a category.
+/// The sub-folder with the category's name.
 pub(super) fn category_folder(root: &Path, category: &str) -> Result<Option<PathBuf>> {
     for folder in folders(root)? {
         if name(&folder)? == category {
@@ -131,7 +131,8 @@ pub(super) fn category_folder(root: &Path, category: &str) -> Result<Option<Path
     Ok(None)
 }
 
-/// The names of a root's sub-folders that are categories, or else an error that says what makes one.
+/// The names of the sub-folders that are categories; without any, an error that says what was
+/// `expected`.
 pub(super) fn category_names(
     root: &Path,
     is_category: impl Fn(&Path) -> bool,

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use super::category::{Category, Dataset, GOOD, MaskFile, Sample};
+use super::errors::{failed, unknown};
 use super::listing::{Masks, category_folder, category_names, folders, images, name, some_images};
-use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, unknown};
 use crate::error::Result;
 
-/// Folders that are laid out as MVTec AD: a category, or a folder of categories.
+/// A folder in the MVTec AD layout: a category, or a folder of categories.
 ///
 /// ```text
 /// screw/train/good/000.png                      good parts, to fit with
@@ -15,8 +16,9 @@ use crate::error::Result;
 /// screw/ground_truth/scratch/000_mask.png       where the defect is (may be left out altogether)
 /// ```
 ///
-/// The mask of `test/<defect>/<stem>.*` is `ground_truth/<defect>/<stem>_mask.png` or `<stem>.png`; BMP
-/// and TIFF will do as well. If there is a folder `ground_truth`, each defective image needs a mask.
+/// The mask of `test/<defect>/<stem>.*` is `ground_truth/<defect>/<stem>_mask.png` or `<stem>.png`;
+/// BMP and TIFF masks work as well. If there is a folder `ground_truth`, each defective image needs
+/// a mask.
 #[derive(Debug, Clone)]
 pub struct Mvtec {
     root: PathBuf,
@@ -28,7 +30,7 @@ impl Mvtec {
         Self { root: root.into() }
     }
 
-    /// The images of the category whose folder is given.
+    /// Lists the images of the category in `folder`.
     ///
     /// # Errors
     ///

@@ -1,24 +1,24 @@
-//! Frames of NumPy's `.npy` files, one at a time: a film's masks are gigabytes.
+//! Reads NumPy's `.npy` files one frame at a time: the masks of a video take gigabytes.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::failed;
+use super::errors::failed;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::preprocess::DecodeLimits;
 
-/// What a file holds.
+/// The contents of a file's header.
 struct Array {
     shape: Vec<usize>,
-    /// Bytes of a number.
+    /// Bytes per number.
     width: usize,
-    /// Where the numbers begin.
+    /// The offset of the first number, in bytes.
     start: u64,
 }
 
-/// Which numbers of a frame of an array `[frames, height, width]` are not 0, and `[height, width]`.
+/// For one frame of an array `[frames, height, width]`: which values are not 0, and `[height, width]`.
 pub(super) fn frame(
     path: &Path,
     number: usize,
@@ -37,7 +37,7 @@ pub(super) fn frame(
     let bytes = pixels.saturating_mul(array.width) as u64;
     if pixels as u64 > limits.max_pixels || bytes > limits.max_bytes {
         let what = format!(
-            "frames of {height} x {width} pixels (height, width) of {} bytes, where {} pixels and {} \
+            "frames of {height} x {width} pixels (height, width) of {} bytes; at most {} pixels and {} \
              bytes are allowed",
             array.width, limits.max_pixels, limits.max_bytes
         );
@@ -47,7 +47,7 @@ pub(super) fn frame(
     Ok((values, [height, width]))
 }
 
-/// Which numbers of an array `[frames]` are not 0.
+/// Which values of an array `[frames]` are not 0.
 pub(super) fn flags(path: &Path) -> Result<Vec<bool>> {
     let mut file = open(path)?;
     let array = header(&mut file, path)?;
@@ -57,7 +57,7 @@ pub(super) fn flags(path: &Path) -> Result<Vec<bool>> {
     nonzero(&mut file, path, &array, 0, frames)
 }
 
-/// How many frames an array `[frames, ..]` has.
+/// The number of frames of an array `[frames, ..]`.
 pub(super) fn frame_count(path: &Path) -> Result<usize> {
     let array = header(&mut open(path)?, path)?;
     array.shape.first().copied().ok_or_else(|| failed(path, "is a single number"))
@@ -74,7 +74,7 @@ fn nonzero(
     frame: usize,
     len: usize,
 ) -> Result<Vec<bool>> {
-    let too_large = || failed(path, "has a shape that cannot be");
+    let too_large = || failed(path, "has an impossible shape");
     let bytes = len.checked_mul(array.width).filter(|&b| b < 1 << 31).ok_or_else(too_large)?;
     let place = (bytes as u64).checked_mul(frame as u64).and_then(|p| p.checked_add(array.start));
     file.seek(SeekFrom::Start(place.ok_or_else(too_large)?)).map_err(Error::io("read", path))?;
@@ -88,15 +88,15 @@ fn nonzero(
 
 /// The format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>
 fn header(file: &mut impl Read, path: &Path) -> Result<Array> {
-    let broken = |reason: &str| failed(path, format!("is no usable .npy file: {reason}"));
+    let broken = |reason: &str| failed(path, format!("is not a usable .npy file: {reason}"));
     let mut bytes = |count: usize| {
         let mut content = vec![0; count];
-        file.read_exact(&mut content).map_err(|_| broken("it ends in its header"))?;
+        file.read_exact(&mut content).map_err(|_| broken("it ends inside its header"))?;
         Ok(content)
     };
     let magic: Vec<u8> = bytes(8)?;
     if magic[..6] != *b"\x93NUMPY" {
-        return Err(broken("it does not begin as one"));
+        return Err(broken("its first bytes are wrong"));
     }
     let (len, before) = if magic[6] == 1 {
         let len = bytes(2)?;
@@ -118,9 +118,9 @@ fn header(file: &mut impl Read, path: &Path) -> Result<Array> {
         .strip_prefix(['b', 'u', 'i', 'f'])
         .and_then(|width| width.parse().ok())
         .filter(|width| (1..=8).contains(width))
-        .ok_or_else(|| broken(&format!("it is of type {kind:?}")))?;
+        .ok_or_else(|| broken(&format!("its type {kind:?} is not supported")))?;
     if !after("'fortran_order'").is_some_and(|rest| rest.starts_with("False")) {
-        return Err(broken("it is in Fortran order"));
+        return Err(broken("Fortran order is not supported"));
     }
     let shape = after("'shape'").and_then(|rest| rest.strip_prefix('(')?.split(')').next());
     let shape = shape.ok_or_else(|| broken("its header names no shape"))?;

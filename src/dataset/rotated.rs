@@ -1,25 +1,24 @@
-//! Parts that do not lie still: the paper's Rd-MVTec AD made of any data set.
+//! Randomly rotated and cropped images: the paper's Rd-MVTec AD, made from any data set.
 
-use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
-
-use super::{Category, Dataset, Sample};
+use super::category::{Category, Dataset, Sample};
+use super::pose::Pose;
 use crate::error::{Error, Result};
-use crate::preprocess::{Normalization, PreprocessConfig, Preprocessor, Resize};
+use crate::preprocess::{PreprocessConfig, Resize};
 use crate::random::Random;
 use crate::resample::Filter;
 
-/// A data set whose images, for training and for the test, are turned by a random angle and cut at a
-/// random place (Defard et al. 2020, section V.C: Rd-MVTec AD). Masks follow their images.
+/// A data set whose training and test images are rotated by a random angle and cropped at a random
+/// place (Defard et al. 2020, section V.C: Rd-MVTec AD). Masks are transformed like their images.
 ///
-/// Which angle and place an image gets depends on the seed, the category's name and the image's number in
-/// it, and on nothing else. The paper averages five versions.
+/// An image's angle and place depend only on the seed, the category's name and the image's index
+/// among the training or test images. The paper averages five versions.
 ///
 /// ```no_run
 /// use padim::dataset::{Dataset, Mvtec, RotatedCrops};
 ///
 /// let version = RotatedCrops::new(Mvtec::new("mvtec_anomaly_detection"), 3);
 /// let screw = version.category("screw")?;
-/// // Images come turned and cut, so nothing is left to do but normalise them.
+/// // The images are already rotated and cropped, so they are only normalized.
 /// let config = padim::PadimConfig { preprocess: version.preprocess(), ..Default::default() };
 /// # Ok::<(), padim::Error>(())
 /// ```
@@ -27,7 +26,7 @@ use crate::resample::Filter;
 pub struct RotatedCrops<D> {
     inner: D,
     seed: u64,
-    /// Degrees to either side.
+    /// The largest rotation to either side, in degrees.
     angle: f64,
     resized: usize,
     side: usize,
@@ -35,17 +34,19 @@ pub struct RotatedCrops<D> {
 }
 
 impl<D> RotatedCrops<D> {
-    /// As in the paper: 256x256 pixels, up to 10 degrees to either side, crops of 224x224, bicubic.
+    /// The paper's settings: bicubic resizing to 256x256 pixels, rotation by up to 10 degrees to
+    /// either side, crops of 224x224 pixels.
     pub fn new(inner: D, seed: u64) -> Self {
         Self { inner, seed, angle: 10.0, resized: 256, side: 224, filter: Filter::Bicubic }
     }
 
-    /// Up to another angle, in degrees.
+    /// Sets the largest rotation to either side, in degrees. Default: 10.
     pub fn with_angle(self, degrees: f64) -> Self {
         Self { angle: degrees, ..self }
     }
 
-    /// Other sizes: the side of the square that images are resized to, and that of the crop.
+    /// Sets the side of the square that images are resized to, and the side of the crop, in pixels.
+    /// Default: 256 and 224.
     ///
     /// # Errors
     ///
@@ -60,12 +61,13 @@ impl<D> RotatedCrops<D> {
         Ok(Self { resized, side, ..self })
     }
 
-    /// Another filter for resizing.
+    /// Sets the resizing filter. Default: bicubic.
     pub fn with_filter(self, filter: Filter) -> Self {
         Self { filter, ..self }
     }
 
-    /// What is left to do with its images: nothing, as they have their final size.
+    /// The matching preprocessing: the images already have their final size, so they are only
+    /// normalized.
     pub fn preprocess(&self) -> PreprocessConfig {
         PreprocessConfig {
             resize: Resize::square(self.side),
@@ -95,11 +97,11 @@ impl<D: Dataset> Dataset for RotatedCrops<D> {
 
     fn category(&self, name: &str) -> Result<Category> {
         if !(self.angle.is_finite() && self.angle >= 0.0) {
-            let reason = format!("must be a number of degrees from 0 on, is {}", self.angle);
+            let reason = format!("must be a finite number of at least 0, is {}", self.angle);
             return Err(Error::config("angle", reason));
         }
         let mut category = self.inner.category(name)?;
-        // FNV-1a, so that categories do not share their angles.
+        // FNV-1a of the name, so that categories get different angles.
         let own = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
         });
@@ -115,87 +117,13 @@ impl<D: Dataset> Dataset for RotatedCrops<D> {
     }
 }
 
-/// How an image is turned and cut.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Pose {
-    /// The side of the square that it is resized to first.
-    pub resized: usize,
-    /// By which filter.
-    pub filter: Filter,
-    /// By how much it is then turned about its centre, counter-clockwise. What comes in from outside is
-    /// black, and not defective.
-    pub degrees: f64,
-    /// The first row of the crop.
-    pub top: usize,
-    /// The first column of the crop.
-    pub left: usize,
-    /// The side of the crop.
-    pub side: usize,
-}
-
-impl Pose {
-    /// Turns and cuts an image, bilinearly.
-    pub(super) fn of_image(&self, image: &DynamicImage) -> Result<RgbImage> {
-        let square = self.preprocessor()?.crop_picture(image)?;
-        let side = self.resized as i64;
-        Ok(RgbImage::from_fn(self.side as u32, self.side as u32, |x, y| {
-            let Some([u, v]) = self.source(x, y) else { return Rgb([0; 3]) };
-            let (u, v) = (u - 0.5, v - 0.5);
-            let (left, top) = (u.floor(), v.floor());
-            let pixel = |dx: i64, dy: i64| {
-                let inside = |i: i64| i.clamp(0, side - 1) as u32;
-                square.get_pixel(inside(left as i64 + dx), inside(top as i64 + dy)).0
-            };
-            let (a, b, c, d) = (pixel(0, 0), pixel(1, 0), pixel(0, 1), pixel(1, 1));
-            let mix =
-                |p: u8, q: u8, share: f64| f64::from(p) * (1.0 - share) + f64::from(q) * share;
-            Rgb([0, 1, 2].map(|i| {
-                let (above, below) = (mix(a[i], b[i], u - left), mix(c[i], d[i], u - left));
-                let value = above * (1.0 - (v - top)) + below * (v - top);
-                value.round() as u8
-            }))
-        }))
-    }
-
-    /// Turns and cuts a mask: each pixel takes the nearest one.
-    pub(super) fn of_mask(&self, mask: &DynamicImage) -> Result<GrayImage> {
-        let square = self.preprocessor()?.process_mask(mask)?;
-        Ok(GrayImage::from_fn(self.side as u32, self.side as u32, |x, y| {
-            let truth = self
-                .source(x, y)
-                .is_some_and(|[u, v]| square[v as usize * self.resized + u as usize]);
-            Luma([if truth { u8::MAX } else { 0 }])
-        }))
-    }
-
-    fn preprocessor(&self) -> Result<Preprocessor> {
-        let config = PreprocessConfig {
-            resize: Resize::square(self.resized),
-            crop: None,
-            filter: self.filter,
-            ..PreprocessConfig::default()
-        };
-        Preprocessor::new(config, Normalization::IMAGENET)
-    }
-
-    /// Where the centre of a pixel of the crop comes from in the square, if that is inside.
-    fn source(&self, x: u32, y: u32) -> Option<[f64; 2]> {
-        let centre = self.resized as f64 / 2.0;
-        let (sin, cos) = self.degrees.to_radians().sin_cos();
-        let u = f64::from(x) + self.left as f64 + 0.5 - centre;
-        let v = f64::from(y) + self.top as f64 + 0.5 - centre;
-        let place = [cos * u - sin * v + centre, sin * u + cos * v + centre];
-        let inside = |p: f64| (0.0..self.resized as f64).contains(&p);
-        place.into_iter().all(inside).then_some(place)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::MaskFile;
     use super::super::testing::touch;
     use super::*;
     use crate::dataset::Mvtec;
+    use image::{Rgb, RgbImage};
 
     fn pose(degrees: f64, [top, left]: [usize; 2]) -> Pose {
         Pose { resized: 32, filter: Filter::Bilinear, degrees, top, left, side: 16 }
@@ -223,7 +151,7 @@ mod tests {
         for (x, y, pixel) in turned.enumerate_pixels() {
             assert_eq!(pixel, image.get_pixel(31 - y, x), "{x} {y}");
         }
-        // What comes from outside is black.
+        // Pixels from outside are black.
         let corner = pose(45.0, [0, 0]).of_image(&image.into()).unwrap();
         assert_eq!(corner.get_pixel(0, 0), &Rgb([0; 3]));
         assert_ne!(corner.get_pixel(15, 15), &Rgb([0; 3]));
@@ -231,7 +159,7 @@ mod tests {
 
     #[test]
     fn masks_follow_their_images() {
-        // A bright disc that is the mask, too.
+        // A bright disc, which is also the mask.
         let disc = |x: u32, y: u32| (f64::from(x) - 20.0).hypot(f64::from(y) - 13.0) < 5.0;
         let image = RgbImage::from_fn(32, 32, |x, y| Rgb([if disc(x, y) { 255 } else { 0 }; 3]));
         for degrees in [-9.0, 4.0, 30.0] {

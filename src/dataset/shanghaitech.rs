@@ -2,22 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
+use super::category::{Category, Dataset, GOOD, MaskFile, Sample};
+use super::errors::{failed, unknown};
 use super::listing::{folders, frames, name};
-use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, npy, unknown};
+use super::npy;
 use crate::error::Result;
 
-/// ShanghaiTech Campus (STC): films of 13 scenes, each a category. The training films must have been
-/// taken apart into frames.
+/// ShanghaiTech Campus (STC): videos of 13 scenes. Each scene is a category. The training videos
+/// must have been split into frames.
 ///
 /// ```text
-/// training/frames/01_001/000.jpg          frames of scene 01's training films
-/// testing/frames/01_0014/000.jpg          frames of its test films
-/// testing/test_frame_mask/01_0014.npy     which of them are not normal
+/// training/frames/01_001/000.jpg          frames of scene 01's training videos
+/// testing/frames/01_0014/000.jpg          frames of its test videos
+/// testing/test_frame_mask/01_0014.npy     which of them are anomalous
 /// testing/test_pixel_mask/01_0014.npy     and where: [frames, height, width]
 /// ```
 ///
-/// The films are long and their frames alike; by default each fifth is taken for training. The paper
-/// takes them at 256x256, without a crop.
+/// Consecutive frames are nearly equal, so by default only every fifth is used for training. The
+/// paper uses 256x256 pixels, without a crop.
 #[derive(Debug, Clone)]
 pub struct ShanghaiTech {
     root: PathBuf,
@@ -31,18 +33,18 @@ impl ShanghaiTech {
         Self { root: root.into(), train_step: 5, test_step: 1 }
     }
 
-    /// Takes each `train`th frame of the training films and each `test`th of the test films only. 0 is
-    /// taken as 1.
+    /// Uses only every `train`-th frame of the training videos and every `test`-th frame of the
+    /// test videos. 0 counts as 1. Default: 5 and 1.
     pub fn every(self, train: usize, test: usize) -> Self {
         Self { train_step: train.max(1), test_step: test.max(1), ..self }
     }
 
-    /// The films in a folder with their scenes.
+    /// The videos of `part`, each with its scene.
     fn films(&self, part: &str) -> Result<Vec<(String, PathBuf)>> {
         let folder = self.root.join(part).join("frames");
         if !folder.is_dir() {
             let reason =
-                "expected a folder of films, each a folder of frames such as 01_001/000.jpg";
+                "expected a folder of videos, each a folder of frames such as 01_001/000.jpg";
             return Err(failed(&folder, reason));
         }
         let scene = |film: PathBuf| {
@@ -84,7 +86,7 @@ impl Dataset for ShanghaiTech {
         scenes.sort();
         scenes.dedup();
         if scenes.is_empty() {
-            return Err(failed(&self.root, "there is no film in training/frames"));
+            return Err(failed(&self.root, "there is no video in training/frames"));
         }
         Ok(scenes)
     }
@@ -166,7 +168,7 @@ mod tests {
         let message = dataset_error(stc.category("01"));
         assert!(message.contains("5 frames") && message.contains("4 in"), "{message}");
     }
-    /// Films of more than 999 frames, or of programs that write no leading zeros.
+    /// Videos of more than 999 frames, or with frame names without leading zeros.
     #[test]
     fn frames_are_in_the_order_of_their_numbers() {
         let root = tempfile::tempdir().unwrap();

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, unknown};
+use super::category::{Category, Dataset, GOOD, MaskFile, Sample};
+use super::errors::{failed, unknown};
 use crate::error::Result;
 
 /// A CSV file with a line for each image. The first line names the columns, in any order:
 ///
 /// | column | meaning |
 /// |---|---|
-/// | `path` | the image, from the folder of the file on |
+/// | `path` | the image, relative to the CSV file's folder |
 /// | `split` | `train` or `test` |
 /// | `label` | `good` (also `normal`, `ok`, `0` or nothing), or the kind of defect (`1` for any) |
-/// | `mask` | where the defect is: a picture that is bright there; may be empty or missing |
+/// | `mask` | the mask, an image that is bright where the defect is; may be empty or missing |
 /// | `category` | the kind of part; may be missing |
 ///
 /// Training images must be good.
@@ -23,7 +24,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// The list in the file `path`.
+    /// The CSV file at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
@@ -106,9 +107,9 @@ impl Row<'_> {
     }
 }
 
-/// The lines of a CSV file that has, among others, the `required` columns.
+/// The lines of a CSV file, which must have the `required` columns; others are allowed.
 pub(super) fn rows<'a>(path: &'a Path, required: &[&str]) -> Result<Vec<Row<'a>>> {
-    let broken = |error: csv::Error| failed(path, format!("is no usable CSV file: {error}"));
+    let broken = |error: csv::Error| failed(path, format!("is not a usable CSV file: {error}"));
     let mut reader =
         csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(broken)?;
     let headers = reader.headers().map_err(broken)?.clone();

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use super::category::{Category, Dataset, GOOD, MaskFile, Sample};
+use super::errors::{failed, unknown};
 use super::table::rows;
-use super::{Category, Dataset, GOOD, MaskFile, Sample, failed, unknown};
 use crate::error::Result;
 
-/// VisA as it is given out: a folder for each kind of part, and `split_csv/1cls.csv`, which says what is
-/// for training and where the masks are.
+/// VisA as published: a folder for each kind of part, and `split_csv/1cls.csv`, which lists the
+/// training images, the test images and their masks.
 #[derive(Debug, Clone)]
 pub struct Visa {
     root: PathBuf,
@@ -91,7 +92,7 @@ mod tests {
         let category = visa.category("candle").unwrap();
         assert_eq!((category.train.len(), category.test.len()), (1, 2));
         assert!(category.has_masks());
-        // Masks hold small numbers.
+        // Masks hold small label values.
         let mask = root.join("candle/Data/Masks/Anomaly/0.png");
         std::fs::create_dir_all(mask.parent().unwrap()).unwrap();
         GrayImage::from_raw(3, 1, vec![0, 1, 4]).unwrap().save(&mask).unwrap();

@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::host::all_finite;
 
-/// How often good parts may be called defective.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The allowed rates of false alarms.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct CalibrationConfig {
-    /// The share of good images that may be called defective, in `(0, 1)`. Default: 0.05. To promise a
-    /// rate, `1 / rate - 1` images are needed at least: 19 for 0.05, 99 for 0.01.
+    /// The share of good images that may be called defective, in `(0, 1)`. Default: 0.05. A rate
+    /// needs at least `1 / rate - 1` images: 19 for 0.05, 99 for 0.01.
     pub image_false_alarm_rate: f64,
     /// The share of good images' pixels that may be marked, in `(0, 1)`. Default: 0.001.
     pub pixel_false_alarm_rate: f64,
@@ -27,7 +28,7 @@ impl CalibrationConfig {
         check_rate(self.pixel_false_alarm_rate)
     }
 
-    /// Checks the rates, and that so many good images can promise them.
+    /// Checks the rates, and that `count` good images are enough to promise them.
     pub(crate) fn require_images(&self, count: usize) -> Result<()> {
         self.validate()?;
         check_count(count)?;
@@ -51,7 +52,8 @@ fn check_count(count: usize) -> Result<()> {
     Err(Error::config("calibration", reason))
 }
 
-/// How many of `count` calibration images may be called defective, for at most this share of new ones to be.
+/// How many of `count` calibration images may reach the threshold, so that at most a share `rate`
+/// of new good images does.
 fn alarms(rate: f64, count: usize) -> Result<usize> {
     check_rate(rate)?;
     let alarms = (rate * (count + 1) as f64 * (1.0 + f64::EPSILON)).floor() as usize;
@@ -60,21 +62,22 @@ fn alarms(rate: f64, count: usize) -> Result<usize> {
     }
     let needed = (1.0 / rate - 1.0).ceil();
     let reason = format!(
-        "{rate} needs {needed} good images at least, there are {count}; give more images, or allow more \
-         false alarms"
+        "{rate} needs at least {needed} good images, there are {count}; give more images, or allow \
+         more false alarms"
     );
     Err(Error::config("false_alarm_rate", reason))
 }
 
-/// The scores of good images that the Gaussians do not know.
+/// The scores of good images that the Gaussians were not fitted with.
 ///
-/// If a new good image is one like these (they are exchangeable: drawn from the same production, in no
-/// order that matters), its score takes each place among theirs with the same chance. That, and nothing
-/// about the scores' distribution, is what the promises rest on. They hold on average over calibrations:
-/// with `n` images, the rate of a single one varies by about `sqrt(rate / n)`.
+/// If a new good image and these images are exchangeable (from the same production, in an order
+/// that does not matter), its score has each rank among theirs with the same probability. The
+/// promises rest only on that, not on the distribution of the scores. They hold on average over
+/// calibrations: with `n` images, the rate of a single calibration varies by about
+/// `sqrt(rate / n)`.
 ///
 /// ```
-/// use padim::Calibration;
+/// use padim::decision::Calibration;
 ///
 /// let good: Vec<f32> = (0..99).map(|i| 10.0 + i as f32 / 10.0).collect();
 /// let calibration = Calibration::new(good)?;
@@ -91,7 +94,7 @@ pub struct Calibration {
     cross_fitted: bool,
 }
 
-/// More would only make files larger.
+/// More scores would only make files larger.
 const MAX_IMAGES: usize = 100_000;
 
 impl Calibration {
@@ -99,8 +102,8 @@ impl Calibration {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFinite`] if one is not a number, [`Error::InvalidConfig`] for no score or for more than
-    /// 100,000.
+    /// [`Error::NotFinite`] if a score is NaN or infinite, [`Error::InvalidConfig`] for no score or
+    /// for more than 100,000.
     pub fn new(mut scores: Vec<f32>) -> Result<Self> {
         scores.sort_by(f32::total_cmp);
         let calibration = Self { scores, cross_fitted: false };
@@ -118,7 +121,7 @@ impl Calibration {
             return Err(Error::NotFinite { what: "a calibration score".into() });
         }
         if !self.scores.is_sorted() {
-            return Err(Error::config("calibration", "its scores must ascend"));
+            return Err(Error::config("calibration", "its scores must be in ascending order"));
         }
         Ok(())
     }
@@ -129,51 +132,52 @@ impl Calibration {
     }
 
     /// Whether each image was scored by a detector fitted with others of the same set
-    /// ([`Padim::fit_calibrated`](crate::Padim::fit_calibrated)). The rate that is promised is then twice
-    /// the one that was asked for, though in practice it is about that one.
+    /// ([`Padim::fit_calibrated`](crate::Padim::fit_calibrated)). The promised rate is then twice
+    /// the requested one; in practice it is about the requested one.
     pub fn is_cross_fitted(&self) -> bool {
         self.cross_fitted
     }
 
-    /// How likely a good image is to score so high: `(1 + images with at least this score) /
-    /// (1 + images)`, in `(0, 1]`. Over good images, it is at most `p` in a share `p` of cases or fewer,
-    /// for every `p`.
+    /// The conformal p-value of a score: `(1 + images with at least this score) / (1 + images)`, in
+    /// `(0, 1]`. For a good image, it is at most `p` with a probability of at most `p`, for every
+    /// `p`.
     pub fn p_value(&self, score: f32) -> f64 {
         let below = self.scores.partition_point(|&s| s < score);
         (1 + self.scores.len() - below) as f64 / (1 + self.scores.len()) as f64
     }
 
-    /// The lowest score that is called defective, so that a share `false_alarm_rate` of good images or
-    /// fewer are: the lowest with a p-value of at most that rate.
+    /// The lowest threshold at which at most a share `false_alarm_rate` of good images is called
+    /// defective: the lowest score with a p-value of at most that rate.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for a rate outside of `(0, 1)`, or one that so few images cannot promise.
+    /// [`Error::InvalidConfig`] for a rate outside of `(0, 1)`, or if there are too few images for
+    /// the rate.
     pub fn threshold(&self, false_alarm_rate: f64) -> Result<f32> {
         let count = self.scores.len();
         let above = alarms(false_alarm_rate, count)?;
         Ok(self.scores[count - above.min(count)].next_up())
     }
 
-    /// The percentile `q`, in `[0, 100]`, of the scores: between two of them in proportion, as NumPy's
-    /// default. Images with at least this score are called defective: of those of the calibration, about
-    /// `100 - q` in a hundred.
+    /// The percentile `q`, in `[0, 100]`, of the scores, interpolated linearly as NumPy's default.
+    /// As a threshold, it calls about `100 - q` percent of the calibration images defective.
     ///
-    /// Of **new** good images it is more, and [`threshold`](Self::threshold) promises what this does not:
-    /// the highest of few scores is lower than the highest of all that will come. Above percentile 95 of
-    /// 20 scores lie 9 % of new good images on average, not 5 %; of 200 scores, 5.4 %. Take it where a
-    /// rule from elsewhere asks for it.
+    /// Of **new** good images it calls more defective, because the highest of few scores is lower
+    /// than the highest of all that will come. Above percentile 95 of 20 scores lie 9 % of new good
+    /// images on average, not 5 %; of 200 scores, 5.4 %. [`threshold`](Self::threshold) keeps its
+    /// promise; use a percentile only if an external rule requires it.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidConfig`] for a `q` outside of `[0, 100]`.
     ///
     /// ```
-    /// use padim::{Calibration, Decision};
+    /// use padim::Thresholds;
+    /// use padim::decision::Calibration;
     ///
     /// let calibration = Calibration::new(vec![15.0, 20.0, 35.0, 40.0, 50.0])?;
     /// assert_eq!(calibration.percentile(40.0)?, 29.0);
-    /// let decision = Decision::fixed(calibration.percentile(95.0)?);
+    /// let decision = Thresholds::fixed(calibration.percentile(95.0)?);
     /// # Ok::<(), padim::Error>(())
     /// ```
     pub fn percentile(&self, q: f64) -> Result<f32> {
@@ -235,7 +239,7 @@ mod tests {
         }
     }
 
-    /// Why the documentation warns: of few scores, too many new ones lie above.
+    /// The figures of the documentation: too many new scores lie above a percentile of few scores.
     #[test]
     fn percentiles_call_too_many_good_images_defective() {
         for (images, above) in [(20, 0.0929), (200, 0.0545)] {
@@ -270,8 +274,8 @@ mod tests {
         }
     }
 
-    /// Over many calibrations, the share of false alarms is what was promised, whatever the scores'
-    /// distribution is.
+    /// Over many calibrations, the share of false alarms is what was promised, for any distribution
+    /// of the scores.
     #[test]
     fn false_alarms_are_as_rare_as_promised() {
         let exponential = |random: &mut Random| -(1.0 - random.between(0.0, 1.0)).ln() as f32;
@@ -292,10 +296,10 @@ mod tests {
                     cases += 1.0;
                 }
             }
-            // What is promised exactly, as floor(rate (n + 1)) / (n + 1) of the places are alarms.
+            // The exact rate: floor(rate (n + 1)) of the n + 1 ranks are alarms.
             let expected = (rate * (images + 1) as f64 + 1e-9).floor() / (images + 1) as f64;
             let observed = alarms / cases;
-            // Of 2000 calibrations; 20 tests of each share a threshold.
+            // Over 2000 calibrations, not over the tests: the 20 tests of each share a threshold.
             let deviation = (expected * (1.0 - expected) / 2000.0).sqrt();
             assert!((observed - expected).abs() < 3.0 * deviation, "{images} {rate}: {observed}");
             assert!(tied_alarms / cases <= rate + 3.0 * deviation);

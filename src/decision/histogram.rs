@@ -1,14 +1,14 @@
-//! The scores of more pixels than memory holds.
+//! A histogram of pixel scores, for more pixels than fit into memory.
 
 use crate::error::{Error, Result};
 
-/// Counts pixels by their scores, in steps of a two-thousandth of a score.
+/// Counts pixels by their scores, in bins with a relative width of about 1/2,000.
 pub(crate) struct PixelHistogram {
     counts: Vec<u64>,
     total: u64,
 }
 
-/// So many bits of a score are counted by: sign, exponent and eleven of the mantissa.
+/// The leading bits of a score that select its bin: sign, exponent and 11 bits of the mantissa.
 const BITS: u32 = 20;
 
 impl PixelHistogram {
@@ -16,13 +16,13 @@ impl PixelHistogram {
         Self { counts: vec![0; 1 << BITS], total: 0 }
     }
 
-    /// Takes in scores, which are numbers.
+    /// Adds scores, which must be finite.
     pub fn add(&mut self, scores: &[f32]) {
         scores.iter().for_each(|&score| self.counts[bin(score)] += 1);
         self.total += scores.len() as u64;
     }
 
-    /// A score that at most this share of the pixels reach: the lowest one at which a step begins.
+    /// The lowest start of a bin that at most this share of the pixels reach.
     pub fn threshold(&self, rate: f64) -> Result<f32> {
         let mut left = (rate * self.total as f64).floor() as u64;
         for (bin, &count) in self.counts.iter().enumerate().rev() {
@@ -35,7 +35,7 @@ impl PixelHistogram {
     }
 }
 
-/// Ascends with the score.
+/// The bin of a score, which rises with the score.
 fn bin(score: f32) -> usize {
     let bits = score.to_bits();
     let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
@@ -72,7 +72,7 @@ mod tests {
             let exact = sorted_threshold(pixels.clone(), rate);
             let marked = pixels.iter().filter(|p| **p >= found).count() as f64;
             prop_assert!(marked <= rate * pixels.len() as f64);
-            // A score that reaches `found` exactly is not above the exact one, which is a hair higher.
+            // `exact` is the next float above a score, and `found` may be this score itself.
             prop_assert!(found >= exact.next_down(), "{} {}", found, exact);
             prop_assert!(f64::from(found - exact) <= 5e-4 * f64::from(exact.abs()) + 1e-30);
         }

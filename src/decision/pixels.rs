@@ -1,23 +1,23 @@
-//! The threshold for pixels, exactly and in little memory.
+//! The exact threshold for pixels, in little memory.
 
 use super::calibration::check_rate;
 use crate::error::{Error, Result};
 
-/// The highest pixel scores of good images: so many as the threshold can be among. The others are not kept.
+/// The highest pixel scores of good images: only as many as are needed to find the threshold.
 pub(crate) struct HighestPixels {
     rate: f64,
-    /// How many must be kept, of as many pixels as were announced.
+    /// The number of scores that must be kept for the announced number of pixels.
     keep: usize,
-    /// How many pixels there were.
+    /// The number of pixels so far.
     seen: usize,
-    /// The highest so far, and some that may turn out not to be.
+    /// The highest scores so far, and some lower ones that are removed later.
     scores: Vec<f32>,
-    /// As many as must be kept are at least so high.
+    /// Scores up to this are not needed: `keep` scores already reach it.
     floor: f32,
 }
 
 impl HighestPixels {
-    /// For `pixels` of good images, of which this share may be marked.
+    /// For `pixels` pixels of good images. A share `rate` of them may be marked.
     ///
     /// # Errors
     ///
@@ -28,7 +28,7 @@ impl HighestPixels {
         Ok(Self { rate, keep, seen: 0, scores: Vec::new(), floor: f32::NEG_INFINITY })
     }
 
-    /// Takes in the scores of a map, of those inside of a region if there is one.
+    /// Adds the scores of a map, or only those inside `region`.
     pub fn add(&mut self, map: &[f32], region: Option<&[bool]>) {
         for (place, &score) in map.iter().enumerate() {
             if region.is_none_or(|region| region[place]) {
@@ -38,20 +38,21 @@ impl HighestPixels {
                 }
             }
         }
-        // Once in a while, so that each score is sorted out a few times at most.
+        // Only from time to time, so that each score is selected a few times at most.
         if self.scores.len() > 2 * self.keep + map.len() {
             self.cut(self.keep);
         }
     }
 
-    /// Keeps the `count` highest, of at least so many, and gives the lowest of these.
+    /// Keeps the `count` highest scores, and sets `floor` to the lowest of them. `count` must not
+    /// exceed the number of scores.
     fn cut(&mut self, count: usize) {
         let (_, lowest, _) = self.scores.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a));
         self.floor = *lowest;
         self.scores.truncate(count);
     }
 
-    /// The lowest score at which a pixel is marked: no more than the share of all pixels reach it.
+    /// The lowest threshold that at most a share `rate` of all pixels reach.
     ///
     /// # Errors
     ///
@@ -73,7 +74,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// By sorting all pixels.
+    /// Reference: sorts all pixels.
     pub fn sorted_threshold(mut pixels: Vec<f32>, rate: f64) -> f32 {
         pixels.sort_by(f32::total_cmp);
         let above = (rate * pixels.len() as f64).floor() as usize;

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 
-use super::input::{ImageInput, OpenImage};
 use super::registration::Registration;
 use crate::error::{Error, Result};
-use crate::preprocess::Alignment;
+use crate::preprocess::{Alignment, ImageInput, OpenImage};
 use crate::random::Random;
 
 /// Copies of the images that a fit is given, each turned, shifted and mirrored at random, so that the
@@ -20,6 +19,7 @@ use crate::random::Random;
 /// With [`PadimConfig::augmentation`](crate::PadimConfig::augmentation) a fit does it by itself, after a
 /// registration, and it is saved with the detector. [`apply`](Self::apply) does it alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Augmentation {
     /// How many copies are made of each image, besides the image itself. Default: 4. A fit takes as many
     /// times longer.
@@ -73,7 +73,8 @@ impl Augmentation {
     /// Each image, followed by its copies, which are made when their turn comes.
     ///
     /// ```
-    /// use padim::{Augmentation, ImageInput};
+    /// use padim::ImageInput;
+    /// use padim::detector::Augmentation;
     ///
     /// let turned = Augmentation { copies: 2, degrees: 5.0, ..Augmentation::default() };
     /// let images: Vec<ImageInput> = turned.apply(["a.png", "b.png"])?.collect();
@@ -124,11 +125,11 @@ impl Augmentation {
         let mut within = |range: f64| random.between(-range, range);
         let [width, height] = [image.width(), image.height()].map(f64::from);
         let degrees = within(self.degrees);
-        let centre = [width * (0.5 + within(self.shift)), height * (0.5 + within(self.shift))];
+        let center = [width * (0.5 + within(self.shift)), height * (0.5 + within(self.shift))];
         let [across, down] = [within(1.0), within(1.0)].map(|v| v < 0.0);
         let image = if self.flip_horizontally && across { image.fliph() } else { image };
         let image = if self.flip_vertically && down { image.flipv() } else { image };
-        Alignment { centre, degrees }.apply(&image)
+        Alignment { center, degrees }.apply(&image)
     }
 }
 

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::detector::Augmentation;
+use super::augmentation::Augmentation;
 use crate::embedding::ChannelSelection;
 use crate::error::{Error, Result};
 use crate::gaussian::{GaussianConfig, reach};
-use crate::preprocess::{PreprocessConfig, Resize, ResizeArithmetic, SixteenBitGrey};
+use crate::preprocess::{PreprocessConfig, Resize, ResizeArithmetic, SixteenBitGray};
 use crate::resample::{Border, Filter};
 use crate::scoring::{Blur, ImageScore, ScoreNormalization, ScoringConfig, Upsampling};
 
@@ -17,15 +17,17 @@ use crate::scoring::{Blur, ImageScore, ScoreNormalization, ScoringConfig, Upsamp
 /// settings of the sources that they are named after.
 ///
 /// ```
-/// use padim::{ChannelSelection, PadimConfig};
+/// use padim::PadimConfig;
+/// use padim::embedding::ChannelSelection;
 ///
 /// let config = PadimConfig { channels: ChannelSelection::random(550, 1024), ..PadimConfig::paper() };
 /// config.validate()?;
 /// # Ok::<(), padim::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct PadimConfig {
-    /// How images become network input. Default: short side to 256, centre crop of 224, bilinear
+    /// How images become network input. Default: short side to 256, center crop of 224, bilinear
     /// (paper: 256x256, crop 224, bicubic).
     pub preprocess: PreprocessConfig,
     /// Which channels are kept. Default: 100 at random with seed 1024 (paper: 100 for ResNet18, 550
@@ -45,10 +47,10 @@ pub struct PadimConfig {
     /// and the smallest distance counts: an odd number up to 31. 1 is its own position alone. Default: 1
     /// (paper: the same).
     ///
-    /// It forgives shifts of up to `neighbourhood / 2` positions (of 4 pixels of the network's input for
+    /// It forgives shifts of up to `neighborhood / 2` positions (of 4 pixels of the network's input for
     /// residual networks), and takes about as many times longer to score as there are positions in
-    /// the window. Defects that look like a neighbouring place are forgiven, too.
-    pub neighbourhood: usize,
+    /// the window. Defects that look like a neighboring place are forgiven, too.
+    pub neighborhood: usize,
 }
 
 impl Default for PadimConfig {
@@ -60,7 +62,7 @@ impl Default for PadimConfig {
             scoring: ScoringConfig::default(),
             batch_size: 8,
             augmentation: None,
-            neighbourhood: 1,
+            neighborhood: 1,
         }
     }
 }
@@ -85,7 +87,7 @@ impl PadimConfig {
         Self {
             preprocess: PreprocessConfig {
                 filter: Filter::Lanczos,
-                sixteen_bit_grey: SixteenBitGrey::ClipAt255,
+                sixteen_bit_gray: SixteenBitGray::ClipAt255,
                 ..PreprocessConfig::default()
             },
             ..Self::default()
@@ -115,6 +117,14 @@ impl PadimConfig {
         }
     }
 
+    /// The same for network input of `[height, width]` pixels: images are resized to it, and nothing is cut
+    /// away.
+    #[must_use]
+    pub fn with_input_size(self, [height, width]: [usize; 2]) -> Self {
+        let resize = Resize::Exact { height, width };
+        Self { preprocess: PreprocessConfig { resize, crop: None, ..self.preprocess }, ..self }
+    }
+
     /// Checks all settings that can be checked without a backbone.
     ///
     /// # Errors
@@ -125,9 +135,9 @@ impl PadimConfig {
         self.gaussian.validate()?;
         self.scoring.validate()?;
         self.augmentation.as_ref().map_or(Ok(()), Augmentation::validate)?;
-        if reach(self.neighbourhood)? > 0 && self.gaussian.pooled {
+        if reach(self.neighborhood)? > 0 && self.gaussian.pooled {
             let reason = "pooled Gaussians are the same everywhere, so none is nearer; use 1";
-            return Err(Error::config("neighbourhood", reason));
+            return Err(Error::config("neighborhood", reason));
         }
         if self.batch_size == 0 || self.batch_size > 4096 {
             let reason = format!("must be in 1..=4096 images, got {}", self.batch_size);

@@ -1,11 +1,10 @@
 //! Detectors on other devices than they were fitted on.
 
-use std::sync::Arc;
-
 use burn::tensor::{DType, Device};
 
-use super::{Detector, Padim, TiledDetector};
-use crate::backbone::{Backbone, FoldedParameters};
+use super::fitted::Detector;
+use super::padim::Padim;
+use super::tiled::TiledDetector;
 use crate::embedding::Extractor;
 use crate::error::{Error, Result};
 use crate::gaussian::Precision;
@@ -17,12 +16,11 @@ impl Padim {
             return Ok(self.clone());
         }
         let Some(snapshot) = self.backbone.snapshot()? else {
-            let reason = "a backbone of your own cannot be moved: save without it, and load with one \
-                          that is on the other device (`load_with_backbone`)";
+            let reason = "a backbone of your own cannot be moved: save without it, and give `load` one \
+                          that is on the other device";
             return Err(Error::BackboneNotEmbedded { reason: reason.into() });
         };
-        let mut parameters = FoldedParameters { convolutions: snapshot.parameters.into_iter() };
-        let backbone: Arc<dyn Backbone> = snapshot.config.build(&mut parameters, device)?;
+        let backbone = snapshot.build(device)?;
         let extractor = Extractor::new(&backbone, &self.embedder);
         Ok(Self { backbone, extractor, precision: Precision::F32, ..self.clone() })
     }
@@ -64,12 +62,14 @@ impl Detector {
     /// precision stays behind: ask for it again on the new device.
     ///
     /// ```
-    /// # use padim::*;
+    /// # use padim::{Error, Padim, PadimConfig, ResNet18, burn, image};
+    /// # use padim::device::device_named;
+    /// # use padim::preprocess::{PreprocessConfig, Resize};
     /// # let device = burn::tensor::Device::flex();
     /// # let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
     /// # let config = PadimConfig { preprocess: small, ..Default::default() };
     /// # let image = |i: u8| image::RgbImage::from_pixel(80, 60, image::Rgb([100 + i, 90, 80]));
-    /// # let detector = Padim::new(config, ResNet18::untrained(0, &device)?)?.fit((0..4).map(image), |_| ())?;
+    /// # let detector = Padim::new(config, ResNet18::untrained(0, &device)?)?.fit((0..4).map(image))?;
     /// let best = device_named("auto")?;
     /// println!("{:?}", detector.to_device(&best)?.predict(image(7))?.image_score);
     /// # Ok::<(), Error>(())

@@ -2,10 +2,13 @@
 
 use rayon::prelude::*;
 
-use super::input::{Batches, Item, stack};
-use crate::detector::{Detector, ImageInput, Prediction};
+use super::batches::Batches;
+use super::fitted::Detector;
+use super::prediction::Prediction;
+use super::prepared::{Item, stack};
 use crate::error::{Error, Result};
 use crate::gaussian::reach;
+use crate::preprocess::ImageInput;
 use crate::scoring::AnomalyMap;
 
 /// What drives the scores of an image.
@@ -52,12 +55,13 @@ impl Detector {
     /// It takes several times as long as a prediction.
     ///
     /// ```
-    /// # use padim::*;
+    /// # use padim::{Error, Padim, PadimConfig, ResNet18, burn, image};
+    /// # use padim::preprocess::{PreprocessConfig, Resize};
     /// # let device = burn::tensor::Device::flex();
     /// # let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
     /// # let config = PadimConfig { preprocess: small, ..Default::default() };
     /// # let good = (0..4).map(|i| image::RgbImage::from_pixel(80, 60, image::Rgb([100 + i, 90, 80])));
-    /// # let detector = Padim::new(config, ResNet18::untrained(0, &device)?)?.fit(good, |_| ())?;
+    /// # let detector = Padim::new(config, ResNet18::untrained(0, &device)?)?.fit(good)?;
     /// # let strange = image::RgbImage::from_fn(80, 60, |x, y| image::Rgb([(x * y) as u8, 0, 255]));
     /// let explanation = detector.explain(strange)?;
     /// for layer in &explanation.layers {
@@ -70,7 +74,7 @@ impl Detector {
     /// # Errors
     ///
     /// As [`predict`](Self::predict), and [`Error::InvalidConfig`] if channels were projected to shared
-    /// components ([`Padim::with_principal_components`](crate::Padim::with_principal_components)), which
+    /// components ([`Padim::fit_projection`](crate::Padim::fit_projection)), which
     /// belong to no layer.
     pub fn explain(&self, image: impl Into<ImageInput>) -> Result<Explanation> {
         if self.projection().is_some() {
@@ -92,7 +96,7 @@ impl Detector {
         let (geometry, alignment) = (image.geometry(), image.alignment());
         let tensor = stack(vec![image], self.input_size, &self.padim.backbone.device());
         let vectors = self.padim.extractor.embed(tensor)?.into_vectors()?;
-        let reach = reach(self.padim.config.neighbourhood)?;
+        let reach = reach(self.padim.config.neighborhood)?;
         let distances = self.model.distances_of(vectors.as_ref(), reach)?;
         let nearest = self.model.nearest_of(vectors.as_ref(), reach);
 

@@ -1,76 +1,26 @@
-//! The fitted detector and what it says of an image.
+//! PaDiM after it has seen images.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use super::input::{Batches, ImageInput, Item, Prepared, PreparedImage, exact_count, stack};
-use super::partial::{PartialFit, factorising};
-use super::{FitProgress, Padim, PadimConfig};
-use crate::decision::Decision;
-use crate::detector::Registration;
+use super::batches::Batches;
+use super::config::PadimConfig;
+use super::padim::Padim;
+#[cfg(doc)]
+use super::partial_fit::PartialFit;
+use super::prediction::Prediction;
+use super::prepared::{Item, Prepared, PreparedImage, stack};
+use super::registration::Registration;
+use crate::decision::Thresholds;
 use crate::embedding::Projection;
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
-use crate::gaussian::{GaussianConfig, GaussianModel, GaussianStatistics, Storage, check_keep};
+use crate::gaussian::{GaussianModel, GaussianStatistics};
 use crate::host::{is_host, truth};
-use crate::preprocess::{Alignment, DecodeLimits, ImageGeometry, InputRegion, Preprocessor};
-use crate::scoring::{AnomalyMap, AnomalyScorer, ScoreNormalization, ScoredMap, ScoringConfig};
-
-/// What a detector says of an image.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Prediction {
-    /// The image's score: a Mahalanobis distance, not squared. Larger is stranger.
-    pub image_score: f32,
-    /// The same after the detector's normalization ([`Detector::normalization`]); without one, equal to
-    /// `image_score`.
-    pub normalized_score: f32,
-    /// How likely a good image is to score so high ([`Calibration::p_value`](crate::Calibration::p_value)),
-    /// in `(0, 1]`; `None` unless the detector has been calibrated.
-    pub p_value: Option<f64>,
-    /// Whether the score reaches the detector's threshold; `None` if it has none.
-    pub is_defective: Option<bool>,
-    /// A score for every pixel of the network's input, that is of the image after a registration, resize
-    /// and crop. Of an image in tiles, all of it at the network's resolution.
-    pub anomaly_map: AnomalyMap,
-    /// How the map relates to the original image, or to the registered one.
-    pub geometry: ImageGeometry,
-    /// How a registration has moved the image before all else; `None` without one, and for one that does
-    /// not tell ([`Registration::new`]).
-    pub alignment: Option<Alignment>,
-}
-
-impl Prediction {
-    /// The anomaly map in the original image's size, resize, crop and registration undone. Pixels that
-    /// the crop had cut away were never looked at and are 0. After a registration that does not tell how
-    /// it moves images ([`Registration::new`]), it is that of the registered image.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`AnomalyMap::new`], which a map from a detector does not meet.
-    pub fn map_in_original(&self) -> Result<AnomalyMap> {
-        let map = self.anomaly_map.values();
-        let values = match &self.alignment {
-            Some(alignment) => alignment.map_to_original(map, &self.geometry),
-            None => self.geometry.map_to_original(map, 0.0),
-        };
-        AnomalyMap::new(self.geometry.original_size(), values)
-    }
-
-    /// The anomaly map of the image as it came, resized and cropped but not registered: what a map
-    /// without a registration is laid over. Without a registration, it is the anomaly map itself.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`AnomalyMap::new`], which a map from a detector does not meet.
-    pub fn map_in_input(&self) -> Result<AnomalyMap> {
-        let map = &self.anomaly_map;
-        match &self.alignment {
-            Some(alignment) => {
-                AnomalyMap::new(map.size(), alignment.map_to_input(map.values(), &self.geometry))
-            }
-            None => Ok(map.clone()),
-        }
-    }
-}
+use crate::preprocess::{Alignment, ImageGeometry, ImageInput, InputRegion, Preprocessor};
+use crate::scoring::{ScoreNormalization, ScoredMap};
 
 /// PaDiM after it has seen good images: scores new ones.
 ///
@@ -80,13 +30,28 @@ impl Prediction {
 pub struct Detector {
     pub(crate) padim: Padim,
     pub(crate) input_size: [usize; 2],
-    pub(crate) model: GaussianModel,
+    pub(crate) model: Arc<GaussianModel>,
     /// What is known of the images it was fitted with, if it was to be kept.
-    pub(crate) statistics: Option<GaussianStatistics>,
-    pub(crate) decision: Option<Decision>,
+    pub(crate) statistics: Option<Arc<GaussianStatistics>>,
+    pub(crate) thresholds: Option<Thresholds>,
+    /// What the user has noted.
+    pub(crate) metadata: BTreeMap<String, String>,
 }
 
 impl Detector {
+    /// A detector that has neither thresholds nor statistics.
+    pub(super) fn new(padim: Padim, input_size: [usize; 2], model: GaussianModel) -> Self {
+        let model = Arc::new(model);
+        Self {
+            padim,
+            input_size,
+            model,
+            statistics: None,
+            thresholds: None,
+            metadata: BTreeMap::new(),
+        }
+    }
+
     /// The settings with which it was fitted.
     pub fn config(&self) -> &PadimConfig {
         &self.padim.config
@@ -103,7 +68,7 @@ impl Detector {
     }
 
     /// The fingerprint of the backbone's weights.
-    pub fn fingerprint(&self) -> Fingerprint {
+    pub fn backbone_fingerprint(&self) -> Fingerprint {
         self.padim.backbone.fingerprint()
     }
 
@@ -122,80 +87,32 @@ impl Detector {
         self.padim.registration.as_ref()
     }
 
-    /// The same detector with its registration, after it has been loaded from a file, which holds only the
-    /// name of one that is code.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidConfig`] for one of another name than it was fitted with.
-    pub fn with_registration(mut self, registration: Registration) -> Result<Self> {
-        let old = self.padim.registration.as_ref();
-        self.padim.registration = Some(Registration::replaced(old, registration)?);
-        Ok(self)
-    }
-
-    /// The same detector for files that decode to images of other sizes. That is not saved.
-    #[must_use]
-    pub fn with_decode_limits(mut self, limits: DecodeLimits) -> Self {
-        self.padim = self.padim.with_decode_limits(limits);
-        self
-    }
-
-    /// How image scores are normalized: as [`with_normalization`](Self::with_normalization) or the settings
-    /// say; if they say nothing, around the threshold of a calibration
-    /// ([`Decision::normalization`]), whatever that is at the moment.
+    /// How image scores are normalized: as [`set_normalization`](Self::set_normalization) or the settings
+    /// say; if they say nothing, around the threshold of a calibration ([`Thresholds::normalization`]).
     pub fn normalization(&self) -> ScoreNormalization {
         match self.padim.config.scoring.normalization {
             ScoreNormalization::None => {
-                let around = self.decision.as_ref().and_then(Decision::normalization);
+                let around = self.thresholds.as_ref().and_then(Thresholds::normalization);
                 around.unwrap_or(ScoreNormalization::None)
             }
             own => own,
         }
     }
 
-    /// The same detector with another normalization of image scores, which is saved with it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidConfig`] if the normalization divides by zero.
-    pub fn with_normalization(mut self, normalization: ScoreNormalization) -> Result<Self> {
-        self.normalize_by(normalization)?;
-        Ok(self)
+    /// The thresholds, if set.
+    pub fn thresholds(&self) -> Option<&Thresholds> {
+        self.thresholds.as_ref()
     }
 
-    /// On an error the detector stays as it was.
-    pub(super) fn normalize_by(&mut self, normalization: ScoreNormalization) -> Result<()> {
-        let scoring = ScoringConfig { normalization, ..self.padim.config.scoring.clone() };
-        self.padim.scorer = AnomalyScorer::new(scoring.clone())?;
-        self.padim.config.scoring = scoring;
-        Ok(())
+    /// Notes of the user, such as the product, the date and the camera. Saved with the detector; no part of
+    /// a score.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
-    /// After a change of all scores: thresholds, and a normalization around one, were made of scores that
-    /// there are no more.
-    fn forget_scores(&mut self) -> Result<()> {
-        self.decision = None;
-        match self.padim.config.scoring.normalization {
-            ScoreNormalization::AroundThreshold { .. } => {
-                self.normalize_by(ScoreNormalization::None)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The same detector with another [`neighbourhood`](PadimConfig::neighbourhood), for which nothing
-    /// needs to be fitted again. It changes scores, so the thresholds go, and with them a normalization
-    /// around one ([`ScoreNormalization::AroundThreshold`]).
-    ///
-    /// # Errors
-    ///
-    /// As [`PadimConfig::validate`].
-    pub fn with_neighbourhood(mut self, neighbourhood: usize) -> Result<Self> {
-        self.padim.config.neighbourhood = neighbourhood;
-        self.padim.config.validate()?;
-        self.forget_scores()?;
-        Ok(self)
+    /// Changes the notes of the user.
+    pub fn metadata_mut(&mut self) -> &mut BTreeMap<String, String> {
+        &mut self.metadata
     }
 
     /// The part of the network's input that is looked at; `None` for all of it.
@@ -209,79 +126,9 @@ impl Detector {
     }
 
     /// What is known of the images it was fitted with, if that was kept
-    /// ([`PartialFit::finish_extendable`](crate::PartialFit::finish_extendable)).
+    /// ([`PartialFit::finish_extendable`]).
     pub fn statistics(&self) -> Option<&GaussianStatistics> {
-        self.statistics.as_ref()
-    }
-
-    /// The same detector without what is known of its images: smaller, and it cannot learn on.
-    pub fn without_statistics(self) -> Self {
-        Self { statistics: None, ..self }
-    }
-
-    /// The same detector with its Gaussians in another form, which they keep if it learns on. Scores change,
-    /// if only by rounding, so thresholds go as in [`with_neighbourhood`](Self::with_neighbourhood).
-    ///
-    /// # Errors
-    ///
-    /// As [`GaussianModel::convert`].
-    pub fn with_storage(mut self, storage: Storage) -> Result<Self> {
-        self.model = self.model.convert(storage)?;
-        self.padim.config.gaussian.storage = storage;
-        self.forget_scores()?;
-        Ok(self)
-    }
-
-    /// Takes in more good images, after all before have been made to count `keep` times what they
-    /// did (1 for no forgetting), and fits again. A bad image leaves the detector as it was. If the
-    /// images can be taken in but not be factorised, they are known from then on, and the Gaussians are
-    /// still the old ones: [`refit`](Self::refit) with other settings makes new ones.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoState`] if nothing was kept of its images, [`Error::InvalidConfig`] for a `keep` that is not
-    /// above 0 and at most 1; otherwise as [`Padim::fit`](crate::Padim::fit).
-    pub fn extend<I>(
-        &mut self,
-        images: I,
-        keep: f64,
-        mut progress: impl FnMut(FitProgress),
-    ) -> Result<()>
-    where
-        I: IntoIterator,
-        I::Item: Into<ImageInput>,
-    {
-        let statistics = self.statistics.as_mut().ok_or(Error::NoState)?;
-        check_keep(keep)?;
-        let images = images.into_iter();
-        let padim = self.padim.in_full_precision();
-        if let Some(count) = exact_count(&images) {
-            padim.check_count(statistics.image_count().saturating_add(padim.copied(count)))?;
-        }
-        let fresh = PartialFit::new(padim, Some(self.input_size), images, &mut progress)?;
-        statistics.forget(keep)?;
-        statistics.merge(fresh.statistics)?;
-        let config = &self.padim.config.gaussian;
-        self.model = statistics.model(config, factorising(&mut progress))?;
-        self.forget_scores()
-    }
-
-    /// Fits again with other settings of the Gaussians (epsilon, shrinkage, storage, ...), without the
-    /// images. On an error the detector stays as it was.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoState`] if nothing was kept of its images, [`Error::InvalidConfig`] for settings that
-    /// cannot be, [`Error::NotPositiveDefinite`] if epsilon is too small.
-    pub fn refit(
-        &mut self,
-        config: GaussianConfig,
-        mut progress: impl FnMut(FitProgress),
-    ) -> Result<()> {
-        let statistics = self.statistics.as_ref().ok_or(Error::NoState)?;
-        self.model = statistics.model(&config, factorising(&mut progress))?;
-        self.padim.config.gaussian = config;
-        self.forget_scores()
+        self.statistics.as_deref()
     }
 
     /// Scores one image.
@@ -349,12 +196,13 @@ impl Detector {
     /// detector with another preprocessing, registration or input size.
     ///
     /// ```
-    /// # use padim::*;
+    /// # use padim::{Error, Padim, PadimConfig, ResNet18, burn, image};
+    /// # use padim::preprocess::{PreprocessConfig, Resize};
     /// # let device = burn::tensor::Device::flex();
     /// # let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
     /// # let config = PadimConfig { preprocess: small, ..Default::default() };
     /// # let image = |i: u8| image::RgbImage::from_pixel(80, 60, image::Rgb([100 + i, 90, 80]));
-    /// # let detector = Padim::new(config, ResNet18::untrained(0, &device)?)?.fit((0..4).map(image), |_| ())?;
+    /// # let detector = Padim::new(config, ResNet18::untrained(0, &device)?)?.fit((0..4).map(image))?;
     /// let prepared = detector.prepare(image(7))?;
     /// let prediction = detector.predict_prepared(vec![prepared]).remove(0)?;
     /// assert_eq!(prediction.map_in_original()?.size(), [60, 80]);
@@ -473,13 +321,13 @@ impl Detector {
     ) -> Prediction {
         let ScoredMap { map, image_score } = scored;
         let normalized_score = self.normalization().apply(image_score);
-        let decision = self.decision.as_ref();
-        let calibration = decision.and_then(|decision| decision.calibration.as_ref());
+        let thresholds = self.thresholds.as_ref();
+        let calibration = thresholds.and_then(|thresholds| thresholds.calibration.as_ref());
         Prediction {
             image_score,
             normalized_score,
             p_value: calibration.map(|calibration| calibration.p_value(image_score)),
-            is_defective: decision.map(|decision| image_score >= decision.image_threshold),
+            is_defective: thresholds.map(|thresholds| image_score >= thresholds.image),
             anomaly_map: map,
             geometry,
             alignment,

@@ -2,7 +2,8 @@
 
 use burn::tensor::Tensor;
 
-use super::{Detector, Padim};
+use super::fitted::Detector;
+use super::padim::Padim;
 use crate::error::{Error, Result};
 use crate::gaussian::{GaussianConfig, GaussianModel, Storage};
 
@@ -11,7 +12,10 @@ impl Padim {
     /// network runs once to see that they go with it.
     ///
     /// ```
-    /// # use padim::*;
+    /// # use padim::{Error, Padim, PadimConfig, ResNet18, Weights, burn, image};
+    /// # use padim::embedding::ChannelSelection;
+    /// # use padim::gaussian::GaussianModel;
+    /// # use padim::preprocess::{PreprocessConfig, Resize};
     /// # let device = burn::tensor::Device::flex();
     /// let config = PadimConfig {
     ///     preprocess: PreprocessConfig { resize: Resize::square(32), crop: None, ..Default::default() },
@@ -62,6 +66,6 @@ impl Padim {
             let expected = format!("{components:?}, as the settings say");
             return Err(Error::shape("components", expected, model.components()));
         }
-        Ok(Detector { padim: self, input_size, model, statistics: None, decision: None })
+        Ok(Detector::new(self, input_size, model))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Padim;
+use super::padim::Padim;
 use crate::backbone::BackboneMemory;
 use crate::error::{Error, Result};
 use crate::gaussian::{Block, GaussianStatistics, PENDING, Storage, sample_limit, trapezoid_len};
@@ -142,7 +142,7 @@ impl Padim {
             at_once,
             pixels: height * width,
             grid: grid[0] * grid[1],
-            window: self.config.neighbourhood.pow(2),
+            window: self.config.neighborhood.pow(2),
             rows,
             is_host,
             sizes: Sizes {
@@ -243,11 +243,7 @@ impl Parts {
     /// predictions keep there.
     fn on_device(&self, computed: usize) -> Option<usize> {
         let Sizes { positions, dimension: d, .. } = self.sizes;
-        let matrix = match self.storage {
-            Storage::Diagonal => d,
-            Storage::LowRank(_) | Storage::Principal(_) => self.rows.max(1).checked_mul(d)?,
-            _ => d.checked_mul(d)?,
-        };
+        let matrix = self.storage.device_numbers(d, self.rows)?;
         let gaussians = matrix.checked_add(4 * d)?.checked_mul(4 * positions)?;
         let windows = (2 * 4 * (self.window - 1)).checked_mul(positions)?;
         let input = (4 * self.at_once).checked_mul(3 * self.pixels)?;

@@ -18,7 +18,9 @@ use crate::preprocess::{Alignment, principal_axis};
 /// ([`Detector::with_registration`](crate::Detector::with_registration)).
 ///
 /// ```
-/// # use padim::*;
+/// # use padim::{Detector, Error, Padim, PadimConfig, ResNet18, Weights, burn, image};
+/// # use padim::detector::Registration;
+/// # use padim::preprocess::{PreprocessConfig, Resize};
 /// # let device = burn::tensor::Device::flex();
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("part.padim");
@@ -31,7 +33,7 @@ use crate::preprocess::{Alignment, principal_axis};
 ///     Ok(if dark_below { image.rotate180() } else { image.clone() })
 /// });
 /// let padim = Padim::new(config, ResNet18::load(Weights::Bundled, &device)?)?;
-/// let detector = padim.with_registration(upright.clone()).fit(images(), |_progress| ())?;
+/// let detector = padim.with_registration(upright.clone()).fit(images())?;
 /// detector.save(&path)?;
 ///
 /// let loaded = Detector::load(&path, &device)?;
@@ -67,6 +69,7 @@ enum Kind {
 
 /// What a file says of a registration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum StoredRegistration {
     PrincipalAxis { degrees: f64 },
     Named(String),

@@ -1,6 +1,6 @@
-//! The random draws of Python and torch, so that a seed means the same channels here as there.
+//! The random draws of Python and torch: a seed gives the same channels as in Python or torch.
 //!
-//! Both stand on MT19937 (Matsumoto, Nishimura 1998).
+//! Both use the generator MT19937 (Matsumoto, Nishimura 1998).
 
 const N: usize = 624;
 const M: usize = 397;
@@ -11,7 +11,7 @@ struct MersenneTwister {
 }
 
 impl MersenneTwister {
-    /// The generator's own seeding, which torch uses.
+    /// The standard seeding by one number, which torch uses.
     fn from_seed(seed: u32) -> Self {
         let mut state = [seed; N];
         for i in 1..N {
@@ -22,7 +22,7 @@ impl MersenneTwister {
         Self { state, next: N }
     }
 
-    /// Seeding by a list of words, which Python uses.
+    /// The standard seeding by a list of words, which Python uses.
     fn from_key(key: &[u32]) -> Self {
         let mut state = Self::from_seed(19_650_218).state;
         let mix = |state: &[u32; N], i: usize, factor: u32| {
@@ -67,7 +67,7 @@ impl MersenneTwister {
         y ^ (y >> 18)
     }
 
-    /// Uniform below `bound` (at least 1), as Python's `_randbelow_with_getrandbits`.
+    /// Uniform in `0..bound` (`bound` at least 1), as Python's `_randbelow_with_getrandbits`.
     fn below(&mut self, bound: usize) -> usize {
         let bits = usize::BITS - bound.leading_zeros();
         loop {
@@ -104,7 +104,7 @@ pub(crate) fn python_sample(seed: u64, total: usize, count: usize) -> Vec<usize>
     drawn
 }
 
-/// The size up to which Python draws from a list instead of remembering what it has drawn.
+/// Python draws from a list up to this total, and tracks a set of drawn values above it.
 fn python_set_size(count: usize) -> usize {
     let mut extra = 0;
     if count > 5 {

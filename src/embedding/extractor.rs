@@ -1,16 +1,16 @@
-//! From images to embedding vectors: a backbone and an embedder, with nothing computed in vain.
+//! Computes embedding vectors from images by a backbone and an embedder.
 
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use super::{Embedding, PatchEmbedder};
+use super::embedder::{Embedding, PatchEmbedder};
 use crate::backbone::Backbone;
 use crate::caught::{Panic, caught};
 use crate::error::{Error, Result};
 use crate::host::{LARGEST_BUFFER, is_host};
 
-/// A backbone that gives out what its embedder selects, if it can, and all otherwise.
+/// A backbone and an embedder. If the backbone supports it, it computes only the selected channels.
 #[derive(Debug, Clone)]
 pub(crate) struct Extractor {
     backbone: Arc<dyn Backbone>,
@@ -26,18 +26,19 @@ impl Extractor {
         }
     }
 
-    /// What runs.
+    /// The backbone in use, which may compute only the selected channels.
     pub fn backbone(&self) -> &dyn Backbone {
         self.backbone.as_ref()
     }
 
-    /// Cuts images into batches whose largest map and embedding fit the buffers of a device.
+    /// Splits images into batches, so that the largest map and the embedding fit into a device's
+    /// buffers.
     pub fn batches(&self, images: Tensor<4>) -> impl Iterator<Item = Tensor<4>> + use<> {
         let [batch, _, height, width] = images.dims();
         images.split(self.at_once(batch, [height, width]), 0).into_iter()
     }
 
-    /// How many of a batch of images of `[height, width]` go through the network at once.
+    /// The number of images `[height, width]` of a batch that the network processes at once.
     pub fn at_once(&self, batch: usize, [height, width]: [usize; 2]) -> usize {
         match self.backbone.memory_estimate([1, 3, height, width]) {
             Some(memory) if !is_host(&self.backbone.device()) => {
@@ -49,16 +50,17 @@ impl Extractor {
         }
     }
 
-    /// The grid of positions of images of `[height, width]`, as the first layer's stride foretells it.
+    /// The expected grid for an image `[height, width]`, computed from the first layer's stride.
     pub fn grid(&self, image: [usize; 2]) -> [usize; 2] {
         let stride = self.backbone.layers().first().map_or(1, |layer| layer.stride.max(1));
         image.map(|side| side.div_ceil(stride))
     }
 
-    /// Images `[batch, 3, height, width]` to embeddings, one an image even from a foreign backbone.
+    /// Embeds images `[batch, 3, height, width]`. Checks that the backbone gives one embedding per
+    /// image.
     pub fn embed(&self, images: Tensor<4>) -> Result<Embedding> {
         let batch = images.dims()[0];
-        // It may be anybody's, and devices panic where they fail.
+        // The backbone may be a user's, and a failing device panics.
         let maps =
             caught("the network", || self.backbone.forward(images)).map_err(Panic::error)??;
         let embedding = self.embedder.embed_maps(maps.into_maps())?;

@@ -1,4 +1,4 @@
-//! Principal components shared by all positions.
+//! Principal components, common to all positions.
 
 use burn::tensor::Tensor;
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
@@ -8,8 +8,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::host::pixels_to_host;
 
-/// Replaces embedding vectors by their coordinates along a few directions, the same at every
-/// position.
+/// A linear projection of embedding vectors to fewer components, the same at every position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Projection {
     components: usize,
@@ -19,13 +18,12 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// A projection by a row-major matrix `[components, channels]`.
+    /// Creates a projection from a row-major matrix `[components, channels]`.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] unless there are 1 to `channels` components,
-    /// [`Error::ShapeMismatch`] for another number of values, [`Error::NotFinite`] if one of them is
-    /// not a number.
+    /// [`Error::InvalidConfig`] unless `components` is in `1..=channels`, [`Error::ShapeMismatch`] for
+    /// a wrong number of values, [`Error::NotFinite`] if a value is NaN or infinite.
     pub fn new(components: usize, channels: usize, matrix: Vec<f32>) -> Result<Self> {
         if components == 0 || components > channels {
             let reason = format!("must be in 1..={channels}, got {components}");
@@ -46,18 +44,18 @@ impl Projection {
         self.components
     }
 
-    /// The number of components of a vector before.
+    /// The number of channels of a vector before the projection.
     pub fn channels(&self) -> usize {
         self.channels
     }
 
-    /// The row-major matrix `[components, channels]`. The rows of principal components are
-    /// orthonormal, and in the order of falling variance.
+    /// The row-major matrix `[components, channels]`. If fitted, its rows are orthonormal and sorted by
+    /// decreasing variance.
     pub fn matrix(&self) -> &[f32] {
         &self.matrix
     }
 
-    /// Projects `[batch, channels, height, width]`, which the caller has checked.
+    /// Projects `[batch, channels, height, width]`. The caller has checked the shape.
     pub(super) fn apply(&self, embedding: Tensor<4>) -> Tensor<4> {
         let [batch, channels, height, width] = embedding.dims();
         let shape = [1, self.components, self.channels];
@@ -69,14 +67,15 @@ impl Projection {
     }
 }
 
-/// Mean and covariance of all vectors of all positions.
+/// Accumulates the mean and the covariance of the vectors of all positions.
 pub(crate) struct ProjectionEstimator {
     channels: usize,
     count: usize,
-    /// Of the first vectors: sums are taken about it, so that a common offset costs no digits.
+    /// The mean of the first image's vectors. It is subtracted before summing, so that a common
+    /// offset costs no precision.
     pivot: Vec<f64>,
     sum: Vec<f64>,
-    /// The lower triangle.
+    /// The sum of outer products; only the lower triangle is used.
     scatter: Mat<f64>,
 }
 
@@ -91,8 +90,8 @@ impl ProjectionEstimator {
         }
     }
 
-    /// Takes in the vectors of a batch `[batch, channels, height, width]`, of the positions where
-    /// `mask` is true.
+    /// Adds the vectors of a batch `[batch, channels, height, width]` at the positions where `mask` is
+    /// true.
     pub fn update(&mut self, embedding: Tensor<4>, mask: Option<&[bool]>) -> Result<()> {
         let [_, channels, height, width] = embedding.dims();
         let places = height * width;
@@ -132,8 +131,8 @@ impl ProjectionEstimator {
             (sum, scatter)
         };
         let images: Vec<&[f32]> = values.chunks_exact(channels * places).collect();
-        // Image by image and in their order, so that sums depend neither on threads nor on batches. A few at
-        // a time, as the product of each is as large as the channels squared.
+        // Sums are added per image and in order, so that they do not depend on threads or batches. Only a
+        // few images at a time, because each has a matrix of `channels * channels` numbers.
         for together in images.chunks(4) {
             for (sum, scatter) in together.par_iter().map(of_image).collect::<Vec<_>>() {
                 self.sum.iter_mut().zip(sum).for_each(|(s, v)| *s += v);
@@ -144,7 +143,7 @@ impl ProjectionEstimator {
         Ok(())
     }
 
-    /// The directions in which the vectors vary most.
+    /// The directions of largest variance.
     pub fn finish(self, components: usize) -> Result<Projection> {
         let (c, n) = (self.channels, self.count as f64);
         if self.count < 2 {
@@ -160,7 +159,7 @@ impl ProjectionEstimator {
         let mut matrix = Vec::with_capacity(components * c);
         for k in 0..components.min(c) {
             let column = vectors.col(c - 1 - k);
-            // An eigenvector's sign is arbitrary: the largest component becomes positive.
+            // The sign of an eigenvector is arbitrary; make the largest component positive.
             let largest =
                 column.iter().copied().fold(0.0, |a: f64, b| if b.abs() > a.abs() { b } else { a });
             matrix.extend(column.iter().map(|v| (v * largest.signum()) as f32));
@@ -179,7 +178,7 @@ mod tests {
     fn the_direction_of_the_variation_is_found() {
         let device = Device::flex();
         let mut estimator = ProjectionEstimator::new(3);
-        // Points on a line along (1, 2, -2) / 3 with a little noise, far from zero.
+        // Points on a line along (1, 2, -2) / 3 with some noise, far from zero.
         for batch in 0..4 {
             let at = |b: usize, c: usize, p: usize| {
                 let t = ((batch * 50 + b * 25 + p) as f32 * 0.7).sin() * 3.0;

@@ -1,4 +1,4 @@
-//! Which channels make up the embedding.
+//! The selection of channels for the embedding.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,24 +8,25 @@ use crate::error::{Error, Result};
 /// Which channels of the concatenated layers are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
+#[serde(rename_all = "kebab-case")]
 pub enum ChannelSelection {
-    /// All of them (paper: the most accurate, and the slowest).
+    /// All channels (paper: the most accurate and the slowest).
     All,
-    /// These, in this order.
+    /// The given channels, in this order.
     Indices(Vec<usize>),
     /// A random subset, drawn as `random.seed(seed); random.sample(range(channels), count)` in
     /// Python (paper: Rd100 for ResNet18, Rd550 for Wide-ResNet-50-2).
     Random {
-        /// How many are kept.
+        /// The number of channels to keep.
         count: usize,
         /// The seed of the draw.
         seed: u64,
     },
     /// A random subset, drawn as `torch.manual_seed(seed); torch.randperm(channels)[:count]`.
     RandomTorch {
-        /// How many are kept.
+        /// The number of channels to keep.
         count: usize,
-        /// The seed of the draw. Torch's generator takes its lower 32 bits.
+        /// The seed of the draw. Torch's generator uses its lower 32 bits.
         seed: u64,
     },
 }
@@ -36,12 +37,12 @@ impl ChannelSelection {
         Self::Random { count, seed }
     }
 
-    /// The selected channels out of `total`.
+    /// The indices of the selected channels, out of `total` channels.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if none is selected, more than there are, or one that does not exist
-    /// or comes twice.
+    /// [`Error::InvalidConfig`] if no channel is selected, if `count` exceeds `total`, or if an index
+    /// does not exist or appears twice.
     pub fn indices(&self, total: usize) -> Result<Vec<usize>> {
         let fail = |reason| Err(Error::config("channels", reason));
         let indices = match *self {

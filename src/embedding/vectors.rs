@@ -1,4 +1,4 @@
-//! Embedding vectors in the program's own memory.
+//! Embedding vectors in host memory.
 
 use std::ops::Range;
 
@@ -8,19 +8,19 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::host::{all_finite, pixels_to_device, pixels_to_host};
 
-/// Embedding vectors of a batch, to be had one by one.
+/// The embedding vectors of a batch, read one by one.
 pub(crate) trait PatchVectors: Sync {
     /// `[batch, dimension, grid_height, grid_width]`
     fn shape(&self) -> [usize; 4];
 
-    /// Whether all are numbers.
+    /// Whether all values are finite.
     fn all_finite(&self) -> bool;
 
-    /// Writes the vector of an image at a place `row * grid_width + column`.
+    /// Writes the vector of an image at position `row * grid_width + column` to `target`.
     fn write(&self, image: usize, place: usize, target: &mut [f32]);
 }
 
-/// Vectors that lie behind each other.
+/// Vectors in contiguous memory.
 pub(crate) struct DenseVectors {
     shape: [usize; 4],
     /// `[batch, grid_height, grid_width, dimension]`
@@ -28,13 +28,13 @@ pub(crate) struct DenseVectors {
 }
 
 impl DenseVectors {
-    /// Those of an embedding `[batch, dimension, grid_height, grid_width]`.
+    /// Reads the vectors of an embedding `[batch, dimension, grid_height, grid_width]`.
     pub fn of(embedding: Tensor<4>) -> Result<Self> {
         let shape = embedding.dims();
         Ok(Self { shape, values: pixels_to_host(embedding)? })
     }
 
-    /// Vectors `[batch, dimension]` for a single place.
+    /// Vectors `[batch, dimension]` of a single position.
     pub fn at_one_place(values: Vec<f32>, dimension: usize) -> Self {
         Self { shape: [values.len() / dimension, dimension, 1, 1], values }
     }
@@ -56,7 +56,7 @@ impl PatchVectors for DenseVectors {
     }
 }
 
-/// Some images of a batch. Whether it is all numbers is for its owner to ask, once.
+/// Some images of a batch. Does not check for NaN; its owner checks the whole batch once.
 pub(crate) struct PartOfBatch<'a> {
     pub vectors: &'a dyn PatchVectors,
     pub images: Range<usize>,
@@ -77,19 +77,19 @@ impl PatchVectors for PartOfBatch<'_> {
     }
 }
 
-/// Vectors that are put together when they are asked for: what is never written is never read again.
+/// Vectors that are assembled on request from the feature maps; this avoids a copy in memory.
 pub(crate) struct GatheredVectors {
     pub(super) shape: [usize; 4],
     pub(super) sources: Vec<Source>,
 }
 
-/// A layer's map.
+/// The feature map of a layer.
 pub(super) struct Source {
     /// `[batch, rows, columns, channels]`
     values: Vec<f32>,
     size: [usize; 2],
     channels: usize,
-    /// Of each position of the grid, the row and the column that stand for it.
+    /// The map's row for each row of the grid, and its column for each column of the grid.
     of_row: Vec<usize>,
     of_column: Vec<usize>,
     choice: Choice,
@@ -104,7 +104,7 @@ pub(super) struct Choice {
 }
 
 impl Source {
-    /// A map `[batch, channels, rows, columns]` for a grid.
+    /// Reads a map `[batch, channels, rows, columns]`, for a grid `[height, width]`.
     pub fn new(map: Tensor<4>, [height, width]: [usize; 2], choice: Choice) -> Result<Self> {
         let [_, channels, rows, columns] = map.dims();
         Ok(Self {
@@ -117,14 +117,14 @@ impl Source {
         })
     }
 
-    /// Channels that are not selected may hold anything.
+    /// Whether the selected channels are finite. The others are not used.
     fn selection_is_finite(&self) -> bool {
         let finite = |pixel: &[f32]| self.choice.channels.iter().all(|&c| pixel[c].is_finite());
         self.values.par_chunks_exact(self.channels).with_min_len(256).all(finite)
     }
 }
 
-/// All of them.
+/// All vectors as a tensor `[batch, dimension, grid_height, grid_width]`.
 pub(super) fn to_tensor(vectors: &dyn PatchVectors, device: &Device) -> Tensor<4> {
     let [batch, dimension, height, width] = vectors.shape();
     let mut values = vec![0.0; batch * height * width * dimension];
@@ -161,7 +161,7 @@ impl PatchVectors for GatheredVectors {
     }
 }
 
-/// For each of `target` samples the source sample that it takes, by torch's rule, in its f32.
+/// The index of the nearest source sample for each of `target` samples, by torch's rule in f32.
 pub(super) fn nearest_sources(source: usize, target: usize) -> Vec<usize> {
     let scale = source as f32 / target as f32;
     (0..target).map(|i| ((i as f32 * scale) as usize).min(source - 1)).collect()

@@ -2,9 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::GaussianConfig;
+use super::config::GaussianConfig;
 use super::covariance::Scratch;
-use super::distance::{NumbersRef, Position, Workspace, correct_low_rank, to_half};
+use super::half::{NumbersRef, to_half};
+use super::measure::{Position, Workspace};
 use super::statistics::GaussianStatistics;
 use super::storage::{Precision, Storage, trapezoid_len};
 use crate::embedding::DenseVectors;
@@ -78,14 +79,12 @@ impl GaussianStatistics {
             let failed = || Error::NotPositiveDefinite { position: place };
             let mut exact = vec![0.0; each];
             let mut scratch = Scratch::new();
-            let scale = covariance.write(fine, rows, &mut exact, &mut scratch);
+            let scale = fine.write(&covariance, rows, &mut exact, &mut scratch);
             let scale = scale.ok_or_else(failed)?;
             let mut coarse = vec![0; each + storage.correction(d)];
             let (rounded, correction) = coarse.split_at_mut(each);
             to_half(&exact, rounded);
-            if !correction.is_empty() {
-                correct_low_rank(rounded, &scratch.direction, scratch.share, correction);
-            }
+            storage.correct(rounded, &scratch, correction);
             let mut vectors = vec![0.0; PROBES * d];
             for probe in 0..PROBES {
                 let drawn = covariance.draw(|i| noise(probe * (d + self.tally.count) + i));

@@ -1,34 +1,29 @@
 //! The regularised covariance of a position, and the numbers that are kept of it.
 
-use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::cholesky::llt::factor::{
-    LltRegularization, cholesky_in_place, cholesky_in_place_scratch,
-};
-use faer::linalg::triangular_inverse::invert_lower_triangular;
+use faer::dyn_stack::MemBuffer;
 use faer::traits::RealField;
-use faer::{Accum, Mat, MatRef, Par, Side, Spec};
+use faer::{Accum, Mat, MatRef, Par, Side};
 use nalgebra::DMatrix;
 
-use super::distance::LARGEST;
-use super::storage::{Precision, Storage};
+use super::storage::Precision;
 use super::sums::outer_products;
-use super::whitening::{self, Whitening};
+use super::whitening::Whitening;
 
 /// See [`Covariance::trapezoid`].
-struct Trapezoid {
-    matrix: Mat<f64>,
+pub struct Trapezoid {
+    pub matrix: Mat<f64>,
     /// The eigenvector of the largest eigenvalue.
-    direction: Vec<f64>,
-    largest: f64,
+    pub direction: Vec<f64>,
+    pub largest: f64,
 }
 
 /// Matrices that a thread reuses from position to position: to allocate megabytes for each would
 /// take longer than to factorise them.
-pub(super) struct Scratch {
-    whitening: Whitening,
-    lower: Mat<f64>,
-    inverse: Mat<f64>,
-    stack: MemBuffer,
+pub struct Scratch {
+    pub whitening: Whitening,
+    pub lower: Mat<f64>,
+    pub inverse: Mat<f64>,
+    pub stack: MemBuffer,
     /// Of the last low rank form: the eigenvector of the largest eigenvalue, and what `Y^T Y` makes
     /// of it.
     pub direction: Vec<f64>,
@@ -49,22 +44,22 @@ impl Scratch {
 }
 
 /// `keep * form + floor * identity`.
-pub(super) struct Covariance {
-    pub form: Form,
+pub struct Covariance {
+    pub form: Sample,
     pub keep: f64,
     /// At least epsilon.
     pub floor: f64,
 }
 
 /// A sample covariance.
-pub(super) enum Form {
+pub enum Sample {
     /// `columns columns^T`, for few columns `[dimension, vectors]`.
     Outer(Mat<f64>),
     /// The lower triangle.
     Dense(Mat<f64>),
 }
 
-impl Form {
+impl Sample {
     pub fn dimension(&self) -> usize {
         match self {
             Self::Outer(matrix) | Self::Dense(matrix) => matrix.nrows(),
@@ -132,12 +127,12 @@ fn gram(columns: &Mat<f64>) -> Mat<f64> {
 
 impl Covariance {
     /// Writes the lower triangle; what is above it does not count.
-    fn lower_into(&self, lower: &mut Mat<f64>) {
+    pub fn lower_into(&self, lower: &mut Mat<f64>) {
         let d = self.form.dimension();
         lower.resize_with(d, d, |_, _| 0.0);
         match &self.form {
-            Form::Dense(dense) => lower.copy_from_triangular_lower(dense),
-            Form::Outer(columns) => outer_products(lower, Accum::Replace, columns.as_ref()),
+            Sample::Dense(dense) => lower.copy_from_triangular_lower(dense),
+            Sample::Outer(columns) => outer_products(lower, Accum::Replace, columns.as_ref()),
         }
         if self.keep != 1.0 {
             lower.col_iter_mut().for_each(|c| c.iter_mut().for_each(|v| *v *= self.keep));
@@ -158,83 +153,9 @@ impl Covariance {
         DMatrix::from_fn(d, d, |i, j| lower[(i.max(j), i.min(j))])
     }
 
-    /// Writes the numbers that `storage` keeps, `rows` rows where it has rows, but not those that
-    /// correct their rounding; and gives the factor by which they are to be multiplied. `None` if the covariance cannot be inverted in f32.
-    pub fn write(
-        &self,
-        storage: Storage,
-        rows: usize,
-        target: &mut [f32],
-        scratch: &mut Scratch,
-    ) -> Option<f32> {
-        let d = self.form.dimension();
-        match storage {
-            Storage::Auto => None,
-            Storage::FullInverse => {
-                let inverse = self.dense().cholesky()?.inverse();
-                target.iter_mut().zip(inverse.iter()).for_each(|(t, &v)| *t = v as f32);
-                finite(target, 1.0)
-            }
-            Storage::Triangle(_) if d <= whitening::MOST => {
-                let Scratch { whitening, lower, .. } = scratch;
-                self.lower_into(lower);
-                whitening.set(d, columns_of(lower));
-                let scale = scale_of(whitening.invert()?);
-                whitening.write(scale.recip(), target);
-                finite(target, scale as f32)
-            }
-            Storage::Triangle(_) => {
-                let Scratch { lower, inverse, stack, .. } = scratch;
-                self.lower_into(lower);
-                let needed = cholesky_in_place_scratch::<f64>(d, Par::Seq, Spec::default());
-                if stack.len() < needed.unaligned_bytes_required() {
-                    *stack = MemBuffer::new(needed);
-                }
-                let stack = MemStack::new(stack);
-                let regularization = LltRegularization::default();
-                cholesky_in_place(lower.as_mut(), regularization, Par::Seq, stack, Spec::default())
-                    .ok()?;
-                inverse.resize_with(d, d, |_, _| 0.0);
-                invert_lower_triangular(inverse.as_mut(), lower.as_ref(), Par::Seq);
-                let columns = columns_of(inverse).enumerate().map(|(j, column)| &column[j..]);
-                let largest = |largest: f64, v: &f64| largest.max(v.abs());
-                let largest = columns.clone().flatten().fold(0.0, largest);
-                write_scaled(target, largest, columns.flatten())
-            }
-            Storage::LowRank(_) => {
-                // Of an eigenvalue, what is lacking to 1 in the inverse root times that of the floor.
-                let floor = self.floor;
-                let lacking = |value: f64| {
-                    let root = (floor + value).sqrt();
-                    1.0 / (root * (root + floor.sqrt()))
-                };
-                let Trapezoid { matrix, direction, largest } =
-                    self.trapezoid(rows, storage.precision(), lacking)?;
-                scratch.direction = direction;
-                scratch.share = largest * lacking(largest);
-                let packed = matrix.row_iter().enumerate().flat_map(|(i, row)| row.iter().skip(i));
-                let scale = f64::from(LARGEST);
-                target.iter_mut().zip(packed).for_each(|(t, &v)| *t = (v * scale) as f32);
-                finite(target, (1.0 / floor.sqrt()) as f32)
-            }
-            Storage::Principal(_) => {
-                let whiten = |value: f64| 1.0 / (value * (value + self.floor));
-                let Trapezoid { matrix, .. } = self.trapezoid(rows, storage.precision(), whiten)?;
-                let packed = matrix.row_iter().enumerate().flat_map(|(i, row)| row.iter().skip(i));
-                write_scaled(target, matrix.norm_max(), packed)
-            }
-            Storage::Diagonal => {
-                let variances = self.form.variances();
-                let deviations = variances.iter().map(|v| (v * self.keep + self.floor).sqrt());
-                target.iter_mut().zip(deviations).for_each(|(t, s)| *t = (1.0 / s) as f32);
-                finite(target, 1.0)
-            }
-        }
-    }
-
     /// An upper trapezoid `T` of `rows` rows with `T^T T = sum v f(v) q q^T` over the largest
     /// eigenvalues `v` of `keep * form` and their eigenvectors `q`.
-    fn trapezoid(
+    pub fn trapezoid(
         &self,
         rows: usize,
         precision: Precision,
@@ -242,8 +163,8 @@ impl Covariance {
     ) -> Option<Trapezoid> {
         let d = self.form.dimension();
         let small = match &self.form {
-            Form::Outer(columns) => gram(columns),
-            Form::Dense(lower) => lower.clone(),
+            Sample::Outer(columns) => gram(columns),
+            Sample::Dense(lower) => lower.clone(),
         };
         let size = small.nrows();
         let eigen = small.self_adjoint_eigen(Side::Lower).ok()?;
@@ -257,14 +178,14 @@ impl Covariance {
             let v = value(row);
             let factor = match &self.form {
                 _ if v <= negligible => 0.0,
-                Form::Outer(_) => (f(v) * self.keep).sqrt(),
-                Form::Dense(_) => (f(v) * v).sqrt(),
+                Sample::Outer(_) => (f(v) * self.keep).sqrt(),
+                Sample::Dense(_) => (f(v) * v).sqrt(),
             };
             vectors[(i, size - 1 - row)] * factor
         });
         let columns = match &self.form {
-            Form::Outer(columns) => Some(columns),
-            Form::Dense(_) => None,
+            Sample::Outer(columns) => Some(columns),
+            Sample::Dense(_) => None,
         };
         let matrix = match precision {
             Precision::F32 => rotated(factors.as_ref(), columns.map(Mat::as_ref), [rows, d]),
@@ -292,8 +213,8 @@ impl Covariance {
         };
         let top = vectors.col(size - 1);
         let direction: Vec<f64> = match &self.form {
-            Form::Outer(columns) => (columns * top).iter().copied().collect(),
-            Form::Dense(_) => top.iter().copied().collect(),
+            Sample::Outer(columns) => (columns * top).iter().copied().collect(),
+            Sample::Dense(_) => top.iter().copied().collect(),
         };
         let length = direction.iter().map(|v| v * v).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
         Some(Trapezoid {
@@ -308,12 +229,12 @@ impl Covariance {
         let d = self.form.dimension();
         let (mut drawn, columns, factor) = match &self.form {
             // What all dimensions have, and what the columns add.
-            Form::Outer(columns) => {
+            Sample::Outer(columns) => {
                 let floor = self.floor.sqrt();
                 let drawn: Vec<f64> = (0..d).map(|i| noise(i) * floor).collect();
                 (drawn, columns.clone(), self.keep.sqrt())
             }
-            Form::Dense(_) => {
+            Sample::Dense(_) => {
                 (vec![0.0; d], self.lower().llt(Side::Lower).ok()?.L().to_owned(), 1.0)
             }
         };
@@ -328,31 +249,4 @@ impl Covariance {
     pub fn eigenvalues(&self) -> Option<Vec<f64>> {
         self.lower().self_adjoint_eigenvalues(Side::Lower).ok()
     }
-}
-
-/// The columns of a matrix.
-fn columns_of(matrix: &Mat<f64>) -> impl Iterator<Item = &[f64]> + Clone {
-    (0..matrix.ncols()).filter_map(|j| Some(matrix.col(j).try_as_col_major()?.as_slice()))
-}
-
-/// The power of two by which the largest of some numbers is divided to bring it near [`LARGEST`].
-fn scale_of(largest: f64) -> f64 {
-    let largest = largest / f64::from(LARGEST);
-    if largest > 0.0 { largest.log2().ceil().exp2() } else { 1.0 }
-}
-
-/// Writes values divided by the power of two for their largest, and gives that.
-pub(super) fn write_scaled<'a>(
-    target: &mut [f32],
-    largest: f64,
-    values: impl Iterator<Item = &'a f64>,
-) -> Option<f32> {
-    let scale = scale_of(largest);
-    target.iter_mut().zip(values).for_each(|(t, v)| *t = (v / scale) as f32);
-    finite(target, scale as f32)
-}
-
-/// The scale, if it and all numbers are finite.
-fn finite(numbers: &[f32], scale: f32) -> Option<f32> {
-    (scale.is_finite() && numbers.iter().all(|v| v.is_finite())).then_some(scale)
 }

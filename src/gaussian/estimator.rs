@@ -1,11 +1,14 @@
 //! From batches of embeddings to Gaussians.
 
+use std::ops::ControlFlow;
+
 use burn::tensor::Tensor;
 use nalgebra::{DMatrix, DVector};
 
+use super::config::GaussianConfig;
+use super::model::GaussianModel;
 use super::positions::Positions;
 use super::statistics::GaussianStatistics;
-use super::{GaussianConfig, GaussianModel};
 use crate::embedding::DenseVectors;
 #[cfg(doc)]
 use crate::error::Error;
@@ -21,7 +24,7 @@ use crate::error::Result;
 ///
 /// ```
 /// use burn::tensor::{Device, Distribution, Tensor};
-/// use padim::{GaussianConfig, GaussianEstimator};
+/// use padim::gaussian::{GaussianConfig, GaussianEstimator};
 ///
 /// let device = Device::flex();
 /// let mut estimator = GaussianEstimator::new(GaussianConfig::default(), 3, [4, 5])?;
@@ -29,7 +32,7 @@ use crate::error::Result;
 ///     let batch = Tensor::random([8, 3, 4, 5], Distribution::Normal(0.0, 1.0), &device);
 ///     estimator.update(batch)?;
 /// }
-/// let model = estimator.finish(|_done, _total| ())?;
+/// let model = estimator.finish()?;
 /// assert_eq!(model.image_count(), 80);
 /// println!("kept as {}", model.storage());
 /// # Ok::<(), padim::Error>(())
@@ -132,26 +135,38 @@ impl GaussianEstimator {
         self.statistics.merge(other.statistics)
     }
 
-    /// Makes all images so far count `keep` times what they did: exponential forgetting, if done
+    /// Multiplies the weight of all images so far by a forgetting factor: exponential forgetting, if done
     /// before each new group of images. They then count as fewer images, in the divisor of the
     /// covariance, too.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] unless `keep` is above 0 and at most 1.
-    pub fn forget(&mut self, keep: f64) -> Result<()> {
-        self.statistics.forget(keep)
+    /// [`Error::InvalidConfig`] unless the factor is above 0 and at most 1.
+    pub fn forget(&mut self, forgetting_factor: f64) -> Result<()> {
+        self.statistics.forget(forgetting_factor)
     }
 
-    /// Factorises the covariances, giving memory back as it goes. `progress` is told how many
-    /// positions of how many are done.
+    /// Factorizes the covariances, giving memory back as it goes.
     ///
     /// # Errors
     ///
     /// [`Error::TooFewImages`] for fewer than two images, [`Error::InvalidConfig`] for a storage that
     /// does not go with their number, [`Error::NotPositiveDefinite`] where a covariance cannot be
     /// inverted.
-    pub fn finish(self, progress: impl FnMut(usize, usize)) -> Result<GaussianModel> {
+    pub fn finish(self) -> Result<GaussianModel> {
+        self.finish_with(|_done, _total| ControlFlow::Continue(()))
+    }
+
+    /// As [`finish`](Self::finish). `progress` is told how many positions of how many are done, and can
+    /// stop the work.
+    ///
+    /// # Errors
+    ///
+    /// As [`finish`](Self::finish); [`Error::Cancelled`] if `progress` returns [`ControlFlow::Break`].
+    pub fn finish_with(
+        self,
+        progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<GaussianModel> {
         self.statistics.finish(&self.config, progress)
     }
 
@@ -161,8 +176,8 @@ impl GaussianEstimator {
     /// # Errors
     ///
     /// As [`finish`](Self::finish).
-    pub fn model(&self, progress: impl FnMut(usize, usize)) -> Result<GaussianModel> {
-        self.statistics.model(&self.config, progress)
+    pub fn model(&self) -> Result<GaussianModel> {
+        self.statistics.model(&self.config)
     }
 
     /// As [`GaussianStatistics::gaussian`], with the estimator's own settings.

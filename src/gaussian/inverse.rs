@@ -3,8 +3,9 @@
 use faer::{Mat, Side};
 use rayon::prelude::*;
 
-use super::covariance::write_scaled;
-use super::model::{GaussianModel, ModelShape, Numbers};
+use super::forms::write_scaled;
+use super::model::{GaussianModel, ModelShape};
+use super::numbers::Numbers;
 use super::positions::Positions;
 use super::storage::{Precision, Storage, trapezoid_len};
 use crate::error::{Error, Result};
@@ -34,7 +35,7 @@ impl GaussianModel {
     ///
     /// ```
     /// use burn::tensor::{Device, Tensor};
-    /// use padim::GaussianModel;
+    /// use padim::gaussian::GaussianModel;
     ///
     /// // One position, variances 4 and 1.
     /// let model = GaussianModel::from_inverses([1, 1], &[1.0, 2.0], &[0.25, 0.0, 0.0, 1.0])?;
@@ -60,7 +61,7 @@ impl GaussianModel {
         let mut numbers = Numbers::zeros(Precision::F32, each * count);
         let mut scales = vec![0.0; count];
         let beside = scales.par_iter_mut().zip(inverses.par_chunks_exact(d * d));
-        numbers.fill(0, [each, 0], beside, |position, (scale, inverse), target, _| {
+        numbers.fill(0, storage, [each, 0], beside, |position, (scale, inverse), target, _| {
             let root = inverse_root(inverse, d, position)?;
             let largest = root.iter().fold(0.0, |largest: f64, v| largest.max(v.abs()));
             *scale = write_scaled(target, largest, root.iter())
@@ -171,7 +172,7 @@ mod tests {
         let mut estimator = GaussianEstimator::new(config, d, [2, 2]).unwrap();
         let images = golden::input(&[n, d, 2, 2]);
         estimator.update(to_device(images, [n, d, 2, 2], &Device::flex())).unwrap();
-        let model = estimator.finish(|_, _| ()).unwrap();
+        let model = estimator.finish().unwrap();
         let inverses = (0..4).flat_map(|p| {
             let inverse = model.inverse_covariance(p).unwrap();
             inverse.iter().map(|&v| v as f32).collect::<Vec<_>>()

@@ -2,14 +2,19 @@
 
 mod block;
 mod choice;
+mod config;
 mod covariance;
 mod device;
-mod distance;
 mod estimator;
 mod fold;
+mod forms;
+mod half;
 mod inverse;
+mod kernels;
+mod measure;
 mod model;
 mod nearest;
+mod numbers;
 mod pooled;
 mod positions;
 mod products;
@@ -17,9 +22,11 @@ mod shrinkage;
 mod statistics;
 mod storage;
 mod sums;
-mod tally;
+mod weights;
 mod whitening;
+mod window;
 
+pub use config::{CovarianceDivisor, GaussianConfig};
 pub use estimator::GaussianEstimator;
 pub use model::{GaussianModel, Spectrum};
 pub use shrinkage::Shrinkage;
@@ -27,120 +34,13 @@ pub use statistics::GaussianStatistics;
 pub use storage::{Precision, Storage};
 
 pub(crate) use block::{Block, PackedSums};
-pub(crate) use model::{ModelShape, Numbers};
+pub(crate) use model::ModelShape;
+pub(crate) use numbers::Numbers;
 pub(crate) use positions::Positions;
-pub(crate) use statistics::{PENDING, check_keep, sample_limit};
+pub(crate) use statistics::{PENDING, check_forgetting_factor, sample_limit};
 pub(crate) use storage::trapezoid_len;
-pub(crate) use tally::Tally;
-
-use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, Result};
-
-/// The divisor of the covariance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum CovarianceDivisor {
-    /// `N - 1`: unbiased, the paper's equation 1.
-    Unbiased,
-    /// `N`: the maximum likelihood estimate.
-    Biased,
-}
-
-/// How the Gaussians are estimated and kept. Stored with every detector.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GaussianConfig {
-    /// Added to the variances, so that the covariance can be inverted. Default: 0.01 (paper: 0.01;
-    /// anomalib: 0.01001). With fewer images than dimensions it decides how much a direction counts
-    /// in which the good images do not vary at all.
-    pub epsilon: f64,
-    /// Default: `N - 1` (paper: the same).
-    pub divisor: CovarianceDivisor,
-    /// Default: none (paper: the same).
-    pub shrinkage: Shrinkage,
-    /// How many principal components are kept at each position, chosen for each position by itself;
-    /// `None` for all dimensions. What lies across them is not looked at. Default: `None` (paper,
-    /// Table II: 100 and 200 of ResNet18's 448 channels, worse than as many channels at random).
-    pub components: Option<usize>,
-    /// The form in which the Gaussians are kept. Default: chosen by the number of images and
-    /// dimensions (paper: the full inverse).
-    pub storage: Storage,
-    /// One Gaussian for all positions instead of one for each. Default: `false` (paper: the same).
-    ///
-    /// Where a patch is then does not matter, only what it looks like: for textures, and for parts that
-    /// lie anywhere. The model takes the memory of one position. What is good at one place and a defect at
-    /// another is no longer told apart.
-    pub pooled: bool,
-}
-
-impl Default for GaussianConfig {
-    fn default() -> Self {
-        Self {
-            epsilon: 0.01,
-            divisor: CovarianceDivisor::Unbiased,
-            shrinkage: Shrinkage::None,
-            components: None,
-            storage: Storage::Auto,
-            pooled: false,
-        }
-    }
-}
-
-/// The largest window in which the nearest Gaussian is looked for.
-const WIDEST: usize = 31;
-
-/// How many rows and columns away the nearest Gaussian is looked for, in a window of so many.
-pub(crate) fn reach(neighbourhood: usize) -> Result<usize> {
-    if neighbourhood % 2 == 1 && neighbourhood <= WIDEST {
-        return Ok(neighbourhood / 2);
-    }
-    let reason = format!(
-        "must be an odd number of positions, 1 (off) to {WIDEST}, got {neighbourhood}; 3 is a good start"
-    );
-    Err(Error::config("neighbourhood", reason))
-}
-
-/// The rows and columns from a position to the others that are within reach.
-fn reach_offsets(reach: usize) -> impl Iterator<Item = [isize; 2]> {
-    let reach = reach as isize;
-    let all = (-reach..=reach).flat_map(move |y| (-reach..=reach).map(move |x| [y, x]));
-    all.filter(|offset| *offset != [0, 0])
-}
-
-impl GaussianConfig {
-    pub(crate) fn validate(&self) -> Result<()> {
-        if !(self.epsilon.is_finite() && self.epsilon > 0.0) {
-            let reason =
-                format!("must be a positive number, got {}; the paper's is 0.01", self.epsilon);
-            return Err(Error::config("epsilon", reason));
-        }
-        if self.components == Some(0) {
-            return Err(Error::config("components", "must be at least 1, or none"));
-        }
-        let principal = matches!(self.storage, Storage::Principal(_));
-        if self.storage != Storage::Auto && principal != self.components.is_some() {
-            let reason = format!(
-                "{} does not go with components {:?}; `auto` always does",
-                self.storage, self.components
-            );
-            return Err(Error::config("storage", reason));
-        }
-        self.shrinkage.validate()
-    }
-
-    /// Checks the settings for embedding vectors of `dimension` components.
-    pub(crate) fn check(&self, dimension: usize) -> Result<()> {
-        self.validate()?;
-        if dimension == 0 {
-            return Err(Error::config("channels", "embedding vectors need at least 1 component"));
-        }
-        match self.components {
-            Some(k) if k > dimension => {
-                Err(Error::config("components", format!("cannot keep {k} of {dimension}")))
-            }
-            _ => Ok(()),
-        }
-    }
-}
+pub(crate) use weights::ImageWeights;
+pub(crate) use window::reach;
 
 #[cfg(test)]
 mod moving_tests;

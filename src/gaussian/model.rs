@@ -1,100 +1,17 @@
 //! The fitted Gaussians.
 
 use faer::Mat;
-use half::f16;
 use nalgebra::{DMatrix, DVector};
 use rayon::prelude::*;
 
-use super::covariance::{Covariance, Form, Scratch};
+use super::covariance::{Covariance, Sample};
 use super::device::{DeviceCopy, DeviceWindows};
-use super::distance::{LARGEST, NumbersRef, correct_low_rank, to_half};
+use super::forms::Packed;
+use super::numbers::Numbers;
 use super::positions::Positions;
-use super::storage::{Precision, Storage, trapezoid_rows};
-use super::tally::MOST_IMAGES;
+use super::storage::Storage;
+use super::weights::MOST_IMAGES;
 use crate::error::{Error, Result};
-use crate::host::{all_finite, all_of};
-
-/// The numbers of all positions, of either precision.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Numbers {
-    F32(Vec<f32>),
-    /// The bits of half precision numbers: a vector of integers can begin as untouched zero pages.
-    F16(Vec<u16>),
-}
-
-impl Numbers {
-    pub fn zeros(precision: Precision, len: usize) -> Self {
-        match precision {
-            Precision::F32 => Self::F32(vec![0.0; len]),
-            Precision::F16 => Self::F16(vec![0; len]),
-        }
-    }
-
-    pub fn len(&self) -> usize {
-        match self {
-            Self::F32(values) => values.len(),
-            Self::F16(bits) => bits.len(),
-        }
-    }
-
-    pub(super) fn slice(&self, range: std::ops::Range<usize>) -> NumbersRef<'_> {
-        match self {
-            Self::F32(values) => NumbersRef::F32(&values[range]),
-            Self::F16(bits) => NumbersRef::F16(&bits[range]),
-        }
-    }
-
-    pub(super) fn to_f32(&self, range: std::ops::Range<usize>) -> Vec<f32> {
-        match self.slice(range) {
-            NumbersRef::F32(values) => values.to_vec(),
-            NumbersRef::F16(bits) => bits.iter().map(|&b| f16::from_bits(b).to_f32()).collect(),
-        }
-    }
-
-    fn all_finite(&self) -> bool {
-        match self {
-            Self::F32(values) => all_finite(values),
-            Self::F16(bits) => all_of(bits, |&b| f16::from_bits(b).is_finite()),
-        }
-    }
-
-    /// Fills the numbers of consecutive positions, beginning with number `first`: `write` is given
-    /// the position's place in the run, its item of `beside`, and its numbers, but for the last ones
-    /// that are a correction.
-    pub(super) fn fill<O: Send>(
-        &mut self,
-        first: usize,
-        [each, correction]: [usize; 2],
-        beside: impl IndexedParallelIterator<Item = O>,
-        write: impl Fn(usize, O, &mut [f32], &mut Scratch) -> Result<()> + Sync,
-    ) -> Result<()> {
-        let range = first * each..(first + beside.len()) * each;
-        match self {
-            Self::F32(values) => values[range]
-                .par_chunks_exact_mut(each)
-                .zip(beside)
-                .enumerate()
-                .try_for_each_init(Scratch::new, |scratch, (p, (target, beside))| {
-                    write(p, beside, target, scratch)
-                }),
-            Self::F16(bits) => {
-                bits[range].par_chunks_exact_mut(each).zip(beside).enumerate().try_for_each_init(
-                    || (vec![0.0; each - correction], Scratch::new()),
-                    |(buffer, scratch), (p, (target, beside))| {
-                        write(p, beside, buffer, scratch)?;
-                        let (rounded, correction) = target.split_at_mut(buffer.len());
-                        to_half(buffer, rounded);
-                        if !correction.is_empty() {
-                            let Scratch { direction, share, .. } = scratch;
-                            correct_low_rank(rounded, direction, *share, correction);
-                        }
-                        Ok(())
-                    },
-                )
-            }
-        }
-    }
-}
 
 /// How a Gaussian's covariance is conditioned. See [`GaussianModel::spectrum`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -108,7 +25,7 @@ pub struct Spectrum {
 }
 
 /// Mean and covariance of the embedding vectors at every position of the grid (paper, section
-/// III.B), made by a [`GaussianEstimator`](crate::GaussianEstimator), or by another program
+/// III.B), made by a [`GaussianEstimator`](crate::gaussian::GaussianEstimator), or by another program
 /// ([`from_inverses`](Self::from_inverses)).
 ///
 /// The covariance is kept in one of several forms, see [`Storage`]; all but one mean the same
@@ -263,73 +180,21 @@ impl GaussianModel {
     /// regularisation. Of principal components, only what they span. `None` beyond the grid and
     /// outside the region of interest.
     pub fn covariance(&self, position: usize) -> Option<DMatrix<f64>> {
-        let inverse = self.inverse_covariance(position)?;
-        match self.storage {
-            // The largest eigenvalue that epsilon can leave is far above this.
-            Storage::Principal(_) => inverse.pseudo_inverse(1e-12).ok(),
-            Storage::Diagonal => Some(DMatrix::from_diagonal(&inverse.diagonal().map(|v| 1.0 / v))),
-            _ => inverse.try_inverse(),
-        }
+        self.storage.covariance(self.inverse_covariance(position)?)
     }
 
     /// The inverse of the covariance at a position: `[dimension, dimension]`. `None` beyond the grid
     /// and outside the region of interest.
     pub fn inverse_covariance(&self, position: usize) -> Option<DMatrix<f64>> {
         let number = self.positions.gaussian(position)?;
-        let d = self.dimension;
         let values = self.numbers.to_f32(self.range(number));
         let scale = f64::from(self.scales[number]);
-        let upper = || self.upper(&values);
-        let unscaled = match self.storage {
-            Storage::Auto => return None,
-            Storage::FullInverse => {
-                DMatrix::from_iterator(d, d, values.iter().map(|&v| f64::from(v)))
-            }
-            // Columns of W were packed as rows.
-            Storage::Triangle(_) => {
-                let columns = upper();
-                &columns * columns.transpose()
-            }
-            Storage::Principal(_) => upper().tr_mul(&upper()),
-            Storage::LowRank(_) => {
-                let rows = upper() / f64::from(LARGEST);
-                let mut root = DMatrix::identity(d, d) - rows.tr_mul(&rows);
-                if let Some((direction, error)) = self.correction(&values) {
-                    root += error * direction.transpose();
-                }
-                root.tr_mul(&root)
-            }
-            Storage::Diagonal => {
-                DMatrix::from_fn(
-                    d,
-                    d,
-                    |i, j| {
-                        if i == j { f64::from(values[i]).powi(2) } else { 0.0 }
-                    },
-                )
-            }
-        };
-        Some(unscaled * (scale * scale))
+        Some(self.storage.inverse(&self.packed(&values))? * (scale * scale))
     }
 
-    /// The packed rows of a position, unscaled, with zeros before the diagonal.
-    fn upper(&self, values: &[f32]) -> DMatrix<f64> {
-        let mut upper = DMatrix::zeros(self.rows, self.dimension);
-        for (i, row) in trapezoid_rows(values, self.dimension).take(self.rows).enumerate() {
-            for (j, &value) in (i..).zip(row) {
-                upper[(i, j)] = f64::from(value);
-            }
-        }
-        upper
-    }
-
-    /// The direction that low rank rows in 16 bits are corrected along, and the error there.
-    fn correction(&self, values: &[f32]) -> Option<(DVector<f64>, DVector<f64>)> {
-        let d = self.dimension;
-        let correction = &values[values.len() - self.storage.correction(d)..];
-        let vector =
-            |part: &[f32]| DVector::from_iterator(d, part.iter().map(|&v| f64::from(v / LARGEST)));
-        (!correction.is_empty()).then(|| (vector(&correction[..d]), vector(&correction[d..])))
+    fn packed<'a>(&self, values: &'a [f32]) -> Packed<'a> {
+        let Self { dimension, rows, storage, .. } = *self;
+        Packed { values, dimension, rows, precision: storage.precision() }
     }
 
     /// What each component of a vector adds to its squared distance from the Gaussian at a place of the
@@ -342,44 +207,9 @@ impl GaussianModel {
         let centred = vector.iter().zip(mean).map(|(v, m)| f64::from(*v) - f64::from(*m));
         let x = DVector::from_iterator(d, centred);
         let values = self.numbers.to_f32(self.range(number));
-        // Two passes over the rows take much less than the inverse that they make.
-        let product = match self.storage {
-            Storage::Auto | Storage::FullInverse => return Some(self.by_inverse(place, &x)),
-            Storage::Triangle(_) => {
-                let columns = self.upper(&values);
-                &columns * columns.tr_mul(&x)
-            }
-            Storage::Principal(_) => {
-                let rows = self.upper(&values);
-                rows.tr_mul(&(&rows * &x))
-            }
-            Storage::LowRank(_) => {
-                let rows = self.upper(&values) / f64::from(LARGEST);
-                let correction = self.correction(&values);
-                // The root is symmetric but for the correction.
-                let remove = |x: &DVector<f64>| x - rows.tr_mul(&(&rows * x));
-                let mut root = remove(&x);
-                if let Some((direction, error)) = &correction {
-                    root += error * direction.dot(&x);
-                }
-                let mut product = remove(&root);
-                if let Some((direction, error)) = &correction {
-                    product += direction * error.dot(&root);
-                }
-                product
-            }
-            Storage::Diagonal => x.zip_map(
-                &DVector::from_iterator(d, values.iter().map(|&w| f64::from(w))),
-                |x, w| w * w * x,
-            ),
-        };
+        let product = self.storage.multiply(&self.packed(&values), &x)?;
         let scale = f64::from(self.scales[number]).powi(2);
         Some(x.iter().zip(&product).map(|(x, p)| scale * x * p).collect())
-    }
-
-    fn by_inverse(&self, place: usize, x: &DVector<f64>) -> Vec<f64> {
-        let product = self.inverse_covariance(place).map(|inverse| inverse * x);
-        product.map_or(Vec::new(), |product| x.component_mul(&product).iter().copied().collect())
     }
 
     /// How the covariance at a position is conditioned. Its eigenvalues are computed for it, which
@@ -388,7 +218,7 @@ impl GaussianModel {
     pub fn spectrum(&self, position: usize) -> Option<Spectrum> {
         let covariance = self.covariance(position)?;
         let d = self.dimension;
-        let form = Form::Dense(Mat::from_fn(d, d, |i, j| covariance[(i, j)]));
+        let form = Sample::Dense(Mat::from_fn(d, d, |i, j| covariance[(i, j)]));
         let values = Covariance { form, keep: 1.0, floor: 0.0 }.eigenvalues()?;
         let values: Vec<f64> = values.into_iter().filter(|&v| v > 0.0).collect();
         let sum: f64 = values.iter().sum();
@@ -447,6 +277,7 @@ impl GaussianModel {
         let correction = storage.correction(self.dimension);
         numbers.fill(
             0,
+            storage,
             [each, correction],
             scales.par_iter_mut(),
             |number, scale, target, scratch| {
@@ -466,8 +297,8 @@ impl GaussianModel {
                     floor = *values.map_err(|_| failed())?.first().ok_or_else(failed)?;
                     (0..d).for_each(|i| lower[(i, i)] -= floor);
                 }
-                let covariance = Covariance { form: Form::Dense(lower), keep: 1.0, floor };
-                *scale = covariance.write(storage, rows, target, scratch).ok_or_else(failed)?;
+                let covariance = Covariance { form: Sample::Dense(lower), keep: 1.0, floor };
+                *scale = storage.write(&covariance, rows, target, scratch).ok_or_else(failed)?;
                 Ok(())
             },
         )?;

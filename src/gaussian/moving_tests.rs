@@ -20,13 +20,13 @@ fn grid_batch(values: &[f32], d: usize, [height, width]: [usize; 2]) -> Tensor<4
 fn error_on_a_device(
     model: &GaussianModel,
     embeddings: &Tensor<4>,
-    neighbourhood: usize,
+    neighborhood: usize,
     expected: &[f32],
 ) -> f32 {
     let d = model.dimension();
     let error = |largest| {
-        let there = DeviceGaussians::new(model, &Device::flex(), Precision::F32, largest);
-        let windows = match neighbourhood {
+        let there = DeviceGaussians::new(&model.parts(), &Device::flex(), Precision::F32, largest);
+        let windows = match neighborhood {
             1 => Vec::new(),
             wide => Window::all(&model.positions, wide / 2, &Device::flex()),
         };
@@ -64,7 +64,7 @@ proptest! {
     #[test]
     fn the_nearest_gaussian_is_found(
         height in 1_usize..6, width in 1_usize..7, images in 1_usize..4, n in 3_usize..14, d in 1_usize..12,
-        neighbourhood in prop::sample::select(vec![1_usize, 3, 5, 7]), cut in any::<bool>(), seed in 0_usize..99,
+        neighborhood in prop::sample::select(vec![1_usize, 3, 5, 7]), cut in any::<bool>(), seed in 0_usize..99,
     ) {
         let (grid, places) = ([height, width], height * width);
         let region: Vec<bool> = (0..places).map(|p| !cut || (p + seed) % 3 != 1 || p == 0).collect();
@@ -73,12 +73,12 @@ proptest! {
         for settings in storages(n, d) {
             let mut fitted = GaussianEstimator::with_region(settings, d, grid, &region).unwrap();
             fitted.update(grid_batch(&values, d, grid)).unwrap();
-            let model = fitted.finish(|_, _| ()).unwrap();
+            let model = fitted.finish().unwrap();
             let measured = |k| to_host(model.nearest_mahalanobis_distance(grid_batch(&q, d, grid), k).unwrap());
-            let actual = measured(neighbourhood).unwrap();
-            let there = error_on_a_device(&model, &grid_batch(&q, d, grid), neighbourhood, &actual);
+            let actual = measured(neighborhood).unwrap();
+            let there = error_on_a_device(&model, &grid_batch(&q, d, grid), neighborhood, &actual);
             prop_assert!(there < 2e-4, "{} {there:.1e}", model.storage());
-            let reach = neighbourhood / 2;
+            let reach = neighborhood / 2;
             let vectors = DenseVectors::of(grid_batch(&q, d, grid)).unwrap();
             let nearest = model.nearest_of(&vectors, reach);
             for (b, p) in (0..images).flat_map(|b| (0..places).map(move |p| (b, p))) {
@@ -111,7 +111,7 @@ proptest! {
             prop_assert!(actual.iter().zip(&own).all(|(a, b)| a <= b));
             // Whatever the batch around it.
             let alone = grid_batch(&q[..d * places], d, grid);
-            let alone = to_host(model.nearest_mahalanobis_distance(alone, neighbourhood).unwrap()).unwrap();
+            let alone = to_host(model.nearest_mahalanobis_distance(alone, neighborhood).unwrap()).unwrap();
             prop_assert_eq!(&alone[..], &actual[..places]);
         }
     }
@@ -153,7 +153,7 @@ proptest! {
             }
             for fit in [further, merged] {
                 prop_assert_eq!(fit.image_count(), n);
-                let model = fit.finish(|_, _| ()).unwrap();
+                let model = fit.finish().unwrap();
                 prop_assert!(model.is_pooled() && model.means().len() == d);
                 let actual = to_host(model.mahalanobis_distance(batch(&q, d)).unwrap()).unwrap();
                 let kept: Vec<f32> = (0..2 * POSITIONS).map(|i| {
@@ -182,10 +182,10 @@ fn a_pooled_model_takes_the_memory_of_one_position_in_every_form() {
     let distances =
         |model: &GaussianModel| to_host(model.mahalanobis_distance(batch(&q, d)).unwrap()).unwrap();
     let exact = settings(Storage::FullInverse, true);
-    let exact = estimator(&exact, &values, d).finish(|_, _| ()).unwrap();
+    let exact = estimator(&exact, &values, d).finish().unwrap();
     for storage in [Storage::Triangle(Precision::F32), Storage::Triangle(Precision::F16)] {
-        let pooled = estimator(&settings(storage, true), &values, d).finish(|_, _| ()).unwrap();
-        let own = estimator(&settings(storage, false), &values, d).finish(|_, _| ()).unwrap();
+        let pooled = estimator(&settings(storage, true), &values, d).finish().unwrap();
+        let own = estimator(&settings(storage, false), &values, d).finish().unwrap();
         assert_eq!(pooled.size_in_bytes() * POSITIONS, own.size_in_bytes());
         let converted = exact.convert(storage).unwrap();
         for (a, b) in distances(&pooled).iter().zip(distances(&converted)) {
@@ -197,9 +197,7 @@ fn a_pooled_model_takes_the_memory_of_one_position_in_every_form() {
     }
     // 28 vectors of 5 dimensions have no low rank.
     let low = estimator(&settings(Storage::LowRank(Precision::F32), true), &values, d);
-    assert!(
-        low.finish(|_, _| ()).is_err() && exact.convert(Storage::LowRank(Precision::F32)).is_err()
-    );
+    assert!(low.finish().is_err() && exact.convert(Storage::LowRank(Precision::F32)).is_err());
 }
 
 #[test]
@@ -210,14 +208,12 @@ fn pooling_is_decided_before_the_first_image() {
     let pooled = GaussianConfig { pooled: true, ..plain.clone() };
     for (own, other) in [(&plain, &pooled), (&pooled, &plain)] {
         let mut fit = estimator(own, &values, d);
-        assert!(
-            fit.statistics().model(other, |_, _| ()).unwrap_err().to_string().contains("pooled")
-        );
+        assert!(fit.statistics().model(other).unwrap_err().to_string().contains("pooled"));
         assert!(fit.clone().with_config(other.clone()).is_err());
         let error = fit.merge(estimator(other, &values, d)).unwrap_err().to_string();
         assert!(error.contains("not pooled"), "{error}");
         let larger = GaussianConfig { epsilon: 1.0, ..own.clone() };
-        assert!(fit.statistics().model(&larger, |_, _| ()).is_ok());
+        assert!(fit.statistics().model(&larger).is_ok());
     }
     // What is old counts less here, too.
     let (old, new) = (samples(3, d, POSITIONS, 5, 9.0), samples(9, d, POSITIONS, 6, 0.0));
@@ -231,8 +227,8 @@ fn pooling_is_decided_before_the_first_image() {
 
 #[test]
 fn windows_that_have_no_middle_are_refused() {
-    for neighbourhood in [0, 2, 4, 33, usize::MAX] {
-        assert!(reach(neighbourhood).is_err(), "{neighbourhood}");
+    for neighborhood in [0, 2, 4, 33, usize::MAX] {
+        assert!(reach(neighborhood).is_err(), "{neighborhood}");
     }
     assert_eq!([1, 3, 31].map(|k| reach(k).unwrap()), [0, 1, 15]);
 }

@@ -2,16 +2,21 @@
 //! `device.rs`): from the Gaussians at their positions, from the nearest ones
 //! around, or from the only one.
 
-use burn::tensor::Tensor;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor};
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::distance::{Position, Workspace};
+use super::device::{DeviceGaussians, ModelNumbers, Window};
+use super::measure::{Position, Workspace};
+use super::model::GaussianModel;
 use super::positions::Positions;
-use super::{GaussianModel, Precision, reach};
+use super::storage::Precision;
+use super::window::reach;
 use crate::embedding::{DenseVectors, PatchVectors};
 use crate::error::{Error, Result};
-use crate::host::{all_finite_on_device, is_host, to_device};
+use crate::host::{LARGEST_BUFFER, all_finite_on_device, is_host, to_device};
 
 impl GaussianModel {
     /// The Mahalanobis distance (paper, equation 2; not squared) of every embedding vector of a
@@ -31,20 +36,20 @@ impl GaussianModel {
     }
 
     /// As [`mahalanobis_distance`](Self::mahalanobis_distance), from the nearest of the Gaussians in a
-    /// window of `neighbourhood` rows and columns around the position, cut off at the border of the grid
+    /// window of `neighborhood` rows and columns around the position, cut off at the border of the grid
     /// and of the region of interest. A window of 1 is the position itself. Pooled Gaussians are all the
     /// same, so no window changes anything.
     ///
     /// # Errors
     ///
     /// As [`mahalanobis_distance`](Self::mahalanobis_distance), and [`Error::InvalidConfig`] for a
-    /// neighbourhood that is not odd, or above 31.
+    /// neighborhood that is not odd, or above 31.
     pub fn nearest_mahalanobis_distance(
         &self,
         embeddings: Tensor<4>,
-        neighbourhood: usize,
+        neighborhood: usize,
     ) -> Result<Tensor<3>> {
-        let reach = reach(neighbourhood)?;
+        let reach = reach(neighborhood)?;
         let device = embeddings.device();
         self.positions.check(embeddings.dims(), self.dimension)?;
         if !is_host(&device) {
@@ -171,6 +176,40 @@ impl GaussianModel {
             distances,
             workspace,
         });
+    }
+}
+
+impl GaussianModel {
+    pub(super) fn parts(&self) -> ModelNumbers<'_> {
+        let Self { storage, dimension, rows, positions, means, scales, numbers, .. } = self;
+        let (storage, dimension, rows) = (*storage, *dimension, *rows);
+        ModelNumbers { storage, dimension, rows, positions, means, scales, numbers }
+    }
+    /// The Gaussians on a device, multiplied there in this precision.
+    pub(crate) fn on_device(&self, device: &Device, precision: Precision) -> Arc<DeviceGaussians> {
+        self.on_device.get((device.clone(), precision), |(device, precision)| {
+            DeviceGaussians::new(&self.parts(), device, *precision, LARGEST_BUFFER)
+        })
+    }
+
+    /// The distances `[batch, grid_height, grid_width]` of embeddings
+    /// `[batch, dimension, grid_height, grid_width]` from the nearest Gaussian at most `reach` rows and
+    /// columns away, measured on their device; 0 outside the region of interest. Shapes have been checked.
+    pub(super) fn measured_on_device(
+        &self,
+        embeddings: Tensor<4>,
+        reach: usize,
+        precision: Precision,
+    ) -> Tensor<3> {
+        let device = embeddings.device();
+        let there = self.on_device(&device, precision);
+        if reach == 0 || self.positions.pooled() {
+            return there.distances(embeddings, &[]);
+        }
+        let windows = self
+            .windows
+            .get((device, reach), |(device, reach)| Window::all(&self.positions, *reach, device));
+        there.distances(embeddings, &windows)
     }
 }
 

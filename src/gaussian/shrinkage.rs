@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 /// variance. Few images tell little of a covariance's small eigenvalues; shrinkage estimates how
 /// little. Epsilon is added to the result all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Shrinkage {
     /// None: epsilon alone (paper).
     None,

@@ -1,20 +1,24 @@
 //! What is known of the embeddings of good images, whatever is made of it.
 
 use std::borrow::Borrow;
+use std::ops::ControlFlow;
 
 use nalgebra::{DMatrix, DVector};
 use rayon::prelude::*;
 
 use super::block::Block;
-use super::covariance::{Covariance, Form};
-use super::model::{ModelShape, Numbers};
+use super::config::{CovarianceDivisor, GaussianConfig};
+use super::covariance::{Covariance, Sample};
+use super::model::GaussianModel;
+use super::model::ModelShape;
+use super::numbers::Numbers;
 use super::pooled;
 use super::positions::Positions;
+use super::shrinkage::Shrinkage;
 use super::shrinkage::Spread;
 use super::storage::Storage;
 use super::sums::Deviations;
-use super::tally::Tally;
-use super::{CovarianceDivisor, GaussianConfig, GaussianModel, Shrinkage};
+use super::weights::ImageWeights;
 use crate::embedding::PatchVectors;
 use crate::error::{Error, Result};
 
@@ -22,13 +26,13 @@ use crate::error::{Error, Result};
 /// then their sums. It holds no settings: of the same statistics, Gaussians can be estimated with any
 /// epsilon, shrinkage and storage.
 ///
-/// A [`GaussianEstimator`](crate::GaussianEstimator), a [`PartialFit`](crate::PartialFit) and a detector
+/// A [`GaussianEstimator`](crate::gaussian::GaussianEstimator), a [`PartialFit`](crate::PartialFit) and a detector
 /// that learns on have one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GaussianStatistics {
     pub(super) dimension: usize,
     pub(super) positions: Positions,
-    pub(super) tally: Tally,
+    pub(super) tally: ImageWeights,
     pub(super) blocks: Vec<Block>,
 }
 
@@ -45,20 +49,20 @@ impl GaussianStatistics {
     /// Those of no image.
     pub(crate) fn new(dimension: usize, positions: Positions) -> Self {
         let blocks = Block::cut(positions.gaussians(), dimension);
-        Self { dimension, positions, tally: Tally::default(), blocks }
+        Self { dimension, positions, tally: ImageWeights::default(), blocks }
     }
 
     /// Puts statistics together from their parts, whose sizes have been checked.
     pub(crate) fn from_parts(
         dimension: usize,
         positions: Positions,
-        tally: Tally,
+        tally: ImageWeights,
         blocks: Vec<Block>,
     ) -> Self {
         Self { dimension, positions, tally, blocks }
     }
 
-    pub(crate) fn tally(&self) -> &Tally {
+    pub(crate) fn tally(&self) -> &ImageWeights {
         &self.tally
     }
 
@@ -146,7 +150,7 @@ impl GaussianStatistics {
 
     /// Turns the samples into sums.
     fn fold(&mut self) {
-        let Tally { weights, folded, .. } = &mut self.tally;
+        let ImageWeights { weights, folded, .. } = &mut self.tally;
         self.blocks.iter_mut().for_each(|block| block.fold(weights, *folded, PENDING));
         *folded += weights.iter().sum::<f64>();
         weights.clear();
@@ -203,19 +207,19 @@ impl GaussianStatistics {
         Ok(())
     }
 
-    /// Makes all images so far count `keep` times what they did: exponential forgetting, if done
+    /// Multiplies the weight of all images so far by a forgetting factor: exponential forgetting, if done
     /// before each new group of images. They then count as fewer images, in the divisor of the
     /// covariance, too.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] unless `keep` is above 0 and at most 1.
-    pub(crate) fn forget(&mut self, keep: f64) -> Result<()> {
-        check_keep(keep)?;
-        self.tally.weights.iter_mut().for_each(|w| *w *= keep);
-        self.tally.folded *= keep;
-        self.tally.squared *= keep * keep;
-        self.blocks.iter_mut().for_each(|block| block.scale_sums(keep));
+    /// [`Error::InvalidConfig`] unless the factor is above 0 and at most 1.
+    pub(crate) fn forget(&mut self, factor: f64) -> Result<()> {
+        check_forgetting_factor(factor)?;
+        self.tally.weights.iter_mut().for_each(|w| *w *= factor);
+        self.tally.folded *= factor;
+        self.tally.squared *= factor * factor;
+        self.blocks.iter_mut().for_each(|block| block.scale_sums(factor));
         Ok(())
     }
 
@@ -224,38 +228,47 @@ impl GaussianStatistics {
     pub(crate) fn finish(
         mut self,
         config: &GaussianConfig,
-        progress: impl FnMut(usize, usize),
+        progress: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<GaussianModel> {
         self.check(config)?;
         let chosen = self.choose(config)?;
         let blocks = std::mem::take(&mut self.blocks);
-        self.factorise(config, chosen, blocks, progress)
+        self.factorize(config, chosen, blocks, progress)
     }
 
-    /// The Gaussians of the images so far, with these settings. `progress` is told how many positions of
-    /// how many are done.
+    /// The Gaussians of the images so far, with these settings.
     ///
     /// # Errors
     ///
     /// [`Error::TooFewImages`] for fewer than two images, [`Error::InvalidConfig`] for settings that cannot
     /// be or do not go with the images, [`Error::NotPositiveDefinite`] where a covariance cannot be
     /// inverted.
-    pub fn model(
+    pub fn model(&self, config: &GaussianConfig) -> Result<GaussianModel> {
+        self.model_with(config, |_done, _total| ControlFlow::Continue(()))
+    }
+
+    /// As [`model`](Self::model). `progress` is told how many positions of how many are done, and can stop
+    /// the work.
+    ///
+    /// # Errors
+    ///
+    /// As [`model`](Self::model); [`Error::Cancelled`] if `progress` returns [`ControlFlow::Break`].
+    pub fn model_with(
         &self,
         config: &GaussianConfig,
-        progress: impl FnMut(usize, usize),
+        progress: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<GaussianModel> {
         self.check(config)?;
         let chosen = self.choose(config)?;
-        self.factorise(config, chosen, &self.blocks, progress)
+        self.factorize(config, chosen, &self.blocks, progress)
     }
 
-    fn factorise(
+    fn factorize(
         &self,
         config: &GaussianConfig,
         (storage, rows): (Storage, usize),
         blocks: impl IntoIterator<Item = impl Borrow<Block>>,
-        mut progress: impl FnMut(usize, usize),
+        mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<GaussianModel> {
         let d = self.dimension;
         let total = self.positions.gaussians();
@@ -281,18 +294,21 @@ impl GaussianStatistics {
                     .zip(means[first * d..(first + count) * d].par_chunks_exact_mut(d));
                 numbers.fill(
                     first,
+                    storage,
                     [each, storage.correction(d)],
                     beside,
                     |p, (scale, target_mean), target, scratch| {
                         let (mean, covariance) = self.covariance(config, block, start + p);
                         target_mean.iter_mut().zip(&mean).for_each(|(t, &m)| *t = m as f32);
-                        let written = covariance.write(storage, rows, target, scratch);
+                        let written = storage.write(&covariance, rows, target, scratch);
                         let position = self.positions.place(first + p);
                         *scale = written.ok_or(Error::NotPositiveDefinite { position })?;
                         Ok(())
                     },
                 )?;
-                progress(first + count, total);
+                if progress(first + count, total).is_break() {
+                    return Err(Error::Cancelled);
+                }
             }
         }
         GaussianModel::from_parts(shape, means, scales, numbers)
@@ -335,7 +351,7 @@ impl GaussianStatistics {
                 let Deviations { mean, mut columns } = deviations;
                 let factor = divisor.sqrt().recip();
                 columns.col_iter_mut().for_each(|c| c.iter_mut().for_each(|v| *v *= factor));
-                (mean, Form::Outer(columns), fourth)
+                (mean, Sample::Outer(columns), fourth)
             }
             None => {
                 let mut sums = block.sums(position, &tally.weights, tally.folded);
@@ -343,7 +359,7 @@ impl GaussianStatistics {
                 for column in sums.scatter.col_iter_mut().filter_map(|c| c.try_as_col_major_mut()) {
                     column.as_slice_mut().iter_mut().for_each(|v| *v *= factor);
                 }
-                (sums.mean, Form::Dense(sums.scatter), sums.fourth)
+                (sums.mean, Sample::Dense(sums.scatter), sums.fourth)
             }
         };
         if config.shrinkage == Shrinkage::None {
@@ -364,9 +380,9 @@ impl GaussianStatistics {
 }
 
 /// Checks how much of their weight images keep when they are forgotten in part.
-pub(crate) fn check_keep(keep: f64) -> Result<()> {
-    if keep > 0.0 && keep <= 1.0 {
+pub(crate) fn check_forgetting_factor(factor: f64) -> Result<()> {
+    if factor > 0.0 && factor <= 1.0 {
         return Ok(());
     }
-    Err(Error::config("keep", format!("must be above 0 and at most 1, got {keep}")))
+    Err(Error::config("forgetting_factor", format!("must be above 0 and at most 1, got {factor}")))
 }

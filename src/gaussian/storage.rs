@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 
 /// The floating point type in which the numbers of a [`Storage`] are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// 32 bits.
     F32,
@@ -33,11 +34,13 @@ impl Precision {
 /// As text, for command lines: `auto`, `full`, `triangle-f32`, `triangle-f16`, `low-rank-f32`,
 /// `low-rank-f16`, `principal-f32`, `principal-f16`, `diagonal`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
 pub enum Storage {
     /// Chosen when the number of images is known. Low rank where that takes at most six tenths of a
     /// triangle's memory (up to about a third as many images as dimensions), otherwise the triangle;
     /// in 16 bits, unless at a sample of positions distances then change by more than a thousandth of
-    /// themselves. [`GaussianModel::storage`](crate::GaussianModel::storage) tells what was chosen.
+    /// themselves. [`GaussianModel::storage`](crate::gaussian::GaussianModel::storage) tells what was chosen.
     Auto,
     /// The whole inverse in f32, `d^2` numbers a position, by nalgebra: the form of the paper, and the
     /// reference for the others.
@@ -50,7 +53,7 @@ pub enum Storage {
     /// with `Y` of `r` rows, rotated so that `r d - r (r - 1) / 2` numbers remain. In 16 bits, `2 d`
     /// more make up for what rounding has done along the direction in which good images vary most.
     LowRank(Precision),
-    /// The principal components of [`GaussianConfig::components`](crate::GaussianConfig::components),
+    /// The principal components of [`GaussianConfig::components`](crate::gaussian::GaussianConfig::components),
     /// whitened: `k d - k (k - 1) / 2` numbers.
     Principal(Precision),
     /// Variances alone, as if the components were independent: `d` numbers. Another model: what the
@@ -74,6 +77,20 @@ impl fmt::Display for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = NAMES.iter().find(|(_, storage)| storage == self);
         f.pad(name.map_or("", |(name, _)| name))
+    }
+}
+
+impl From<Storage> for String {
+    fn from(storage: Storage) -> Self {
+        storage.to_string()
+    }
+}
+
+impl TryFrom<String> for Storage {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
     }
 }
 
@@ -103,29 +120,6 @@ impl Storage {
             Self::LowRank(_) => Self::LowRank(precision),
             Self::Principal(_) => Self::Principal(precision),
             other => other,
-        }
-    }
-
-    /// The number of numbers that a position takes. `rows` counts where there are rows.
-    pub(crate) fn numbers(self, dimension: usize, rows: usize) -> Option<usize> {
-        match self {
-            Self::FullInverse => dimension.checked_mul(dimension),
-            Self::Diagonal => Some(dimension),
-            Self::Auto => None,
-            Self::Triangle(_) | Self::LowRank(_) | Self::Principal(_) => {
-                // A file may say anything; where this fits, nothing below overflows.
-                dimension.checked_add(2)?.checked_mul(dimension)?;
-                (rows <= dimension)
-                    .then(|| trapezoid_len(dimension, rows) + self.correction(dimension))
-            }
-        }
-    }
-
-    /// How many of a position's numbers, the last ones, correct the others.
-    pub(crate) const fn correction(self, dimension: usize) -> usize {
-        match self {
-            Self::LowRank(Precision::F16) => 2 * dimension,
-            _ => 0,
         }
     }
 }

@@ -106,7 +106,7 @@ impl Sums {
         self.fourth += other.fourth;
     }
 
-    /// Moves the centre of all sums by `shift`.
+    /// Moves the center of all sums by `shift`.
     fn recentre(&mut self, shift: &[f64]) {
         let d = shift.len();
         let squared: f64 = shift.iter().map(|s| s * s).sum();

@@ -3,6 +3,7 @@ use nalgebra::{DMatrix, DVector};
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::Error;
 use crate::golden;
 use crate::host::{to_device, to_host};
 
@@ -114,8 +115,8 @@ proptest! {
             if !tail.is_empty() {
                 estimator.update(batch(tail, d)).unwrap();
             }
-            let kept = estimator.model(|_, _| ()).unwrap();
-            let model = estimator.finish(|_, _| ()).unwrap();
+            let kept = estimator.model().unwrap();
+            let model = estimator.finish().unwrap();
             prop_assert!(model == kept);
             prop_assert!(model.storage() != Storage::Auto);
             // An f32 of magnitude 100 carries its features to 4e-6 only.
@@ -151,7 +152,7 @@ proptest! {
         prop_assert_eq!(merged.image_count(), n);
         let q = samples(3, d, POSITIONS, seed + 1, 5.5);
         let definition = |p| Definition::new(&values, d, p, &vec![1.0; n]);
-        let error = error(&distances(&merged.finish(|_, _| ()).unwrap(), &q), &q, definition, d);
+        let error = error(&distances(&merged.finish().unwrap(), &q), &q, definition, d);
         prop_assert!(error < 1e-5, "{error:.1e}");
     }
 
@@ -173,7 +174,7 @@ proptest! {
         }
         let q = samples(2, d, POSITIONS, seed + 1, 1.5);
         let definition = |p| Definition::new(&values, d, p, &weights);
-        let error = error(&distances(&fitted.finish(|_, _| ()).unwrap(), &q), &q, definition, d);
+        let error = error(&distances(&fitted.finish().unwrap(), &q), &q, definition, d);
         prop_assert!(error < 1e-5, "{error:.1e}");
     }
 
@@ -187,7 +188,7 @@ proptest! {
             storages.push(Storage::LowRank(Precision::F32));
         }
         for &from in &storages {
-            let model = estimator(&config(from), &values, d).finish(|_, _| ()).unwrap();
+            let model = estimator(&config(from), &values, d).finish().unwrap();
             for &to in &storages {
                 let converted = model.convert(to).unwrap();
                 prop_assert_eq!(converted.storage(), to);
@@ -198,7 +199,7 @@ proptest! {
                 prop_assert!(error < 2e-3, "{from} to {to} in 16 bits: {error:.1e}");
             }
             let diagonal = model.convert(Storage::Diagonal).unwrap();
-            let fitted = estimator(&config(Storage::Diagonal), &values, d).finish(|_, _| ()).unwrap();
+            let fitted = estimator(&config(Storage::Diagonal), &values, d).finish().unwrap();
             for (a, b) in distances(&diagonal, &q).iter().zip(distances(&fitted, &q)) {
                 prop_assert!((a / b - 1.0).abs() < 1e-4);
             }
@@ -214,8 +215,8 @@ proptest! {
         let q = samples(2, d, POSITIONS, seed + 1, 0.5);
         let settings = GaussianConfig { components: Some(k), ..GaussianConfig::default() };
         let fine = GaussianConfig { storage: Storage::Principal(Precision::F32), ..settings.clone() };
-        let model = estimator(&fine, &values, d).finish(|_, _| ()).unwrap();
-        let coarse = estimator(&settings, &values, d).finish(|_, _| ()).unwrap();
+        let model = estimator(&fine, &values, d).finish().unwrap();
+        let coarse = estimator(&settings, &values, d).finish().unwrap();
         let [fine, coarse] = [distances(&model, &q), distances(&coarse, &q)];
         for p in 0..POSITIONS {
             let Definition { mean, covariance } = Definition::new(&values, d, p, &vec![1.0; n]);
@@ -264,7 +265,7 @@ fn golden_shrinkage_is_scikit_learns() {
                     // Summing up and merging must not change what shrinkage is told.
                     estimator.fold_for_test();
                 }
-                let covariance = estimator.finish(|_, _| ()).unwrap().covariance(0).unwrap();
+                let covariance = estimator.finish().unwrap().covariance(0).unwrap();
                 let expected = &file[&format!("{case}/{name}")].values;
                 let expected = DMatrix::from_row_slice(d, d, expected);
                 let error = (&covariance - &expected).amax() / expected.amax();
@@ -281,7 +282,7 @@ fn a_distance_does_not_depend_on_the_batch_around_it() {
     let q = samples(5, d, POSITIONS, 2, 0.0);
     let half = Precision::F16;
     for storage in [Storage::Triangle(half), Storage::LowRank(half), Storage::Diagonal] {
-        let model = estimator(&config(storage), &values, d).finish(|_, _| ()).unwrap();
+        let model = estimator(&config(storage), &values, d).finish().unwrap();
         let together = distances(&model, &q);
         for (one, expected) in q.chunks(d * POSITIONS).zip(together.chunks(POSITIONS)) {
             assert_eq!(distances(&model, one), expected, "{storage}");
@@ -295,10 +296,10 @@ fn positions_outside_the_region_take_no_memory_and_score_nothing() {
     let values = samples(9, d, POSITIONS, 1, 0.0);
     let region: Vec<bool> = (0..POSITIONS).map(|p| p % 3 != 0).collect();
     let settings = config(Storage::Triangle(Precision::F32));
-    let all = estimator(&settings, &values, d).finish(|_, _| ()).unwrap();
+    let all = estimator(&settings, &values, d).finish().unwrap();
     let mut inside = GaussianEstimator::with_region(settings, d, [1, POSITIONS], &region).unwrap();
     inside.update(batch(&values, d)).unwrap();
-    let inside = inside.finish(|_, _| ()).unwrap();
+    let inside = inside.finish().unwrap();
     assert_eq!(inside.position_count(), 4);
     assert_eq!(inside.size_in_bytes() * POSITIONS, all.size_in_bytes() * 4);
     assert_eq!(inside.region().as_ref(), Some(&region));
@@ -320,13 +321,13 @@ fn few_images_are_kept_in_low_rank_and_many_in_a_triangle() {
     let d = 20;
     let storage = |n| {
         let values = samples(n, d, POSITIONS, 1, 0.0);
-        estimator(&GaussianConfig::default(), &values, d).finish(|_, _| ()).unwrap().storage()
+        estimator(&GaussianConfig::default(), &values, d).finish().unwrap().storage()
     };
     assert!(matches!(storage(6), Storage::LowRank(_)), "{}", storage(6));
     assert!(matches!(storage(15), Storage::Triangle(_)), "{}", storage(15));
     assert!(matches!(storage(90), Storage::Triangle(_)), "{}", storage(90));
     let few = |storage| estimator(&config(storage), &samples(21, d, POSITIONS, 1, 0.0), d);
-    let error = few(Storage::LowRank(Precision::F32)).finish(|_, _| ()).unwrap_err().to_string();
+    let error = few(Storage::LowRank(Precision::F32)).finish().unwrap_err().to_string();
     assert!(error.contains("fewer images than dimensions"), "{error}");
 }
 
@@ -339,7 +340,7 @@ fn sixteen_bits_are_not_taken_where_they_are_too_coarse() {
         let common = (image[0] - 0.5) * 3e3;
         image.iter_mut().for_each(|v| *v += common);
     }
-    let model = estimator(&GaussianConfig::default(), &values, d).finish(|_, _| ()).unwrap();
+    let model = estimator(&GaussianConfig::default(), &values, d).finish().unwrap();
     assert_eq!(model.storage(), Storage::Triangle(Precision::F32));
 }
 
@@ -351,7 +352,7 @@ fn constant_features_and_equal_images_have_distances() {
     let q = samples(1, d, POSITIONS, 2, 0.0);
     let full = Precision::F32;
     for storage in [Storage::FullInverse, Storage::Triangle(full), Storage::LowRank(full)] {
-        let model = estimator(&config(storage), &values, d).finish(|_, _| ()).unwrap();
+        let model = estimator(&config(storage), &values, d).finish().unwrap();
         for (p, distance) in distances(&model, &q).into_iter().enumerate() {
             let square =
                 |c: usize| f64::from(q[c * POSITIONS + p] - one[c * POSITIONS + p]).powi(2);
@@ -375,7 +376,7 @@ fn the_spectrum_tells_how_a_covariance_is_conditioned() {
     };
     let mut estimator = GaussianEstimator::new(settings, 2, [1, 1]).unwrap();
     estimator.update(to_device(values, [4, 2, 1, 1], &Device::flex())).unwrap();
-    let spectrum = estimator.finish(|_, _| ()).unwrap().spectrum(0).unwrap();
+    let spectrum = estimator.finish().unwrap().spectrum(0).unwrap();
     assert!((spectrum.condition_number - 9.0).abs() < 1e-4, "{spectrum:?}");
     let entropy = -(0.1_f64 * 0.1_f64.ln() + 0.9 * 0.9_f64.ln());
     assert!((spectrum.effective_rank - entropy.exp()).abs() < 1e-5, "{spectrum:?}");
@@ -386,27 +387,27 @@ fn settings_can_be_changed_after_the_images() {
     let d = 4;
     let values = samples(50, d, POSITIONS, 1, 0.0);
     let large = GaussianConfig { epsilon: 1.0, ..config(Storage::Triangle(Precision::F32)) };
-    let expected = estimator(&large, &values, d).finish(|_, _| ()).unwrap();
+    let expected = estimator(&large, &values, d).finish().unwrap();
     let fitted = estimator(&GaussianConfig::default(), &values, d);
-    assert_eq!(fitted.statistics().model(&large, |_, _| ()).unwrap(), expected);
-    assert_eq!(fitted.clone().with_config(large).unwrap().finish(|_, _| ()).unwrap(), expected);
+    assert_eq!(fitted.statistics().model(&large).unwrap(), expected);
+    assert_eq!(fitted.clone().with_config(large).unwrap().finish().unwrap(), expected);
     let negative = GaussianConfig { epsilon: -1.0, ..GaussianConfig::default() };
-    assert!(fitted.statistics().model(&negative, |_, _| ()).is_err());
+    assert!(fitted.statistics().model(&negative).is_err());
 }
 
 #[test]
 fn no_image_and_one_image_are_errors_that_say_so() {
     let device = Device::flex();
     let mut estimator = GaussianEstimator::new(GaussianConfig::default(), 2, [1, 1]).unwrap();
-    let error = estimator.clone().finish(|_, _| ()).unwrap_err();
+    let error = estimator.clone().finish().unwrap_err();
     assert!(matches!(error, Error::TooFewImages { count: 0 }), "{error}");
     estimator.update(to_device(vec![1.0, 2.0], [1, 2, 1, 1], &device)).unwrap();
-    let error = estimator.model(|_, _| ()).unwrap_err();
+    let error = estimator.model().unwrap_err();
     assert!(matches!(error, Error::TooFewImages { count: 1 }), "{error}");
     // As good as one.
     (0..60).for_each(|_| estimator.forget(0.1).unwrap());
     estimator.update(to_device(vec![1.0, 3.0], [1, 2, 1, 1], &device)).unwrap();
-    let error = estimator.finish(|_, _| ()).unwrap_err();
+    let error = estimator.finish().unwrap_err();
     assert!(matches!(error, Error::TooFewImages { count: 2 }), "{error}");
 }
 
@@ -429,7 +430,7 @@ fn bad_batches_leave_the_estimator_as_it_was() {
     for v in [0.0, 1.0, 3.0] {
         estimator.update(to_device(vec![v, -v], [1, 2, 1, 1], &device)).unwrap();
     }
-    let model = estimator.finish(|_, _| ()).unwrap();
+    let model = estimator.finish().unwrap();
     let nan = to_device(vec![f32::NAN, 1.0], [1, 2, 1, 1], &device);
     assert!(matches!(model.mahalanobis_distance(nan), Err(Error::NotFinite { .. })));
     let wide = to_device(vec![1.0; 3], [1, 3, 1, 1], &device);
@@ -443,7 +444,7 @@ fn an_epsilon_too_small_is_blamed() {
     let config = GaussianConfig { epsilon: 1e-120, ..GaussianConfig::default() };
     let mut estimator = GaussianEstimator::new(config, 2, [1, 1]).unwrap();
     estimator.update(to_device(vec![1.0; 6], [3, 2, 1, 1], &device)).unwrap();
-    let error = estimator.finish(|_, _| ()).unwrap_err().to_string();
+    let error = estimator.finish().unwrap_err().to_string();
     assert!(error.contains("larger epsilon"), "{error}");
 }
 
@@ -471,7 +472,7 @@ fn impossible_settings_are_refused() {
 fn clones_on_two_devices_do_not_take_each_others_copies_away() {
     let device = Device::flex();
     let model = estimator(&GaussianConfig::default(), &samples(9, 3, POSITIONS, 1, 0.0), 3);
-    let here = model.finish(|_, _| ()).unwrap();
+    let here = model.finish().unwrap();
     let (there, beside) = (here.clone(), here.clone());
     let [first, second] = [(&here, Precision::F32), (&there, Precision::F16)]
         .map(|(model, precision)| model.on_device(&device, precision));

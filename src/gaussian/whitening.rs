@@ -12,7 +12,7 @@ pub(super) const MOST: usize = 256;
 
 /// Matrices that a thread uses from position to position.
 #[derive(Default)]
-pub(super) struct Whitening {
+pub struct Whitening {
     d: usize,
     stride: usize,
     /// The lower triangle, then its Cholesky factor: by columns, `stride` apart.

@@ -1,21 +1,22 @@
-//! Whether good parts still look as they did: a conformal test for change, with a known rate of false
-//! alarms.
+//! Detects changes in the scores of good parts: a conformal test for change, with a guaranteed rate
+//! of false alarms.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decision::Decision;
+use crate::decision::Thresholds;
 use crate::error::{Error, Result};
 use crate::random::Random;
 
-/// How rare false alarms are.
+/// The settings of a drift monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DriftConfig {
-    /// How many good parts pass until there is a false alarm, on average and at least. Default: 100,000.
-    /// Ten times as many let a change be noticed a little later (see [`DriftMonitor`]).
+    /// A lower bound on the mean number of good parts until a false alarm, above 1 and at most
+    /// 1e12. Default: 100,000. A ten times larger value delays alarms only a little (see
+    /// [`DriftMonitor`]).
     pub parts_per_false_alarm: f64,
-    /// For the order of parts with the same score, which is drawn. Default: 0.
+    /// The seed of the random order of parts with equal scores. Default: 0.
     pub seed: u64,
 }
 
@@ -41,61 +42,64 @@ impl DriftConfig {
     }
 }
 
-/// Which way scores went.
+/// The direction in which scores changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DriftDirection {
-    /// Good parts look stranger: wear, dirt, another light, another material.
+    /// Good parts score higher: wear, dirt, other light, other material.
     Up,
-    /// They look less strange: a picture out of focus, say, or the same one again and again.
+    /// Good parts score lower: images out of focus, say, or the same image again and again.
     Down,
 }
 
-/// That good parts have changed.
+/// An alarm: the scores of good parts have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DriftAlarm {
-    /// Which of the parts that passed has raised it, counted from 1.
+    /// The number of the part that raised the alarm, counted from 1 over the parts that passed.
     pub part: u64,
-    /// About where the change began: the part behind the last at which there was nothing to be seen of
-    /// it.
+    /// About where the change began: the first part after the last one without any evidence of a
+    /// change.
     pub since: u64,
-    /// Which way scores went.
+    /// The direction in which scores changed.
     pub direction: DriftDirection,
-    /// The statistic at that moment; at least [`DriftConfig::parts_per_false_alarm`].
+    /// The statistic at the alarm; at least [`DriftConfig::parts_per_false_alarm`].
     pub statistic: f64,
 }
 
 /// Watches the scores of parts that passed, and raises an alarm when they change.
 ///
-/// Each score gets its rank among those of the calibration and of all parts before (a smoothed conformal
-/// p-value). While nothing changes, these ranks are even and independent, whatever the distribution of the
-/// scores. Six bets against that are made, three strengths each way: `e p^(e - 1)` with `e` = 0.3, 0.5 and
-/// 0.75, and the same of `1 - p`. Shiryaev and Roberts' statistic `R = (1 + R) bet`, the mean over the six,
-/// raises the alarm when it reaches [`DriftConfig::parts_per_false_alarm`]. It stays raised.
+/// Each score is ranked among the scores of the calibration and of all earlier parts, which gives a
+/// smoothed conformal p-value `p`. While nothing changes, these p-values are uniform and
+/// independent, for any distribution of the scores. Six bets are placed against that, three for
+/// each direction: `e p^(e - 1)` with `e` = 0.3, 0.5 and 0.75, and the same of `1 - p`. Each bet
+/// has a Shiryaev-Roberts statistic, `R = (1 + R) bet`. The mean of the six raises the alarm when
+/// it reaches [`DriftConfig::parts_per_false_alarm`]. The alarm stays raised.
 ///
 /// # What is promised
 ///
-/// If good parts are exchangeable (drawn from the same production in no order that matters), and those of
-/// the calibration with them, then exactly, on average over calibrations:
+/// If good parts and calibration images are exchangeable (from the same production, in an order
+/// that does not matter), then exactly, on average over calibrations:
 ///
-/// - until a false alarm, at least `parts_per_false_alarm` parts pass on average (`R` less the number of
-///   parts is a martingale);
-/// - within the first `m` parts, the probability of a false alarm is at most `m / parts_per_false_alarm`.
+/// - the mean number of parts until a false alarm is at least `parts_per_false_alarm` (`R` minus
+///   the number of parts is a martingale);
+/// - within the first `m` parts, the probability of a false alarm is at most
+///   `m / parts_per_false_alarm`.
 ///
-/// Ranks among the calibration alone would not do: they share its luck, which after some thousands of parts
-/// looks like a change. Where neighbouring parts resemble each other more than others, nothing is promised,
-/// and alarms are more frequent.
+/// Ranks among the calibration scores alone would not give this: they share the sampling error of
+/// the calibration, which looks like a change after some thousands of parts. If neighboring parts
+/// resemble each other more than others, nothing is promised, and alarms are more frequent.
 ///
-/// Parts that pass score below the threshold, so only calibration scores below it are compared with; the
-/// one that the threshold stands on is left out, which keeps the promise exact. Scores of a cross-fitted
-/// calibration ([`Padim::fit_calibrated`](crate::Padim::fit_calibrated)) come from other Gaussians than the
-/// detector's, and are not used: a change is then noticed against the first parts only.
+/// Parts that pass score below the threshold, so only calibration scores below it are used. The
+/// score that defines the threshold is left out, which keeps the promise exact. Scores of a
+/// cross-fitted calibration ([`Padim::fit_calibrated`](crate::Padim::fit_calibrated)) come from
+/// other Gaussians than the detector's, and are not used: a change is then detected only relative
+/// to the first parts.
 ///
 /// # How soon
 ///
-/// After 1,000 good parts with 100 calibration images, for scores that shift by so many of their standard
-/// deviations (normal scores, mean of 200 runs):
+/// The delay after 1,000 good parts with 100 calibration images, for a shift of the scores in
+/// standard deviations (normal scores, mean of 200 runs):
 ///
-/// | shift | parts until the alarm, one false in 10,000 | one false in 100,000 |
+/// | shift | parts until the alarm, one false alarm in 10,000 | one in 100,000 |
 /// |---|---|---|
 /// | 0.5 | 94 | 125 |
 /// | 1 | 29 | 38 |
@@ -104,14 +108,14 @@ pub struct DriftAlarm {
 /// | -1 | 20 | 26 |
 /// | -2 | 6 | 8 |
 ///
-/// Memory does not grow: scores are counted by their first 11 binary digits (a part in 2,000). The monitor
-/// can be saved and loaded by `serde`.
+/// Memory does not grow: scores are counted in bins of the leading 11 bits of the mantissa
+/// (relative width 1/2,000). The monitor can be saved and loaded with `serde`.
 ///
 /// ```
-/// use padim::Decision;
+/// use padim::Thresholds;
 /// use padim::line::{DriftConfig, DriftMonitor};
 ///
-/// let mut monitor = DriftMonitor::new(DriftConfig::default(), Some(&Decision::fixed(100.0)))?;
+/// let mut monitor = DriftMonitor::new(DriftConfig::default(), Some(&Thresholds::fixed(100.0)))?;
 /// let scores = (0..500).map(|i| 10.0 + (i * 37 % 101) as f32 / 50.0);
 /// assert!(scores.clone().all(|score| monitor.observe(score).is_none()));
 /// // The lamp gets weaker.
@@ -124,11 +128,11 @@ pub struct DriftAlarm {
 #[serde(try_from = "Saved", into = "Saved")]
 pub struct DriftMonitor {
     config: DriftConfig,
-    /// Scores from here on are not of parts that passed.
+    /// Parts that pass score below this.
     limit: Option<f32>,
-    /// How many scores there were, by their first digits.
+    /// The number of scores in each bin, by the bin's key.
     counts: BTreeMap<u32, u64>,
-    /// All of these.
+    /// The sum of `counts`.
     total: u64,
     parts: u64,
     bets: [Bet; 2 * STRENGTHS.len()],
@@ -136,38 +140,39 @@ pub struct DriftMonitor {
     alarm: Option<DriftAlarm>,
 }
 
-/// The exponents of the bets.
+/// The exponents `e` of the bets.
 const STRENGTHS: [f64; 3] = [0.3, 0.5, 0.75];
 /// The weight of a part in [`DriftMonitor::recent_p_value`].
 const RECENT: f64 = 1.0 / 64.0;
-/// Statistics grow no further.
+/// The largest value of a statistic, so that it stays finite.
 const LARGEST: f64 = 1e300;
 
-/// What a bet has won.
+/// The state of a bet.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 struct Bet {
-    /// Shiryaev and Roberts' statistic.
+    /// The Shiryaev-Roberts statistic.
     statistic: f64,
-    /// Page's: the gain since the moment that is best for the bet.
+    /// Page's statistic: the gain since the start that is best for the bet.
     gain: f64,
-    /// That moment.
+    /// The part at that start.
     since: u64,
 }
 
 impl DriftMonitor {
-    /// A monitor that has seen no parts but those of the decision's calibration, if there is one.
+    /// A monitor that has seen only the calibration scores of the thresholds, if there are any.
     ///
     /// # Errors
     ///
-    /// As [`DriftConfig::validate`] and [`Decision::validate`].
-    pub fn new(config: DriftConfig, decision: Option<&Decision>) -> Result<Self> {
+    /// As [`DriftConfig::validate`] and [`Thresholds::validate`].
+    pub fn new(config: DriftConfig, decision: Option<&Thresholds>) -> Result<Self> {
         config.validate()?;
-        decision.map_or(Ok(()), Decision::validate)?;
+        decision.map_or(Ok(()), Thresholds::validate)?;
         let mut monitor = Self {
             config,
-            // A calibrated threshold is just above a score of the calibration, the limit that score
-            // itself: given it, those below and those of parts that pass are exchangeable.
-            limit: decision.map(|decision| decision.image_threshold.next_down()),
+            // A calibrated threshold is just above a calibration score, so the limit is that score.
+            // Given the limit, the calibration scores below it and the scores of parts that pass
+            // are exchangeable.
+            limit: decision.map(|decision| decision.image.next_down()),
             counts: BTreeMap::new(),
             total: 0,
             parts: 0,
@@ -188,8 +193,8 @@ impl DriftMonitor {
         score.is_finite() && self.limit.is_none_or(|limit| score < limit)
     }
 
-    /// Takes in the score of the next part. One that did not pass is left out. Gives the alarm at the part
-    /// that raises it.
+    /// Adds the score of the next part. A part that did not pass is ignored. Returns the alarm only
+    /// at the part that raises it.
     pub fn observe(&mut self, image_score: f32) -> Option<DriftAlarm> {
         if !self.passes(image_score) {
             return None;
@@ -222,15 +227,15 @@ impl DriftMonitor {
         self.alarm
     }
 
-    /// The rank among all before, in `(0, 1)`, small for high scores. Equal ones are in an order that is
-    /// drawn.
+    /// The relative rank among all earlier scores, in `(0, 1)`, small for high scores. Equal scores
+    /// are ordered randomly.
     fn p_value(&self, score: f32) -> f64 {
         let key = key(score);
         let equal = self.counts.get(&key).copied().unwrap_or(0);
         let above: u64 = self.counts.range(key + 1..).map(|(_, count)| count).sum();
         let share = Random::of(self.config.seed, self.parts).between(0.0, 1.0);
         let p = (above as f64 + share * (equal + 1) as f64) / (self.total + 1) as f64;
-        // 0 would win everything.
+        // At 0, the gain of a bet would be infinite.
         p.clamp(1e-12, 1.0 - 1e-12)
     }
 
@@ -239,20 +244,20 @@ impl DriftMonitor {
         self.total += 1;
     }
 
-    /// How much speaks for a change: it is about 1 or less for most of the time, and an alarm at
+    /// The evidence for a change. It is about 1 or less most of the time, and raises the alarm at
     /// [`DriftConfig::parts_per_false_alarm`].
     pub fn statistic(&self) -> f64 {
         let sum: f64 = self.bets.iter().map(|bet| bet.statistic / self.bets.len() as f64).sum();
         sum.min(LARGEST)
     }
 
-    /// The mean p-value of recent parts, the last 64 or so: about 0.5 while nothing changes, less when
-    /// parts look stranger.
+    /// The exponentially weighted mean p-value of about the last 64 parts: about 0.5 while nothing
+    /// changes, less if scores rise.
     pub fn recent_p_value(&self) -> f64 {
         self.recent
     }
 
-    /// The alarm, if it has been raised. It stays: make a new monitor when its cause is gone.
+    /// The alarm, if it has been raised. It stays raised: make a new monitor when its cause is gone.
     pub fn alarm(&self) -> Option<DriftAlarm> {
         self.alarm
     }
@@ -269,7 +274,7 @@ impl DriftMonitor {
 }
 
 impl Bet {
-    /// `p`: even in `(0, 1)` if there is no change.
+    /// Bets on a p-value, which is uniform in `(0, 1)` if there is no change.
     fn place(&mut self, p: f64, strength: f64, part: u64) {
         let odds = strength * p.powf(strength - 1.0);
         self.statistic = ((1.0 + self.statistic) * odds).min(LARGEST);
@@ -281,15 +286,15 @@ impl Bet {
     }
 }
 
-/// The sign, the exponent and the first digits of a number, as a number that grows with it.
+/// The bin of a score, by its sign, its exponent and 11 bits of its mantissa. It rises with the score.
 fn key(score: f32) -> u32 {
-    // Of the two zeros one.
+    // Adding 0 turns -0 into 0.
     let bits = (score + 0.0).to_bits();
     let ascending = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
     ascending >> 12
 }
 
-/// As it is saved.
+/// The saved form of a monitor.
 #[derive(Serialize, Deserialize)]
 struct Saved {
     config: DriftConfig,
@@ -321,7 +326,7 @@ impl TryFrom<Saved> for DriftMonitor {
             Some(total) if bets.iter().all(won) && (0.0..=1.0).contains(&recent) => {
                 Ok(Self { config, limit, counts, total, parts, bets, recent, alarm })
             }
-            _ => Err(Error::config("monitor", "what was saved of it is damaged")),
+            _ => Err(Error::config("monitor", "the saved state is damaged")),
         }
     }
 }

@@ -1,17 +1,18 @@
-//! Durations in a fixed amount of memory.
+//! A histogram of durations in a fixed amount of memory.
 
 use std::time::Duration;
 
-/// Each power of two is cut into so many slots of equal width.
+/// Each power of two is divided into this many slots of equal width.
 const SLOTS: usize = 1 << SLOT_BITS;
 const SLOT_BITS: u32 = 5;
-/// Of 64-bit nanoseconds.
+/// The number of slots for 64-bit nanoseconds.
 const COUNT: usize = (64 - SLOT_BITS as usize + 1) * SLOTS;
 
-/// Counts durations on a logarithmic scale, in 15 KB however many there are.
+/// Counts durations on a logarithmic scale, in 15 KB for any number of durations.
 ///
-/// A percentile is the upper end of the slot in which the exact one lies, and at most the maximum: never
-/// too low, and at most 1/32 (3.1 %) too high. Durations below 64 ns, the maximum and the mean are exact.
+/// A percentile is the upper end of the slot of the exact value, but at most the maximum. It is
+/// never too low, and at most 1/32 (3.1 %) too high. Durations below 64 ns, the maximum and the
+/// mean are exact.
 ///
 /// ```
 /// use padim::line::LatencyHistogram;
@@ -43,7 +44,7 @@ impl std::fmt::Debug for LatencyHistogram {
     }
 }
 
-/// What people ask of many durations.
+/// A summary of durations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Percentiles {
     /// How many durations there were.
@@ -61,7 +62,7 @@ pub struct Percentiles {
 }
 
 impl LatencyHistogram {
-    /// Takes in a duration; all above 584 years count as that.
+    /// Adds a duration. Durations above 584 years count as 584 years.
     pub fn record(&mut self, duration: Duration) {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.slots[slot(nanoseconds)] += 1;
@@ -80,14 +81,14 @@ impl LatencyHistogram {
         Duration::from_nanos(self.max)
     }
 
-    /// The mean, 0 without any.
+    /// The mean; 0 without any duration.
     pub fn mean(&self) -> Duration {
         let mean = self.sum.checked_div(u128::from(self.count)).unwrap_or(0);
         Duration::from_nanos(u64::try_from(mean).unwrap_or(u64::MAX))
     }
 
-    /// The shortest duration that at least the given share (in `[0, 1]`) of all do not exceed, to the
-    /// histogram's precision; 0 without any.
+    /// The shortest duration that at least the given share (in `[0, 1]`) of all durations do not
+    /// exceed, to the histogram's precision; 0 without any duration.
     pub fn percentile(&self, share: f64) -> Duration {
         let rank = ((share * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
         let mut below = 0;
@@ -113,8 +114,8 @@ impl LatencyHistogram {
     }
 }
 
-/// Values below `2 * SLOTS` have slots of their own; above, the slot is the power of two and the bits
-/// that follow the leading one.
+/// The slot of a value. Values below `2 * SLOTS` have their own slots. Above, the power of two and
+/// the `SLOT_BITS` bits after the leading one select the slot.
 fn slot(value: u64) -> usize {
     let shift = (63 - SLOT_BITS).saturating_sub(value.leading_zeros());
     shift as usize * SLOTS + (value >> shift) as usize
@@ -150,7 +151,7 @@ mod tests {
             nanoseconds in prop::collection::vec((0_u32..64, any::<u64>()), 1..300),
             share in 0.0f64..=1.0,
         ) {
-            // All magnitudes alike.
+            // All magnitudes are equally frequent.
             let mut values: Vec<u64> = nanoseconds.iter().map(|(bits, v)| v >> bits).collect();
             let mut histogram = LatencyHistogram::default();
             values.iter().for_each(|&value| histogram.record(Duration::from_nanos(value)));

@@ -4,25 +4,28 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
+use super::config::{LineConfig, LineResult, Outcome, SinkFailure, Submitted};
 use super::queue::Queue;
-use super::{LineConfig, LineResult, LineStatistics, Outcome, SinkFailure, Submitted};
+use super::statistics::LineStatistics;
 use crate::caught::{Panic, caught};
-use crate::detector::{Detector, ImageInput, PreparedImage};
+use crate::detector::{Detector, PreparedImage};
 use crate::error::{Error, Result};
+use crate::preprocess::ImageInput;
 
-/// Whatever went wrong in a sink.
+/// An error of a sink.
 pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A bounded pipeline around a detector: decode, gather a batch, predict, give to the sink.
+/// A bounded pipeline around a detector: decode, gather a batch, predict, call the sink.
 ///
-/// Any thread may submit images. The sink, which has a thread of its own, gets every result in the order of
-/// submission. A slow sink slows the line down or makes it drop images, as [`LineConfig::drop`] says; it
-/// never makes it grow. The sink must not submit to its own line, which may wait for it. The names of
-/// dropped images wait for the sink, too: at 65,536 of them [`submit`](Self::submit) waits whatever the
-/// policy.
+/// Any thread may submit images. The sink runs in its own thread and gets every result in the order
+/// of submission. A slow sink slows the line down or makes it drop images, as [`LineConfig::drop`]
+/// says; memory stays bounded. The sink must not submit to its own line, because the line may wait
+/// for the sink. The ids of dropped images wait for the sink, too: at 65,536 of them,
+/// [`submit`](Self::submit) waits under any policy.
 ///
-/// Panics of decoders, networks and the sink are caught: an image (for a network, its batch) then has
-/// [`Error::Panicked`], and a sink has failed ([`SinkFailure`]). Dropping a line finishes it.
+/// Panics are caught. After a panic of a decoder, its image has the result [`Error::Panicked`];
+/// after a panic of the network, its whole batch. A panic of the sink counts as its failure
+/// ([`SinkFailure`]). Dropping a line finishes it.
 pub struct Line<T> {
     queue: Arc<Queue<T>>,
     threads: Vec<JoinHandle<()>>,
@@ -34,13 +37,13 @@ impl<T> std::fmt::Debug for Line<T> {
     }
 }
 
-/// What a line did in its life.
+/// The final report of a line.
 #[derive(Debug)]
 pub struct LineReport<T> {
-    /// Everything that was counted; nothing is in flight any more.
+    /// The final statistics; no image is in flight.
     pub statistics: LineStatistics,
-    /// What was in a line that its sink's failure has stopped, in the order of submission. They are
-    /// counted as dropped, and the sink has not seen them.
+    /// The ids of the images in the line when its sink's failure stopped it, in the order of
+    /// submission. They count as dropped, and the sink has not seen them.
     pub undelivered: Vec<T>,
 }
 
@@ -49,7 +52,8 @@ impl<T: Send + 'static> Line<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for settings that cannot be, or if the operating system gives no threads.
+    /// [`Error::InvalidConfig`] for settings out of range, or if the operating system starts no
+    /// threads.
     pub fn start(
         detector: Arc<Detector>,
         config: LineConfig,
@@ -64,15 +68,15 @@ impl<T: Send + 'static> Line<T> {
                 .build()
                 .map_err(|error| no_threads(error.to_string()))
         };
-        // Resizing runs on rayon's threads. In a pool of their own decoders do not wait for the network's,
-        // and each does its image alone.
+        // Resizing uses rayon. With their own pool, decoders do not wait for jobs of the network,
+        // and each thread resizes its image alone.
         let decoders = pool("decoder", config.decoders)?;
-        // Nor does the network wait for threads of the caller's pool: they may all be in `submit`, waiting
-        // for the network.
+        // The network needs its own pool, too: all threads of the caller's pool may be in `submit`,
+        // waiting for the network.
         let network = pool("network", rayon::current_num_threads())?;
         let failure = config.sink_failure;
         let queue = Arc::new(Queue::new(config));
-        // If one cannot be started, dropping the line ends the others.
+        // If a thread cannot be started, dropping the line ends the others.
         let mut line = Self { queue: Arc::clone(&queue), threads: Vec::new() };
         let (own, shared) = (Arc::clone(&queue), Arc::clone(&detector));
         line.spawn("line-decoders", move || {
@@ -92,17 +96,18 @@ impl<T: Send + 'static> Line<T> {
 }
 
 impl<T> Line<T> {
-    /// Gives an image to the line. If the queue is full, this waits, or an image is dropped.
+    /// Submits an image. If the queue is full, this waits or an image is dropped, as
+    /// [`LineConfig::drop`] says.
     ///
     /// # Errors
     ///
-    /// [`Error::LineClosed`] if the line was stopped by its sink's failure. The image is then not counted
-    /// as submitted.
+    /// [`Error::LineClosed`] if the line was stopped by its sink's failure. The image is then not
+    /// counted as submitted.
     pub fn submit(&self, id: T, image: impl Into<ImageInput>) -> Result<Submitted> {
         self.queue.submit(id, image.into())
     }
 
-    /// What has been done so far.
+    /// The statistics so far.
     pub fn statistics(&self) -> LineStatistics {
         self.queue.statistics()
     }
@@ -119,7 +124,7 @@ impl<T> Line<T> {
     fn end(&mut self) {
         self.queue.close();
         for thread in self.threads.drain(..) {
-            // Whatever can panic in them is caught there.
+            // The threads catch panics themselves.
             let _ = thread.join();
         }
     }
@@ -145,7 +150,7 @@ fn predict<T>(queue: &Queue<T>, detector: &Detector) {
     }
 }
 
-/// One for each image, whatever happens.
+/// Exactly one outcome for each image, even if the network panics.
 fn outcomes(
     detector: &Detector,
     images: Vec<PreparedImage>,

@@ -1,48 +1,51 @@
-//! The places of all images in a line, behind one lock that is held for a few moves only.
+//! The state of all images in a line, behind one lock that is held only briefly.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::config::{DropPolicy, LineConfig, LineResult, Outcome, Submitted};
+use super::statistics::LineStatistics;
 use super::statistics::{Counts, Times};
-use super::{DropPolicy, LineConfig, LineResult, LineStatistics, Outcome, Submitted};
-use crate::detector::{ImageInput, PreparedImage};
+use crate::detector::PreparedImage;
 use crate::error::{Error, Result};
+use crate::preprocess::ImageInput;
 
-/// So many names of dropped images may wait for the sink; then [`Queue::submit`] waits under any policy.
+/// The most dropped images whose ids may wait for the sink. Beyond, [`Queue::submit`] waits under
+/// any policy.
 pub(super) const MOST_DROPPED: usize = 1 << 16;
 
-/// The places of all images. Decoders begin with the oldest and only so many, so the oldest that is not
-/// finished is always being worked on, and nobody waits for ever.
+/// The state of all images. Decoders take the oldest image first, and only a limited number, so the
+/// oldest unfinished image is always in progress, and there is no deadlock.
 pub(super) struct Queue<T> {
     config: LineConfig,
     state: Mutex<State<T>>,
-    /// For those who submit.
+    /// Wakes threads that submit.
     room: Condvar,
-    /// For decoders.
+    /// Wakes decoders.
     work: Condvar,
-    /// For the network.
+    /// Wakes the network.
     prepared: Condvar,
-    /// For the sink.
+    /// Wakes the sink.
     finished: Condvar,
 }
 
 struct State<T> {
     phase: Phase,
-    /// All that the sink has not taken, by their numbers.
+    /// All images that the sink has not taken, in the order of their numbers.
     slots: VecDeque<Slot<T>>,
     /// The number of the first slot.
     first: u64,
-    /// Those that no decoder has taken.
+    /// Images that no decoder has taken.
     waiting: VecDeque<(u64, ImageInput)>,
     decoding: usize,
-    /// Those that a batch can take, and since when.
+    /// Images that are ready for a batch, and since when.
     prepared: VecDeque<(u64, PreparedImage, Instant)>,
-    /// Those that a decoder has taken and the sink is not done with.
+    /// The number of images that a decoder has taken and the sink is not done with.
     begun: usize,
-    /// Dropped ones among the slots.
+    /// The number of dropped images that the sink is not done with.
     dropped: usize,
-    /// Those that were in a line that stopped.
+    /// The ids of images that were in the line when it stopped.
     undelivered: Vec<T>,
     counts: Counts,
 }
@@ -56,9 +59,9 @@ struct Slot<T> {
 #[derive(Debug, Clone, PartialEq)]
 enum Phase {
     Open,
-    /// Finishes what it has.
+    /// Takes no more images, and finishes those it has.
     Closing,
-    /// Finishes nothing.
+    /// Takes no more images, and drops those it has.
     Stopped(String),
 }
 
@@ -93,7 +96,7 @@ impl<T> Queue<T> {
 
     pub fn submit(&self, id: T, image: ImageInput) -> Result<Submitted> {
         let mut state = self.lock();
-        // Large images are freed after the lock.
+        // Freed after the lock is released, because freeing a large image takes time.
         let _displaced;
         let submitted = loop {
             match &state.phase {
@@ -133,7 +136,7 @@ impl<T> Queue<T> {
         Ok(submitted)
     }
 
-    /// The oldest image that no decoder has taken; `None` when there will be none.
+    /// Waits for the oldest image that no decoder has taken; `None` if no more will come.
     pub fn take_waiting(&self) -> Option<(u64, ImageInput)> {
         let mut state = self.lock();
         loop {
@@ -164,11 +167,11 @@ impl<T> Queue<T> {
                 self.finished.notify_one();
             }
         }
-        // Also of a bad image: it may have been the last one that the network waits for.
+        // Also after a bad image: it may have been the last one that the network waits for.
         self.prepared.notify_one();
     }
 
-    /// The next batch, when it is full or has waited long enough; `None` when there will be none.
+    /// Waits until the next batch is full or has waited long enough; `None` if no more will come.
     pub fn take_batch(&self) -> Option<(Vec<u64>, Vec<PreparedImage>)> {
         let mut state = self.lock();
         loop {
@@ -205,7 +208,7 @@ impl<T> Queue<T> {
         self.finished.notify_one();
     }
 
-    /// The next result in the order of submission; `None` when there will be none.
+    /// Waits for the next result in the order of submission; `None` if no more will come.
     pub fn take_result(&self) -> Option<LineResult<T>> {
         let mut state = self.lock();
         loop {
@@ -224,7 +227,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// The sink is done with a result: `dropped`, or one that had been begun.
+    /// Records that the sink is done with a result, of a dropped image or of one that a decoder had
+    /// taken.
     pub fn set_sunk(&self, dropped: bool, took: Duration) {
         let mut state = self.lock();
         if dropped {
@@ -243,7 +247,7 @@ impl<T> Queue<T> {
         state.counts.last_sink_failure = Some(message);
     }
 
-    /// Takes no more images and finishes those that it has.
+    /// Takes no more images, and finishes those in the line.
     pub fn close(&self) {
         let mut state = self.lock();
         if state.phase == Phase::Open {
@@ -252,7 +256,7 @@ impl<T> Queue<T> {
         self.wake_all();
     }
 
-    /// Takes no more images and drops those that it has.
+    /// Takes no more images, and drops those in the line.
     pub fn stop(&self, reason: String) {
         let mut state = self.lock();
         let state = &mut *state;
@@ -288,7 +292,7 @@ impl<T> State<T> {
         number
     }
 
-    /// `None` in a line that was stopped.
+    /// `None` after the line was stopped.
     fn slot(&mut self, number: u64) -> Option<&mut Slot<T>> {
         let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
         self.slots.get_mut(place)

@@ -1,12 +1,12 @@
-//! What a line has done so far.
+//! Counts and latencies of a line.
 
 use std::time::{Duration, Instant};
 
-use super::Outcome;
+use super::config::Outcome;
 use super::histogram::{LatencyHistogram, Percentiles};
 
-/// What a line has done so far. At any time `submitted` is the sum of `predicted`, `failed`, `dropped` and
-/// `in_flight`.
+/// The counts and latencies of a line so far. At any time, `submitted` is the sum of `predicted`,
+/// `failed`, `dropped` and `in_flight`.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct LineStatistics {
@@ -18,41 +18,42 @@ pub struct LineStatistics {
     pub failed: u64,
     /// Images that were dropped.
     pub dropped: u64,
-    /// Images that the sink has not got yet.
+    /// Images that have not reached the sink yet.
     pub in_flight: u64,
     /// The most images that were in the line at once, without those that were dropped.
     pub most_in_flight: u64,
-    /// How often the network ran.
+    /// The number of batches that the network ran.
     pub batches: u64,
     /// How often the sink has failed or panicked.
     pub sink_failures: u64,
-    /// What the last failure of the sink was.
+    /// The message of the sink's last failure.
     pub last_sink_failure: Option<String>,
-    /// How long images took that were not dropped.
+    /// The latencies of images that were not dropped.
     pub latency: LineLatency,
 }
 
-/// How long images took, by stage.
+/// The latencies of images, in total and by stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct LineLatency {
     /// From the submission until the sink gets the result.
     pub total: Percentiles,
-    /// Until a decoder takes it.
+    /// From the submission until a decoder takes the image.
     pub waiting: Percentiles,
     /// Decoding and resizing.
     pub decoding: Percentiles,
-    /// Until the network takes its batch. Images that could not be decoded are not counted from here on.
+    /// From the decoding until the network takes the batch. Images that could not be decoded are
+    /// left out here and in `predicting`.
     pub batching: Percentiles,
-    /// In the network, with its batch.
+    /// In the network, together with the batch.
     pub predicting: Percentiles,
-    /// Until the sink takes it, which is done with those before it first.
+    /// From the end of the last stage until the sink takes the result, after all earlier results.
     pub ordering: Percentiles,
     /// In the sink.
     pub sinking: Percentiles,
 }
 
-/// When an image came to where.
+/// When an image reached each stage.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
     pub submitted: Instant,
@@ -69,7 +70,7 @@ impl Times {
     }
 }
 
-/// The numbers behind [`LineStatistics`].
+/// The data behind [`LineStatistics`].
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub submitted: u64,
@@ -88,7 +89,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Counts a result on its way to the sink, and gives its latency.
+    /// Counts a result on its way to the sink, and returns its latency.
     pub fn deliver(&mut self, outcome: &Outcome, times: &Times) -> Duration {
         let now = Instant::now();
         let total = now.duration_since(times.submitted);

@@ -1,11 +1,11 @@
-//! How far a metric would move with other images of the same kind.
+//! Bootstrap confidence intervals: how much a metric varies with other images of the same kind.
 
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::random::Random;
 
-/// Where a metric lies with some confidence.
+/// A confidence interval of a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interval {
     /// The lower end.
@@ -14,14 +14,14 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// How an interval is estimated.
+/// The settings of the percentile bootstrap.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bootstrap {
-    /// How many times images are drawn. Default: 1000.
+    /// The number of resampled sets of images. Default: 1000.
     pub draws: usize,
-    /// How likely the metric is to be inside, in `0..1`. Default: 0.95.
+    /// The confidence level, above 0 and below 1. Default: 0.95.
     pub confidence: f64,
-    /// The seed of the draws. The same one gives the same interval.
+    /// The seed of the draws: the same seed gives the same interval. Default: 0.
     pub seed: u64,
 }
 
@@ -32,9 +32,9 @@ impl Default for Bootstrap {
 }
 
 impl Bootstrap {
-    /// The percentile interval of a metric over `images` images (Efron 1979): as many images are drawn
-    /// with replacement, again and again, and `metric` is given their numbers. Draws in which it is
-    /// undefined, such as those without any defective image, do not count.
+    /// The percentile interval of a metric over `images` images (Efron 1979). Each draw takes
+    /// `images` images with replacement and passes their indices to `metric`. Draws in which the
+    /// metric is undefined (without a defective image, say) are left out.
     ///
     /// ```
     /// use padim::metrics::{Bootstrap, image_auroc};
@@ -53,9 +53,9 @@ impl Bootstrap {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for no draws or a confidence outside of `0..1`,
-    /// [`Error::UndefinedMetric`] without an image, or if the metric is undefined in more than half of the draws, and other
-    /// errors of the metric.
+    /// [`Error::InvalidConfig`] for zero draws or a confidence that is not above 0 and below 1,
+    /// [`Error::UndefinedMetric`] for zero images or if the metric is undefined in more than half
+    /// of the draws, and any other error of `metric`.
     pub fn interval(
         &self,
         images: usize,
@@ -90,7 +90,7 @@ impl Bootstrap {
         }
         values.sort_by(f64::total_cmp);
         let quantile = |share: f64| {
-            // Linear between neighbours.
+            // Linear interpolation between neighbors.
             let place = share * (values.len() - 1) as f64;
             let (below, part) = (place.floor(), place.fract());
             let value = |i: usize| values[i.min(values.len() - 1)];
@@ -113,7 +113,7 @@ mod tests {
         };
         let interval =
             Bootstrap { draws: 4000, ..Bootstrap::default() }.interval(400, mean).unwrap();
-        // The deviation of 0..400 is 115.5, of their mean 5.77.
+        // The standard deviation of 0..400 is 115.5, that of their mean 5.77.
         assert!((interval.low - (199.5 - 1.96 * 5.774)).abs() < 0.6, "{interval:?}");
         assert!((interval.high - (199.5 + 1.96 * 5.774)).abs() < 0.6, "{interval:?}");
         let again = Bootstrap { draws: 4000, ..Bootstrap::default() }.interval(400, mean).unwrap();

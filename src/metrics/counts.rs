@@ -1,12 +1,12 @@
-//! How many normal pixels score between defective ones.
+//! Counts normal pixels between the scores of defective pixels.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
-use super::PixelScores;
+use super::pixel_scores::PixelScores;
 
-/// An integer that orders as the score does. Adding zero turns -0 into 0, which it equals.
+/// An integer that sorts like the score. Adding zero turns -0 into 0, because both are equal.
 pub(super) fn key(score: f32) -> u32 {
     let bits = (score + 0.0).to_bits();
     if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
@@ -17,24 +17,24 @@ pub(super) fn score(key: u32) -> f32 {
     f32::from_bits(if key >> 31 == 0 { !key } else { key & !(1 << 31) })
 }
 
-/// How many normal pixels lie between and on given keys.
+/// The number of normal pixels at each key and between keys.
 pub(super) struct NormalCounts {
-    /// Below the first key, on it, between it and the second, on the second, ...
+    /// Counts below the first key, equal to it, between it and the second, equal to the second, ...
     slots: Vec<AtomicU64>,
 }
 
 impl NormalCounts {
-    /// Counts around `keys`, which ascend strictly.
+    /// `keys` must be strictly ascending.
     pub(super) fn new(images: &[PixelScores], keys: &[u32]) -> Self {
-        // The more pixels at once, the seldomer the counts pass through the cache; the fewer, the less
-        // memory and the evener the threads' shares.
+        // Large groups load the counts into the cache less often. Small groups need less memory and
+        // balance the threads better.
         let pixels: usize = images.iter().map(|image| image.scores.len()).sum();
         let size = (pixels / (4 * rayon::current_num_threads())).clamp(1 << 16, 1 << 24);
         Self::by_groups(images, keys, size)
     }
 
-    /// Each group of about `size` pixels is sorted roughly first. There may be more keys than the cache
-    /// holds, and looking at them in any order would take most of the time.
+    /// First sorts each group of about `size` pixels into ranges of keys. The keys may exceed the
+    /// cache, and random access to them would take most of the time.
     fn by_groups(images: &[PixelScores], keys: &[u32], size: usize) -> Self {
         let index = KeyIndex::new(keys);
         let slots: Vec<_> = (0..=2 * keys.len()).map(|_| AtomicU64::new(0)).collect();
@@ -74,18 +74,18 @@ impl NormalCounts {
         Self { slots }
     }
 
-    /// On the key `i`.
+    /// Normal pixels equal to key `i`.
     pub(super) fn tied(&self, i: usize) -> u64 {
         self.slots[2 * i + 1].load(Relaxed)
     }
 
-    /// Below the key `i` and above the one before it.
+    /// Normal pixels below key `i` and above the key before it.
     pub(super) fn below(&self, i: usize) -> u64 {
         self.slots[2 * i].load(Relaxed)
     }
 }
 
-/// Runs of parts that have about `size` pixels together.
+/// Groups consecutive parts to about `size` pixels.
 fn groups<'a, 'b>(parts: &'a [PixelScores<'b>], size: usize) -> Vec<&'a [PixelScores<'b>]> {
     let (mut groups, mut first, mut pixels) = (Vec::new(), 0, 0);
     for (i, part) in parts.iter().enumerate() {
@@ -99,18 +99,19 @@ fn groups<'a, 'b>(parts: &'a [PixelScores<'b>], size: usize) -> Vec<&'a [PixelSc
     groups
 }
 
-/// Finds a key among sorted ones: the leading bits of its distance from the lowest give a short
-/// range by table lookup, in which it is searched for. There are no more entries than keys.
+/// Finds a key among sorted keys. The leading bits of its distance from the lowest key select a
+/// short range from a table, which is then searched. The table has at most as many ranges as there
+/// are keys.
 struct KeyIndex<'a> {
     keys: &'a [u32],
     shift: u32,
-    /// For each value of the leading bits, the first key that has it or a higher one.
+    /// For each value of the leading bits, the index of the first key with this or a higher value.
     starts: Vec<usize>,
-    /// So many bits more stand for a part of the whole range.
+    /// The number of further bits to drop from the leading bits to get the number of a part.
     part_shift: u32,
 }
 
-/// Where a key lies among others.
+/// Where a key lies relative to the indexed keys.
 enum Place {
     Below,
     Part(usize),
@@ -118,7 +119,7 @@ enum Place {
 }
 
 impl<'a> KeyIndex<'a> {
-    /// Few enough that each is written to in turn, many enough that the cache holds one.
+    /// Few enough to write to all parts alternately, many enough that one part fits into the cache.
     const PARTS: usize = 1024;
 
     fn new(keys: &'a [u32]) -> Self {
@@ -167,7 +168,7 @@ impl<'a> KeyIndex<'a> {
         2 * self.starts[part << self.part_shift]..2 * self.starts[end] + 1
     }
 
-    /// Twice the number of lower keys, plus one if `key` is itself among them.
+    /// Twice the number of lower indexed keys, plus one if `key` is indexed.
     fn slot(&self, key: u32) -> usize {
         let Some(distance) = self.keys.first().and_then(|first| key.checked_sub(*first)) else {
             return 0;

@@ -1,22 +1,22 @@
-//! Curves from (0, 0) to (1, 1) that rise and never fall, for drawing.
+//! Monotonic curves from (0, 0) to (1, 1), for drawing.
 
-/// The corners of a curve whose lines `[dx, dy]` are given from left to right, and that ends at `end`;
-/// scaled to end at (1, 1). Where it turns often, corners are left out so that there are about `count`:
-/// what remains is nearer to it than the `count`th part of its length.
+/// The corners of a curve with the segments `lines` `[dx, dy]`, from left to right, scaled from
+/// `end` to (1, 1). Where corners are dense, some are left out, so that about `count` remain. The
+/// thinned curve deviates by less than `1 / count` of the curve's length.
 pub(super) fn corners(
     lines: impl Iterator<Item = [f64; 2]>,
     end: [f64; 2],
     count: usize,
 ) -> Vec<[f64; 2]> {
     let [width, height] = end.map(|v| if v > 0.0 { v } else { 1.0 });
-    // Its length is below 2, measured along the axes.
+    // The curve's length, measured along the axes, is at most 2.
     let step = 2.0 / count.max(1) as f64;
     let mut points = vec![[0.0; 2]];
     let mut last = [0.0; 2];
     let mut place = [0.0; 2];
     for [dx, dy] in lines {
         let next = [place[0] + dx / width, place[1] + dy / height];
-        // The corner before a long line stays, or the line would begin elsewhere.
+        // Keep the corner before a long line: otherwise the line would start at another point.
         let far = |from: [f64; 2]| next[0] - from[0] + next[1] - from[1] >= step;
         if far(last) {
             if place != last {
@@ -62,7 +62,7 @@ mod tests {
         for point in [thin[thin.len() - 1], whole[whole.len() - 1]] {
             assert!((point[0] - 1.0).abs() < 1e-9 && (point[1] - 1.0).abs() < 1e-9);
         }
-        // A long level line keeps its beginning.
+        // A long horizontal line keeps its start.
         let thin = corners([[0.001, 0.4], [0.9, 0.0], [0.099, 0.6]].into_iter(), [1.0; 2], 4);
         assert_eq!(thin.len(), 4);
     }

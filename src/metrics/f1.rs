@@ -1,8 +1,8 @@
 //! The best F1 score that a threshold can reach.
 
 use super::counts::score;
+use super::pixel_scores::{PixelScores, undefined};
 use super::roc::Steps;
-use super::{PixelScores, undefined};
 use crate::error::Result;
 
 /// The best F1 score and where it is reached.
@@ -10,8 +10,8 @@ use crate::error::Result;
 pub struct F1Max {
     /// The harmonic mean of precision and recall.
     pub f1: f64,
-    /// Scores of at least this count as defective. The lowest such threshold among equally good
-    /// ones, as missing a defect is worse than a false alarm.
+    /// Scores of at least this value count as defective. Of equally good thresholds, this is the
+    /// lowest, because a missed defect is worse than a false alarm.
     pub threshold: f32,
 }
 
@@ -36,8 +36,8 @@ pub fn pixel_f1_max(images: &[PixelScores]) -> Result<F1Max> {
     best(images).ok_or_else(|| undefined("pixel F1", "there is no defective pixel"))
 }
 
-/// Looks at the scores of defective pixels only: a threshold in between takes in more false
-/// positives than the next higher of them, but no more true ones, so its F1 is strictly lower.
+/// Tries only the scores of defective pixels. A threshold between two of them finds the same
+/// defective pixels as the higher one, with no fewer false positives.
 fn best(images: &[PixelScores]) -> Option<F1Max> {
     let steps = Steps::of(images);
     let defective = steps.defective();

@@ -1,12 +1,12 @@
 //! The area under the precision-recall curve.
 
+use super::pixel_scores::{PixelScores, undefined};
 use super::roc::Steps;
-use super::{PixelScores, undefined};
 use crate::error::Result;
 
-/// The average precision of image scores: the mean, over the defective images, of the precision at the
-/// threshold that just finds them (scikit-learn's `average_precision_score`). Other than the AUROC it
-/// sinks where good images outnumber defective ones.
+/// The average precision of image scores: the mean, over the defective images, of the precision
+/// with the image's score as threshold (scikit-learn's `average_precision_score`). Unlike the
+/// AUROC, it is lower if good images outnumber defective ones.
 ///
 /// # Errors
 ///
@@ -29,7 +29,7 @@ pub fn pixel_average_precision(images: &[PixelScores]) -> Result<f64> {
         .ok_or_else(|| undefined("pixel average precision", "there is no defective pixel"))
 }
 
-/// Recall rises at the scores of defective pixels only.
+/// Recall rises only at the scores of defective pixels.
 fn average(images: &[PixelScores]) -> Option<f64> {
     let steps = Steps::of(images);
     let (mut hits, mut predicted, mut sum) = (0, steps.above(), 0.0);

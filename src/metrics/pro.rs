@@ -4,19 +4,23 @@ use rayon::prelude::*;
 
 use super::counts::{NormalCounts, key};
 use super::curve::corners;
-use super::{PixelScores, connected_regions, undefined};
+use super::pixel_scores::{PixelScores, undefined};
 use crate::error::{Error, Result};
+use crate::regions::connected_regions;
 
-/// Up to which false positive rate the literature integrates (Bergmann et al. 2021): beyond it, a
-/// segmentation is useless anyway.
+/// The false positive rate up to which the literature integrates (Bergmann et al. 2021). A
+/// segmentation with more false positives is of no practical use.
 pub const DEFAULT_FPR_LIMIT: f64 = 0.3;
 
-/// How well pixel scores cover each defect: the mean, over the 8-connected defective regions of all
-/// images, of the part of a region that is found, averaged over the thresholds of equal steps in
-/// false positive rate (over the normal pixels of all images) from zero to `fpr_limit`. A small
-/// region counts as much as a large one, other than in [`pixel_auroc`](super::pixel_auroc).
+/// The area under the per-region overlap (PRO) curve from zero to the false positive rate
+/// `fpr_limit`, divided by `fpr_limit`; in `[0, 1]`.
 ///
-/// The curve has a point for every distinct score and is linear in between, also up to the limit.
+/// The PRO at a threshold is the mean, over the 8-connected defective regions of all images, of the
+/// share of a region that is found. The false positive rate is over the normal pixels of all
+/// images. Unlike in [`pixel_auroc`](super::pixel_auroc), a small region counts as much as a large
+/// one.
+///
+/// The curve has a point for every distinct score. It is interpolated linearly, also at the limit.
 ///
 /// # Errors
 ///
@@ -41,8 +45,8 @@ pub fn aupro(images: &[PixelScores], fpr_limit: f64) -> Result<f64> {
     Ok((area / (limit * overlap.regions as f64)).min(1.0))
 }
 
-/// The per-region overlap curve, for drawing: the corners `[share of normal pixels marked, mean share of
-/// defective regions marked]` from (0, 0) to (1, 1), about `count` of them where there are more.
+/// The per-region overlap curve, for drawing: points `[false positive rate, per-region overlap]`
+/// from (0, 0) to (1, 1), thinned to about `count`.
 ///
 /// # Errors
 ///
@@ -53,9 +57,10 @@ pub fn pro_curve(images: &[PixelScores], count: usize) -> Result<Vec<[f64; 2]>> 
     Ok(corners(overlap.lines(), end, count))
 }
 
-/// The curve of found regions over false positives, at least up to a false positive rate.
+/// The per-region overlap curve, complete at least up to a given false positive rate.
 struct Overlap {
-    /// Of each defective pixel the key of its score, and below it the area of its region; sorted.
+    /// For each defective pixel, the key of its score (upper 32 bits) and the area of its region
+    /// (lower 32 bits); sorted.
     pixels: Vec<u64>,
     counts: NormalCounts,
     keys: usize,
@@ -65,7 +70,7 @@ struct Overlap {
 
 impl Overlap {
     fn new(images: &[PixelScores], fpr_limit: f64) -> Result<Self> {
-        // What scores lower comes after the limit, and need not be sorted.
+        // Pixels below `lowest` come after the limit and need not be sorted.
         let (normal, lowest) = top_normal(images, fpr_limit);
         let of_images: Vec<_> =
             images.par_iter().map(|i| region_pixels(*i, lowest)).collect::<Result<_>>()?;
@@ -84,9 +89,9 @@ impl Overlap {
         Ok(Self { pixels, counts, keys, normal, regions })
     }
 
-    /// The curve's lines `[false positives, found regions]` from the highest score down. Between scores
-    /// of defective pixels only the false positives grow; on one of them, all its pixels come at once,
-    /// which is a slanted line.
+    /// The curve's segments `[new false positives, newly found regions]`, from the highest score
+    /// down. Between the scores of defective pixels, only false positives grow. At such a score,
+    /// all its pixels come at once, which gives a slanted segment.
     fn lines(&self) -> impl Iterator<Item = [f64; 2]> {
         let groups = self.pixels.chunk_by(same_key).rev();
         let of_keys = (0..self.keys).rev().zip(groups).flat_map(|(i, group)| {
@@ -97,10 +102,10 @@ impl Overlap {
     }
 }
 
-/// How many normal pixels there are, and a key that at least the given share of them reaches; 0 if there
-/// is none.
+/// The number of normal pixels, and a key that at least `share` of them reach; 0 if there is no
+/// such key.
 fn top_normal(images: &[PixelScores], share: f64) -> (u64, u32) {
-    // By the upper half of the key.
+    // A histogram over the upper 16 bits of the keys.
     let add = |mut counts: Vec<u64>, image: &PixelScores| {
         let normal = image.pixels().filter(|(_, defective)| !defective);
         normal.for_each(|(score, _)| counts[key(score) as usize >> 16] += 1);
@@ -125,19 +130,19 @@ fn same_key(a: &u64, b: &u64) -> bool {
     a >> 32 == b >> 32
 }
 
-/// How many regions an image has, and for each of its defective pixels that score enough the score's key
-/// and the area of the region, in one number.
+/// The number of regions in an image, and for each defective pixel with a key of at least `lowest`
+/// the key and the area of its region, packed into one `u64`.
 fn region_pixels(image: PixelScores, lowest: u32) -> Result<(usize, Vec<u64>)> {
     let width = image.size[1].max(1);
     let mut rows = image.truth.chunks(width).enumerate().filter(|(_, row)| row.contains(&true));
     let Some((first, _)) = rows.next() else { return Ok((0, Vec::new())) };
     let last = rows.next_back().map_or(first, |(row, _)| row);
-    // Defects are mostly small: of the other rows nothing need be known.
+    // Defects are mostly small, so only the rows that contain them are searched.
     let pixels = first * width..(last + 1) * width;
     let (truth, size) = (&image.truth[pixels.clone()], [last + 1 - first, width]);
     let regions = match image.region {
         None => connected_regions(truth, size)?,
-        // A defect that the region cuts counts with the part that is inside.
+        // Only the part of a defect inside the region of interest counts.
         Some(region) => {
             let region = &region[pixels.clone()];
             let inside: Vec<bool> = truth.iter().zip(region).map(|(t, r)| *t && *r).collect();
@@ -146,7 +151,7 @@ fn region_pixels(image: PixelScores, lowest: u32) -> Result<(usize, Vec<u64>)> {
     };
     let keys = image.scores[pixels].iter().map(|score| key(*score));
     let found = keys.zip(regions.labels()).filter_map(|(key, label)| {
-        // As an image has fewer than 2^32 pixels, its regions have, too.
+        // `connected_regions` refuses 2^32 pixels or more, so an area fits into 32 bits.
         let area = regions.area(*label).filter(|_| key >= lowest)?;
         Some(u64::from(key) << 32 | area as u64)
     });
@@ -187,7 +192,7 @@ mod tests {
         assert_eq!(one(&scores, &truth, [1, 6], 1.0).unwrap(), 0.5);
     }
 
-    /// By predicting the masks anew at every distinct score.
+    /// Reference: predicts the masks anew at every score.
     fn naive(images: &[(Vec<f32>, Vec<bool>)], size: [usize; 2], limit: f64) -> Option<f64> {
         let mut thresholds: Vec<f32> = images.iter().flat_map(|i| i.0.clone()).collect();
         thresholds.sort_by(|a, b| b.total_cmp(a));

@@ -1,25 +1,26 @@
-//! Thresholds that find as many defects as they must.
+//! Thresholds that reach a given recall.
 
 use super::counts::score;
+use super::pixel_scores::{PixelScores, undefined};
 use super::roc::Steps;
-use super::{PixelScores, undefined};
 use crate::error::{Error, Result};
 
-/// The highest threshold at which at least a share `recall` of the defective images is found, scores of at
-/// least the threshold counting as found.
+/// The highest threshold at which at least a share `recall` of the defective images is found. An
+/// image is found if its score is at least the threshold.
 ///
 /// # Errors
 ///
-/// [`Error::InvalidConfig`] for a recall outside of `(0, 1]`, [`Error::ShapeMismatch`] if the lengths
-/// differ, [`Error::NotFinite`] if a score is NaN or infinite, [`Error::UndefinedMetric`] if no image is
-/// defective.
+/// [`Error::InvalidConfig`] for a recall outside of `(0, 1]`, [`Error::ShapeMismatch`] if the
+/// lengths differ, [`Error::NotFinite`] if a score is NaN or infinite, [`Error::UndefinedMetric`]
+/// if no image is defective.
 pub fn image_threshold_at_recall(scores: &[f32], defective: &[bool], recall: f64) -> Result<f32> {
     let images = [PixelScores::of_images(scores, defective)?];
     threshold(&images, recall)?
         .ok_or_else(|| undefined("image recall", "there is no defective image"))
 }
 
-/// The same for the defective pixels of all images.
+/// The highest threshold at which at least a share `recall` of the defective pixels of all images
+/// is found.
 ///
 /// # Errors
 ///

@@ -1,14 +1,14 @@
-//! The counts behind every curve, and the area under the ROC curve.
+//! The ROC curve and its area, and the counts that the other metrics use, too.
 
 use rayon::prelude::*;
 
 use super::counts::{NormalCounts, key};
 use super::curve::corners;
-use super::{PixelScores, undefined};
+use super::pixel_scores::{PixelScores, undefined};
 use crate::error::Result;
 
-/// How well image scores separate defective from good images: the chance that a defective image
-/// scores higher than a good one, ties counting one half.
+/// The area under the ROC curve of image scores: the probability that a defective image scores
+/// higher than a good one. A tie counts one half.
 ///
 /// # Errors
 ///
@@ -21,7 +21,7 @@ pub fn image_auroc(scores: &[f32], defective: &[bool]) -> Result<f64> {
     area(&images, OF_IMAGES)
 }
 
-/// How well pixel scores separate defective from normal pixels, over the pixels of all images.
+/// The area under the ROC curve of pixel scores, over the pixels of all images.
 ///
 /// # Errors
 ///
@@ -31,7 +31,7 @@ pub fn pixel_auroc(images: &[PixelScores]) -> Result<f64> {
     area(images, OF_PIXELS)
 }
 
-/// The metric, and what it is undefined without.
+/// The metric's name, and the messages for no defective and no good example.
 type Names = (&'static str, [&'static str; 2]);
 
 const OF_IMAGES: Names = ("image AUROC", ["there is no defective image", "there is no good image"]);
@@ -40,7 +40,7 @@ const OF_PIXELS: Names =
 
 fn area(images: &[PixelScores], (metric, missing): Names) -> Result<f64> {
     let steps = Steps::of(images);
-    // Twice the number of pairs in the right order, as a tie is half a pair.
+    // Twice the number of correctly ordered pairs: a tie counts as half a pair.
     let (mut twice, mut defective, mut below) = (0u128, 0u128, 0u128);
     for step in steps.ascending() {
         below += u128::from(step.gap);
@@ -57,8 +57,8 @@ fn area(images: &[PixelScores], (metric, missing): Names) -> Result<f64> {
     }
 }
 
-/// The ROC curve of image scores, for drawing: the corners `[rate of false alarms, rate of defects
-/// found]` from (0, 0) to (1, 1), about `count` of them where there are more.
+/// The ROC curve of image scores, for drawing: points `[false positive rate, true positive rate]`
+/// from (0, 0) to (1, 1), thinned to about `count`.
 ///
 /// # Errors
 ///
@@ -91,22 +91,22 @@ fn curve(images: &[PixelScores], (metric, missing): Names, count: usize) -> Resu
     }
 }
 
-/// What happens at a distinct score of defective pixels.
+/// The counts at one distinct score of defective pixels.
 pub(super) struct Step {
     pub(super) key: u32,
     /// Defective pixels with the score.
     pub(super) count: u64,
     /// Normal pixels with the score.
     pub(super) tied: u64,
-    /// Normal pixels with a lower score, but higher than that of the step before.
+    /// Normal pixels between this score and the next lower step's.
     pub(super) gap: u64,
 }
 
 /// The steps of a ROC curve.
 pub(super) struct Steps {
-    /// The keys of the scores of defective pixels, ascending.
+    /// The keys of all defective pixels' scores, ascending.
     defective: Vec<u32>,
-    /// How many of them differ.
+    /// The number of distinct keys.
     distinct: usize,
     normal: NormalCounts,
 }
@@ -122,12 +122,12 @@ impl Steps {
         Self { distinct: keys.len(), defective, normal }
     }
 
-    /// Defective pixels.
+    /// The number of defective pixels.
     pub(super) fn defective(&self) -> u64 {
         self.defective.len() as u64
     }
 
-    /// Normal pixels that score higher than every defective one.
+    /// The number of normal pixels that score higher than every defective pixel.
     pub(super) fn above(&self) -> u64 {
         self.normal.below(self.distinct)
     }
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(pixel_auroc(&[image]).unwrap(), expected);
     }
 
-    /// Scores with ties and negative ones among them, or nearly without ties.
+    /// Positive and negative scores, with many ties or nearly none.
     fn labelled() -> impl Strategy<Value = Vec<(f32, bool)>> {
         let coarse = (-4i8..5).prop_map(|v| f32::from(v) / 2.0);
         let score = prop_oneof![coarse, -1e3f32..1e3, Just(-0.0)];

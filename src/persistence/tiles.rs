@@ -1,24 +1,17 @@
 //! The file of a detector of tiles: that of its first tile, with a section and models more.
 
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::Device;
-
-use super::{Body, FoldedConvolution, Header, Kind, ModelSection, TilesSection, invalid, read};
+use super::cache::BackboneSource;
+use super::format::invalid;
+use super::header::{Header, Kind, TilesSection};
+use super::read::{Body, MakeBackbone, read, read_from};
+use super::write::Contents;
 use crate::backbone::Backbone;
 use crate::detector::TiledDetector;
 use crate::error::Result;
-
-impl TilesSection {
-    pub(super) fn of(detector: &TiledDetector) -> Self {
-        Self {
-            tiling: detector.tiling,
-            image_size: detector.image_size,
-            others: detector.others.iter().map(ModelSection::of).collect(),
-        }
-    }
-}
 
 impl TiledDetector {
     /// Saves everything that decides a score in one file, the backbone's weights included, once for all
@@ -28,7 +21,16 @@ impl TiledDetector {
     ///
     /// As [`Detector::save`](crate::Detector::save).
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.first.write(path.as_ref(), Some(self.first.snapshot()?), Some(self))
+        Contents::of(&self.first, true, Some(self))?.save(path.as_ref())
+    }
+
+    /// As [`save`](Self::save), to anything.
+    ///
+    /// # Errors
+    ///
+    /// As [`Detector::save_to`](crate::Detector::save_to).
+    pub fn save_to(&self, mut writer: impl Write) -> Result<()> {
+        Contents::of(&self.first, true, Some(self))?.save_to(&mut writer)
     }
 
     /// Saves everything but the backbone's weights, of which only the fingerprint is kept.
@@ -37,67 +39,62 @@ impl TiledDetector {
     ///
     /// As [`Detector::save_without_backbone`](crate::Detector::save_without_backbone).
     pub fn save_without_backbone(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.first.write(path.as_ref(), None, Some(self))
+        Contents::of(&self.first, false, Some(self))?.save(path.as_ref())
     }
 
-    /// Loads a detector with its embedded backbone onto a device. It scores as the one that was saved,
-    /// bit for bit on the same kind of device.
+    /// Loads a detector, with a backbone as [`Detector::load`](crate::Detector::load) takes it.
     ///
     /// # Errors
     ///
     /// As [`Detector::load`](crate::Detector::load); a file without tiles is refused.
-    pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        read(path.as_ref(), Kind::Tiles, |header, body| {
-            let backbone = header.embedded(body.path, device)?;
-            body.tiled(header, backbone)
-        })
+    pub fn load<'a>(
+        path: impl AsRef<Path>,
+        backbone: impl Into<BackboneSource<'a>>,
+    ) -> Result<Self> {
+        let backbone = backbone.into().reader();
+        read(path.as_ref(), Kind::Tiles, |header, body| body.tiled(header, backbone))
     }
 
-    /// Loads a detector and uses it with the given backbone, on the backbone's device.
+    /// As [`load`](Self::load), with a backbone of your own, on its own device.
     ///
     /// # Errors
     ///
-    /// As [`Detector::load_with_backbone`](crate::Detector::load_with_backbone); a file without tiles
-    /// is refused.
+    /// As [`load`](Self::load).
     pub fn load_with_backbone(
         path: impl AsRef<Path>,
         backbone: impl Backbone + 'static,
     ) -> Result<Self> {
-        Self::load_with_shared_backbone(path, Arc::new(backbone))
+        Self::load(path, Arc::new(backbone))
     }
 
-    /// As [`load_with_backbone`](Self::load_with_backbone), with a backbone that others use too.
+    /// As [`load`](Self::load), from anything. All of it is in memory meanwhile.
     ///
     /// # Errors
     ///
-    /// As [`load_with_backbone`](Self::load_with_backbone).
-    pub fn load_with_shared_backbone(
-        path: impl AsRef<Path>,
-        backbone: Arc<dyn Backbone>,
+    /// As [`load`](Self::load).
+    pub fn load_from<'a>(
+        reader: impl Read,
+        backbone: impl Into<BackboneSource<'a>>,
     ) -> Result<Self> {
-        read(path.as_ref(), Kind::Tiles, |header, body| {
-            body.tiled(header, |_embedded| Ok(backbone))
-        })
+        let backbone = backbone.into().reader();
+        read_from(reader, Kind::Tiles, |header, body| body.tiled(header, backbone))
     }
 }
 
 impl Body<'_> {
-    fn tiled(
-        self,
-        header: Header,
-        backbone: impl FnOnce(Vec<FoldedConvolution>) -> Result<Arc<dyn Backbone>>,
-    ) -> Result<TiledDetector> {
+    fn tiled(&mut self, mut header: Header, backbone: Box<MakeBackbone>) -> Result<TiledDetector> {
         let path = self.path;
-        let Some(TilesSection { tiling, image_size, .. }) = header.tiles else {
+        let Some(TilesSection { tiling, image_size }) = header.tiles.take() else {
             return Err(invalid(path, "it holds no tiles"));
         };
         if header.region.is_some() || header.statistics.is_some() {
             return Err(invalid(path, "it has both tiles and what they do not go with"));
         }
-        let decision = header.decision.clone();
+        let (thresholds, metadata) =
+            (header.thresholds.take(), std::mem::take(&mut header.metadata));
         let mut parts = self.parts(header, backbone)?;
         let others = std::mem::take(&mut parts.others);
-        let first = parts.detector(path, decision)?;
+        let first = parts.detector(path, thresholds, metadata)?;
         TiledDetector::new(tiling, image_size, first, others)
             .map_err(|error| invalid(path, error.to_string()))
     }

@@ -1,34 +1,37 @@
-//! Images that are turned and shifted, and maps of them that are turned back.
+//! Rotates and shifts images, and transforms their maps back.
 
 use image::{DynamicImage, ImageBuffer, Pixel};
 use rayon::prelude::*;
 
-use super::ImageGeometry;
+use serde::{Deserialize, Serialize};
+
+use super::geometry::ImageGeometry;
 use crate::error::{Error, Result};
 use crate::resample::Border;
 
-/// How an image is turned and shifted within its frame. Its size stays.
+/// A rotation and shift of an image, which keeps its size.
 ///
-/// What comes in from outside is the image mirrored at its border: black corners, or the edge drawn out
-/// into streaks, would be something to learn.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Areas from outside are filled with the image mirrored at its border. The model would learn black
+/// corners or stretched edges as structures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Alignment {
-    /// The point `[x, y]` that comes to the middle of the image, in pixels from its upper left corner.
-    pub centre: [f64; 2],
-    /// By how much the image is turned about that point, in degrees, counter-clockwise.
+    /// The point `[x, y]` that is moved to the center of the image, in pixels from the upper left
+    /// corner.
+    pub center: [f64; 2],
+    /// The rotation about that point, in degrees, counter-clockwise.
     pub degrees: f64,
 }
 
 impl Alignment {
-    /// Turns and shifts an image, bilinearly. Its kind of pixels stays.
+    /// Rotates and shifts an image, with bilinear interpolation. Keeps the pixel type.
     ///
     /// # Errors
     ///
-    /// [`Error::UnusableImage`] for an image without pixels, [`Error::InvalidConfig`] for a motion that is
-    /// not made of numbers.
+    /// [`Error::UnusableImage`] for an image without pixels, [`Error::InvalidConfig`] if a value of
+    /// the alignment is not finite.
     pub fn apply(&self, image: &DynamicImage) -> Result<DynamicImage> {
-        if !self.centre.iter().chain([&self.degrees]).all(|v| v.is_finite()) {
-            return Err(Error::config("alignment", format!("must be numbers, got {self:?}")));
+        if !self.center.iter().chain([&self.degrees]).all(|v| v.is_finite()) {
+            return Err(Error::config("alignment", format!("must be finite, got {self:?}")));
         }
         if image.width() == 0 || image.height() == 0 {
             let reason = "it has no pixels".into();
@@ -80,22 +83,22 @@ impl Alignment {
         ImageBuffer::from_raw(image.width(), image.height(), out)
     }
 
-    /// Where a point `[x, y]` of the result comes from. `size` is `[height, width]`.
+    /// The point of the image that becomes point `[x, y]` of the result. The size is `[height, width]`.
     fn source(&self, [x, y]: [f64; 2], [height, width]: [usize; 2]) -> [f64; 2] {
         let (sin, cos) = self.degrees.to_radians().sin_cos();
         let (u, v) = (x - width as f64 / 2.0, y - height as f64 / 2.0);
-        [cos * u - sin * v + self.centre[0], sin * u + cos * v + self.centre[1]]
+        [cos * u - sin * v + self.center[0], sin * u + cos * v + self.center[1]]
     }
 
-    /// Where a point `[x, y]` of the image comes to in the result.
+    /// The point of the result that point `[x, y]` of the image becomes.
     fn target(&self, [x, y]: [f64; 2], [height, width]: [usize; 2]) -> [f64; 2] {
         let (sin, cos) = self.degrees.to_radians().sin_cos();
-        let (u, v) = (x - self.centre[0], y - self.centre[1]);
+        let (u, v) = (x - self.center[0], y - self.center[1]);
         [cos * u + sin * v + width as f64 / 2.0, cos * v - sin * u + height as f64 / 2.0]
     }
 
-    /// Turns a map of an aligned image back: a value for each of `points`, which are places `[x, y]` of
-    /// the image as it came. What the network did not see is 0.
+    /// The map of an aligned image at `points`, which are positions `[x, y]` of the original image.
+    /// Points that the network did not see get 0.
     fn undone(
         &self,
         map: &[f32],
@@ -107,23 +110,23 @@ impl Alignment {
         points.map(value).collect()
     }
 
-    /// The map of an aligned image for the image as it came.
+    /// Transforms the map of an aligned image back to the original image.
     pub(crate) fn map_to_original(&self, map: &[f32], geometry: &ImageGeometry) -> Vec<f32> {
         let [height, width] = geometry.original_size();
         let points = (0..height * width).into_par_iter();
-        let centre = move |i: usize| [(i % width) as f64 + 0.5, (i / width) as f64 + 0.5];
-        self.undone(map, geometry, points.map(centre))
+        let center = move |i: usize| [(i % width) as f64 + 0.5, (i / width) as f64 + 0.5];
+        self.undone(map, geometry, points.map(center))
     }
 
-    /// The map of an aligned image for the image as it came, resized and cropped.
+    /// Transforms the map of an aligned image back to the original image, resized and cropped.
     pub(crate) fn map_to_input(&self, map: &[f32], geometry: &ImageGeometry) -> Vec<f32> {
         let points = (0..map.len()).into_par_iter();
         self.undone(map, geometry, points.map(|i| geometry.original_of_input(i)))
     }
 }
 
-/// The two samples around a place on an axis of `len` samples, mirrored at its ends, and the weight of
-/// the second.
+/// The two samples around a position on an axis of `len` samples, mirrored at its ends, and the
+/// weight of the second sample.
 fn between(place: f64, len: usize) -> (usize, usize, f32) {
     let place = place - 0.5;
     let first = place.floor();
@@ -131,10 +134,10 @@ fn between(place: f64, len: usize) -> (usize, usize, f32) {
     (sample(first), sample(first + 1.0), (place - first) as f32)
 }
 
-/// A channel of a pixel.
+/// A channel value of a pixel.
 trait Sample: Copy + Send + Sync {
     fn to_f32(self) -> f32;
-    /// Of a value between two that there are.
+    /// Converts an interpolated value, which is always in range.
     fn from_f32(value: f32) -> Self;
 }
 
@@ -178,9 +181,9 @@ mod tests {
     #[test]
     fn the_middle_stays_where_nothing_moves() {
         let image = DynamicImage::from(gradient());
-        let still = Alignment { centre: [20.0, 15.0], degrees: 0.0 };
+        let still = Alignment { center: [20.0, 15.0], degrees: 0.0 };
         assert_eq!(still.apply(&image).unwrap(), image);
-        // Every kind of pixels keeps its kind.
+        // Every pixel type is kept.
         let kinds = [
             DynamicImage::from(image.to_luma8()),
             image.to_luma_alpha8().into(),
@@ -200,21 +203,21 @@ mod tests {
     #[test]
     fn it_shifts_and_turns_counter_clockwise_and_mirrors_at_the_border() {
         let image = gradient();
-        // Three pixels to the left and two up: what lies there comes to the middle.
-        let shift = Alignment { centre: [23.0, 17.0], degrees: 0.0 };
+        // Shifts the image by three pixels to the left and two up.
+        let shift = Alignment { center: [23.0, 17.0], degrees: 0.0 };
         let moved = shift.apply(&image.clone().into()).unwrap().to_rgb8();
         for (x, y, pixel) in moved.enumerate_pixels() {
             let mirrored = |i: u32, len: u32| if i < len { i } else { 2 * len - 1 - i };
             assert_eq!(pixel, image.get_pixel(mirrored(x + 3, 40), mirrored(y + 2, 30)));
         }
-        // A quarter turn takes what is right of the middle above it.
-        let turn = Alignment { centre: [20.0, 15.0], degrees: 90.0 };
+        // A quarter turn moves a point right of the center to above the center.
+        let turn = Alignment { center: [20.0, 15.0], degrees: 90.0 };
         let turned = turn.apply(&image.clone().into()).unwrap().to_rgb8();
         assert_eq!(turned.get_pixel(20, 5), image.get_pixel(29, 15), "{turn:?}");
     }
 
     proptest! {
-        /// A bright spot's map, turned back, has its peak where the spot was.
+        /// The map of a bright spot, transformed back, has its peak where the spot was.
         #[test]
         fn a_map_is_turned_back_to_where_it_came_from(
             x in 12_u32..68, y in 12_u32..48, degrees in -180.0_f64..180.0,
@@ -222,11 +225,11 @@ mod tests {
         ) {
             let distance = |a: u32, b: u32| (f64::from(a) - f64::from(x)).hypot(f64::from(b) - f64::from(y));
             let spot = image::GrayImage::from_fn(80, 60, |a, b| Luma([255 - (20.0 * distance(a, b)).min(255.0) as u8]));
-            let alignment = Alignment { centre: [40.0 + shift_x, 30.0 + shift_y], degrees };
+            let alignment = Alignment { center: [40.0 + shift_x, 30.0 + shift_y], degrees };
             let moved = alignment.apply(&spot.into()).unwrap().to_luma8();
             let map: Vec<f32> = moved.pixels().map(|p| f32::from(p.0[0])).collect();
             let geometry = ImageGeometry::new([60, 80], [60, 80], None);
-            // Only if it stays inside, and no mirror image of it comes in.
+            // Only if the spot stays inside and no mirror image of it appears.
             let [u, v] = alignment.target([f64::from(x) + 0.5, f64::from(y) + 0.5], [60, 80]);
             prop_assume!(u > 2.0 && v > 2.0 && u < 78.0 && v < 58.0);
             for back in [alignment.map_to_original(&map, &geometry), alignment.map_to_input(&map, &geometry)] {
@@ -244,9 +247,9 @@ mod tests {
         let image = DynamicImage::from(gradient());
         let error =
             |alignment: Alignment, image: &DynamicImage| alignment.apply(image).unwrap_err();
-        let nowhere = Alignment { centre: [f64::NAN, 0.0], degrees: 0.0 };
+        let nowhere = Alignment { center: [f64::NAN, 0.0], degrees: 0.0 };
         assert!(matches!(error(nowhere, &image), Error::InvalidConfig { .. }));
-        let still = Alignment { centre: [0.0, 0.0], degrees: 0.0 };
+        let still = Alignment { center: [0.0, 0.0], degrees: 0.0 };
         let empty = DynamicImage::new_rgb8(0, 4);
         assert!(matches!(error(still, &empty), Error::UnusableImage { .. }));
     }

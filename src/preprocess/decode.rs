@@ -1,4 +1,4 @@
-//! From files and decoded images of any kind to 8-bit RGB.
+//! Decodes files, and converts images of any pixel type to 8-bit RGB.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -14,38 +14,40 @@ use crate::caught::caught_for;
 use crate::error::{Error, Result};
 use crate::files::open;
 
-/// What the values of a 16-bit grey image mean.
+/// How the values of a 16-bit gray image are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum SixteenBitGrey {
-    /// 65535 is white: the high byte counts, as for 16-bit colour.
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum SixteenBitGray {
+    /// 65535 is white: the high byte is kept, as for 16-bit color.
     Scale,
-    /// 255 is white and all above it, as PIL's `convert("RGB")` has it. Only for scores that must
-    /// equal those of a program built on PIL; it makes most 16-bit images plain white.
+    /// 255 and all values above are white, as in PIL's `convert("RGB")`. Most 16-bit images become
+    /// plain white, so use it only if scores must equal those of a program built on PIL.
     ClipAt255,
 }
 
-/// How large an image a file may decode to. A file of a few kilobytes can claim any size, and would take
-/// the memory of it.
+/// How large an image a file may decode to. Without limits, a file of a few kilobytes could claim
+/// any size and use up the memory.
 ///
-/// A part of the program that runs, not of a detector: it is not saved. Raise it with
+/// The limits belong to the running program and are not saved with a detector. Raise them with
 /// [`Detector::with_decode_limits`](crate::Detector::with_decode_limits),
 /// [`Padim::with_decode_limits`](crate::Padim::with_decode_limits) or
-/// [`Preprocessor::with_decode_limits`](crate::Preprocessor::with_decode_limits).
+/// [`Preprocessor::with_decode_limits`](crate::preprocess::Preprocessor::with_decode_limits).
 ///
 /// ```
-/// use padim::{DecodeLimits, decode_file_with};
+/// use padim::preprocess::{DecodeLimits, decode_file_with};
 ///
-/// // A line camera's strips of 30,000 x 30,000 pixels, in grey.
+/// // A line camera's strips of 30,000 x 30,000 pixels, in gray.
 /// let limits = DecodeLimits { max_pixels: 1_000_000_000, max_bytes: 1_000_000_000 };
 /// assert!(decode_file_with("missing.png", limits).is_err());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
-    /// Height times width. Default: 178,956,970 (13,377 x 13,377), where PIL refuses, too.
+    /// The largest height times width. Default: 178,956,970 (13,377 x 13,377), where PIL refuses, too.
     pub max_pixels: u64,
-    /// Bytes of the decoded pixels; a decoder may take as many again while it works. Default: 512 MiB,
-    /// so many pixels in 8-bit colour. (Before it knows them, a TIFF's reader may reserve 256 MiB, which
-    /// it does not touch if the file is small.)
+    /// The most bytes of decoded pixels; a decoder may use as many again while it works. Default:
+    /// 512 MiB, which is `max_pixels` in 8-bit color. (A TIFF reader may reserve 256 MiB before it
+    /// knows the size, but does not touch them if the file is small.)
     pub max_bytes: u64,
 }
 
@@ -56,16 +58,16 @@ impl Default for DecodeLimits {
     }
 }
 
-/// Decodes a PNG, JPEG, BMP, TIFF or WebP file, told apart by content and not by name, within the
-/// default [`DecodeLimits`].
+/// Decodes a PNG, JPEG, BMP, TIFF or WebP file within the default [`DecodeLimits`]. The format is
+/// detected from the content, not from the name.
 ///
-/// A rotation noted in EXIF is not applied, as in PIL and torchvision.
+/// The EXIF orientation is not applied, as in PIL and torchvision.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the file cannot be opened, [`Error::Decode`] if it is not a usable image or only the
-/// beginning of one, [`Error::ImageTooLarge`] if it is beyond the limits, [`Error::Panicked`] if its
-/// decoder panics.
+/// [`Error::Io`] if the file cannot be opened, [`Error::Decode`] if it is not a usable image or is
+/// truncated, [`Error::ImageTooLarge`] if it exceeds the limits, [`Error::Panicked`] if its decoder
+/// panics.
 pub fn decode_file(path: impl AsRef<Path>) -> Result<DynamicImage> {
     decode_file_with(path, DecodeLimits::default())
 }
@@ -77,29 +79,60 @@ pub fn decode_file(path: impl AsRef<Path>) -> Result<DynamicImage> {
 /// As [`decode_file`].
 pub fn decode_file_with(path: impl AsRef<Path>, limits: DecodeLimits) -> Result<DynamicImage> {
     let path = path.as_ref();
-    // Decoders are not this crate's, and some file or other is always new to one of them.
+    // Decoders are foreign code, and a damaged file may make one panic.
     let name = path.display().to_string();
     caught_for("the decoder of an image", &name, || decode(path, limits))
 }
 
-/// A reader of a file, whose format is told by its content, and the file's length.
+/// Decodes the bytes of a PNG, JPEG, BMP, TIFF or WebP file, such as a server's response or a field
+/// of a database, within the default [`DecodeLimits`]. `name` is the image's name in errors.
+///
+/// # Errors
+///
+/// As [`decode_file`], except [`Error::Io`].
+///
+/// ```
+/// use padim::preprocess::decode_bytes;
+///
+/// let error = decode_bytes(b"<html>not found</html>", "part 7").unwrap_err();
+/// assert!(error.to_string().contains("part 7"));
+/// ```
+pub fn decode_bytes(bytes: &[u8], name: &str) -> Result<DynamicImage> {
+    decode_bytes_with(bytes, name, DecodeLimits::default())
+}
+
+/// As [`decode_bytes`], within these limits.
+///
+/// # Errors
+///
+/// As [`decode_bytes`].
+pub fn decode_bytes_with(bytes: &[u8], name: &str, limits: DecodeLimits) -> Result<DynamicImage> {
+    caught_for("the decoder of an image", name, || {
+        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+        let reader = reader.map_err(Error::io("read", Path::new(name)))?;
+        let is_jpeg = reader.format() == Some(ImageFormat::Jpeg);
+        decode_from(reader, || !is_jpeg || jpeg::is_whole(bytes), name, limits)
+    })
+}
+
+/// A reader with the format detected from the file's content, and the file's length in bytes.
 fn reader(path: &Path) -> Result<(ImageReader<BufReader<File>>, u64)> {
     let (file, length) = open(path)?;
     let reader = ImageReader::new(BufReader::new(file)).with_guessed_format();
     Ok((reader.map_err(Error::io("read", path))?, length))
 }
 
-/// Bytes that a JPEG file may have beside its pixels: colour profiles, thumbnails, what cameras note.
+/// Bytes that a JPEG file may have besides its pixels: color profiles, thumbnails, camera metadata.
 const HEADERS: u64 = 16 << 20;
 
 fn decode(path: &Path, limits: DecodeLimits) -> Result<DynamicImage> {
     let (reader, length) = reader(path)?;
     if reader.format() != Some(ImageFormat::Jpeg) {
-        return decode_from(reader, || true, path, limits);
+        return decode_from(reader, || true, &path.display().to_string(), limits);
     }
-    // Its decoder would read all of it, too. What is decoded must be what was found whole: the file may be
-    // growing.
-    // A compressed image is smaller than its pixels, but for headers.
+    // Read the whole file, as the decoder would: the file may be growing, and the decoded bytes
+    // must be the ones that were found complete. A compressed image is smaller than its pixels,
+    // except for headers.
     let most = limits.max_bytes.saturating_add(HEADERS);
     let mut file = Vec::new();
     if length <= most {
@@ -109,16 +142,16 @@ fn decode(path: &Path, limits: DecodeLimits) -> Result<DynamicImage> {
     let length = length.max(file.len() as u64);
     if length > most {
         let what = format!(
-            "a JPEG file of {length} bytes, where {} bytes of decoded pixels are allowed",
+            "a JPEG file of {length} bytes; at most {} bytes of decoded pixels are allowed",
             limits.max_bytes
         );
         return Err(Error::ImageTooLarge { name: path.display().to_string(), what });
     }
     let reader = ImageReader::with_format(Cursor::new(&*file), ImageFormat::Jpeg);
-    decode_from(reader, || jpeg::is_whole(&file), path, limits)
+    decode_from(reader, || jpeg::is_whole(&file), &path.display().to_string(), limits)
 }
 
-/// The size `[height, width]` that the header of an image's file says, without decoding it.
+/// The size `[height, width]` from the header of an image file, without decoding the pixels.
 ///
 /// # Errors
 ///
@@ -137,17 +170,17 @@ pub fn image_size(path: impl AsRef<Path>) -> Result<[usize; 2]> {
 fn decode_from(
     mut reader: ImageReader<impl BufRead + Seek>,
     is_whole: impl FnOnce() -> bool,
-    path: &Path,
+    name: &str,
     limits: DecodeLimits,
 ) -> Result<DynamicImage> {
     let DecodeLimits { max_pixels, max_bytes } = limits;
-    let too_large = |what| Error::ImageTooLarge { name: path.display().to_string(), what };
+    let too_large = |what| Error::ImageTooLarge { name: name.to_owned(), what };
     let failed = |reason| match reason {
-        // Of a decoder's own memory: how much it wanted, it does not say.
+        // The limit on the decoder's own memory. The error does not say how much it needs.
         ImageError::Limits(_) => {
             too_large(format!("decoding it takes more than {max_bytes} bytes"))
         }
-        reason => Error::Decode { name: path.display().to_string(), reason },
+        reason => Error::Decode { name: name.to_owned(), reason },
     };
     let allow = |bytes: u64| {
         let mut limits = image::Limits::no_limits();
@@ -161,37 +194,38 @@ fn decode_from(
     let (pixels, bytes) = (u64::from(width) * u64::from(height), decoder.total_bytes());
     if pixels > max_pixels || bytes > max_bytes {
         let what = format!(
-            "{height} x {width} pixels (height, width) of {} bytes, where {max_pixels} pixels and \
-             {max_bytes} bytes are allowed",
+            "{height} x {width} pixels (height, width) of {} bytes; at most {max_pixels} pixels \
+             and {max_bytes} bytes are allowed",
             bytes.checked_div(pixels).unwrap_or(0)
         );
         return Err(too_large(what));
     }
     if !is_whole() {
         let format = ImageFormat::Jpeg.into();
-        let source = DecodingError::new(format, "the file ends before its image does");
+        let source = DecodingError::new(format, "the file ends before its image is complete");
         return Err(failed(ImageError::Decoding(source)));
     }
     decoder.set_limits(allow(bytes.saturating_add(max_bytes))).map_err(failed)?;
     DynamicImage::from_decoder(decoder).map_err(failed)
 }
 
-/// Any image as 8-bit RGB, as PIL's `convert("RGB")`: grey is repeated, alpha is dropped (not
-/// blended), of 16-bit colour the high byte stays. Floating-point images are taken as `[0, 1]`.
+/// Converts any image to 8-bit RGB, like PIL's `convert("RGB")`: gray is repeated, alpha is dropped
+/// (not blended), 16-bit color keeps its high byte. Floating-point values are clamped to `[0, 1]`,
+/// where 1 becomes 255.
 ///
 /// # Errors
 ///
 /// [`Error::UnusableImage`] if a floating-point image holds NaN or infinite values.
-pub fn to_rgb8(image: &DynamicImage, grey16: SixteenBitGrey) -> Result<RgbImage> {
-    rgb8(image, grey16).map(Cow::into_owned)
+pub fn to_rgb8(image: &DynamicImage, gray16: SixteenBitGray) -> Result<RgbImage> {
+    rgb8(image, gray16).map(Cow::into_owned)
 }
 
-/// As [`to_rgb8`], without a copy of what is 8-bit RGB already.
-pub(super) fn rgb8(image: &DynamicImage, grey16: SixteenBitGrey) -> Result<Cow<'_, RgbImage>> {
+/// As [`to_rgb8`], but borrows an image that is already 8-bit RGB.
+pub(super) fn rgb8(image: &DynamicImage, gray16: SixteenBitGray) -> Result<Cow<'_, RgbImage>> {
     let high_byte = |v: u16| (v >> 8) as u8;
-    let grey16_to_8 = |v: u16| match grey16 {
-        SixteenBitGrey::Scale => high_byte(v),
-        SixteenBitGrey::ClipAt255 => v.min(255) as u8,
+    let gray16_to_8 = |v: u16| match gray16 {
+        SixteenBitGray::Scale => high_byte(v),
+        SixteenBitGray::ClipAt255 => v.min(255) as u8,
     };
     let float_to_8 = |v: f32| (v.clamp(0.0, 1.0) * 255.0).round() as u8;
     let raw: Vec<u8> = match image {
@@ -199,9 +233,9 @@ pub(super) fn rgb8(image: &DynamicImage, grey16: SixteenBitGrey) -> Result<Cow<'
         DynamicImage::ImageLuma8(grey) => repeat3(grey.as_raw().iter().copied()),
         DynamicImage::ImageLumaA8(grey) => repeat3(grey.as_raw().iter().step_by(2).copied()),
         DynamicImage::ImageRgba8(rgba) => first3(rgba.as_raw(), |v| v),
-        DynamicImage::ImageLuma16(grey) => repeat3(grey.as_raw().iter().copied().map(grey16_to_8)),
+        DynamicImage::ImageLuma16(grey) => repeat3(grey.as_raw().iter().copied().map(gray16_to_8)),
         DynamicImage::ImageLumaA16(grey) => {
-            repeat3(grey.as_raw().iter().step_by(2).copied().map(grey16_to_8))
+            repeat3(grey.as_raw().iter().step_by(2).copied().map(gray16_to_8))
         }
         DynamicImage::ImageRgb16(rgb) => rgb.as_raw().iter().copied().map(high_byte).collect(),
         DynamicImage::ImageRgba16(rgba) => first3(rgba.as_raw(), high_byte),
@@ -244,7 +278,7 @@ mod tests {
     use image::{ImageBuffer, LumaA, Rgb, Rgba};
 
     fn one_pixel(image: DynamicImage) -> [u8; 3] {
-        to_rgb8(&image, SixteenBitGrey::Scale).unwrap().get_pixel(0, 0).0
+        to_rgb8(&image, SixteenBitGray::Scale).unwrap().get_pixel(0, 0).0
     }
 
     #[test]
@@ -264,7 +298,7 @@ mod tests {
     #[test]
     fn pixels_that_are_not_numbers_are_refused() {
         let image = ImageBuffer::from_pixel(2, 2, Rgb([0.0, f32::NAN, 0.0]));
-        let error = to_rgb8(&DynamicImage::ImageRgb32F(image), SixteenBitGrey::Scale).unwrap_err();
+        let error = to_rgb8(&DynamicImage::ImageRgb32F(image), SixteenBitGray::Scale).unwrap_err();
         assert!(error.to_string().contains("NaN"), "{error}");
     }
 
@@ -298,7 +332,7 @@ mod tests {
         }
     }
 
-    /// A fuzzer found it: a palette of 49 bytes, on which the decoder of `png` 0.18.1 panics.
+    /// Found by a fuzzer: a palette of 49 bytes, on which the decoder of `png` 0.18.1 panics.
     #[test]
     fn a_decoder_that_panics_is_an_error() {
         use base64::Engine;

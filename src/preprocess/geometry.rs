@@ -1,10 +1,10 @@
-//! Where the pixels of the original image are in the network's input.
+//! How pixels of the original image correspond to pixels of the network's input.
 
 use serde::{Deserialize, Serialize};
 
 use crate::resample::Taps;
 
-/// The path of an image through resize and crop. All sizes are `[height, width]` in pixels.
+/// How an image was resized and cropped. All sizes are `[height, width]` in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageGeometry {
     original: [usize; 2],
@@ -15,14 +15,14 @@ pub struct ImageGeometry {
 }
 
 impl ImageGeometry {
-    /// The centred crop must fit into the resized image, which the configuration has checked.
+    /// The centered crop must fit into the resized image; the configuration check ensures it.
     pub(crate) fn new(original: [usize; 2], resized: [usize; 2], crop: Option<usize>) -> Self {
         let input = crop.map_or(resized, |side| [side, side]);
         let offset = [0, 1].map(|axis| round_half_to_even(resized[axis] - input[axis]));
         Self { original, resized, offset, input }
     }
 
-    /// The geometry of something that is already of the network's size.
+    /// The geometry of an image that already has the network's input size.
     pub(crate) fn identity(size: [usize; 2]) -> Self {
         Self::new(size, size, None)
     }
@@ -37,7 +37,7 @@ impl ImageGeometry {
         self.input
     }
 
-    /// The taps `[rows, columns]` that take the original to the resized image.
+    /// The taps `[rows, columns]` that resize the original image.
     pub(crate) fn taps(&self, axis: impl Fn(usize, usize) -> Taps) -> [Taps; 2] {
         [0, 1].map(|i| axis(self.original[i], self.resized[i]))
     }
@@ -54,9 +54,8 @@ impl ImageGeometry {
             .collect()
     }
 
-    /// Brings a map of the network's input size to the original image: crop and resize undone,
-    /// values between samples by bilinear interpolation. Pixels that the crop had cut away are
-    /// `outside`.
+    /// Maps values of the network's input back to the original image, with bilinear interpolation.
+    /// Pixels that the crop removed get `outside`.
     pub(crate) fn map_to_original(&self, map: &[f32], outside: f32) -> Vec<f32> {
         let rows = self.sources(0);
         let columns = self.sources(1);
@@ -80,8 +79,8 @@ impl ImageGeometry {
         out
     }
 
-    /// The value of a map of the network's input at a point `[x, y]` of the original image; `None` where
-    /// the crop had cut it away.
+    /// The value of a map of the network's input at a point `[x, y]` of the original image; `None`
+    /// if the crop removed it.
     pub(crate) fn value_at(&self, map: &[f32], [x, y]: [f64; 2]) -> Option<f32> {
         let (y0, y1, fy) = self.source(0, y)?;
         let (x0, x1, fx) = self.source(1, x)?;
@@ -90,7 +89,7 @@ impl ImageGeometry {
         Some(along(y0) + (along(y1) - along(y0)) * fy)
     }
 
-    /// The point `[x, y]` of the original image at the middle of a pixel of the network's input.
+    /// The point `[x, y]` of the original image at the center of a pixel of the network's input.
     pub(crate) fn original_of_input(&self, pixel: usize) -> [f64; 2] {
         let place = [pixel / self.input[1], pixel % self.input[1]];
         [1, 0].map(|axis: usize| {
@@ -100,12 +99,12 @@ impl ImageGeometry {
     }
 
     /// For each original coordinate of an axis: the two input samples around it and the weight of
-    /// the second, or none where the crop had cut it away.
+    /// the second; `None` if the crop removed it.
     fn sources(&self, axis: usize) -> Vec<Option<(usize, usize, f32)>> {
         (0..self.original[axis]).map(|i| self.source(axis, i as f64 + 0.5)).collect()
     }
 
-    /// The same for one place on an axis.
+    /// The same for one position on an axis.
     fn source(&self, axis: usize, place: f64) -> Option<(usize, usize, f32)> {
         let scale = self.resized[axis] as f64 / self.original[axis] as f64;
         let (offset, len) = (self.offset[axis] as f64, self.input[axis]);
@@ -118,8 +117,7 @@ impl ImageGeometry {
     }
 }
 
-/// Half of `margin`, with halves rounded to even as Python does, because torchvision's centre crop
-/// is that.
+/// Half of `margin`, with halves rounded to even as Python does, to match torchvision's center crop.
 fn round_half_to_even(margin: usize) -> usize {
     let half = margin / 2;
     if margin % 2 == 1 { half + half % 2 } else { half }
@@ -138,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_map_returns_to_where_it_came_from() {
-        // 100x200 shrunk by half to 50x100, centred 40x40 kept: rows 5..45, columns 30..70.
+        // 100x200 shrunk by half to 50x100, centered 40x40 kept: rows 5..45, columns 30..70.
         let geometry = ImageGeometry::new([100, 200], [50, 100], Some(40));
         let mut map = vec![0.0; 1600];
         map[20 * 40 + 10] = 1.0; // resized (25, 40), original around (51, 81)

@@ -1,20 +1,21 @@
-//! Whether a JPEG file is whole. Its decoder fills what is missing with grey, and that would be looked at as
-//! if it were in the picture.
+//! Whether a JPEG file is complete. The decoder fills missing parts with gray, which would be
+//! scored as if it were part of the image.
 
 const START_OF_IMAGE: u8 = 0xD8;
 const END_OF_IMAGE: u8 = 0xD9;
-/// A marker of no meaning.
+/// A marker without a meaning and without a length.
 const TEMPORARY: u8 = 0x01;
 
-/// Whether the file has its image's end. The ends of thumbnails within it do not count.
+/// Whether the file has the end marker of its image. The end markers of embedded thumbnails do not
+/// count.
 pub(super) fn is_whole(file: &[u8]) -> bool {
     let mut rest = file;
     while let Some((marker, behind)) = next_marker(rest) {
         let segment = match marker {
             END_OF_IMAGE => return true,
             START_OF_IMAGE | TEMPORARY => 0,
-            // All others begin with their length. What follows a scan's is looked through for the next
-            // marker.
+            // All other segments begin with their length. The data after a scan's segment is
+            // searched for the next marker.
             _ => match behind.first_chunk() {
                 Some(&length) => usize::from(u16::from_be_bytes(length)),
                 None => return false,
@@ -25,8 +26,8 @@ pub(super) fn is_whole(file: &[u8]) -> bool {
     false
 }
 
-/// The first marker and what stands behind it. A byte of 0xFF in a scan is followed by 0; markers that
-/// restart it belong to it, and several 0xFF are one.
+/// The first marker, and the bytes after it. In a scan, a data byte of 0xFF is followed by 0, and
+/// restart markers are part of the scan. Repeated 0xFF are padding of one marker.
 fn next_marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let marks = |pair: &[u8]| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xD0..=0xD7 | 0xFF);
     let at = bytes.windows(2).position(marks)?;
@@ -52,7 +53,7 @@ pub(super) mod tests {
         file
     }
 
-    /// With a whole JPEG in a segment behind the start, as cameras put a thumbnail there.
+    /// With a complete JPEG in a segment after the start, where cameras put a thumbnail.
     fn with_thumbnail() -> Vec<u8> {
         let file = file();
         let length = u16::try_from(file.len() + 2).unwrap().to_be_bytes();

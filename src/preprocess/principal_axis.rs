@@ -1,4 +1,4 @@
-//! Finds how a long part lies, by the moments of its silhouette.
+//! Finds the position and direction of a long part from the moments of its silhouette.
 
 use image::DynamicImage;
 
@@ -6,16 +6,16 @@ use super::Alignment;
 use crate::error::{Error, Result};
 use crate::regions::connected_regions;
 
-/// The silhouette is looked at in so many rows or columns at most.
+/// The most rows and columns at which the silhouette is computed.
 const RESOLUTION: usize = 512;
-/// A silhouette of fewer pixels is a speck.
+/// A silhouette of fewer pixels counts as noise.
 const SMALLEST: usize = 16;
 
-/// The alignment that brings the part to the middle of the image, its long axis turned so that its
-/// heavier end points in the direction `degrees`, counter-clockwise from the right.
+/// The alignment that moves the part to the center of the image and rotates it so that the heavier
+/// end of its long axis points in the direction `degrees`, counter-clockwise from the right.
 ///
-/// The part is the largest connected region that differs from the background, which is what most of the
-/// image's border looks like.
+/// The part is the largest connected region that differs from the background. The background is the
+/// median gray value of the image's border.
 pub(crate) fn principal_axis(image: &DynamicImage, degrees: f64) -> Result<Alignment> {
     let grey = image.to_luma8();
     let size = [grey.height() as usize, grey.width() as usize];
@@ -26,7 +26,7 @@ pub(crate) fn principal_axis(image: &DynamicImage, degrees: f64) -> Result<Align
         .collect();
     let silhouette = silhouette(&pixels, [height, width])?;
     let Some(silhouette) = silhouette.filter(|points| points.len() >= SMALLEST) else {
-        let reason = "no part stands out from its background, so that it cannot be registered";
+        let reason = "no part stands out from the background, so the image cannot be registered";
         return Err(Error::UnusableImage { name: "given".into(), reason: reason.into() });
     };
 
@@ -38,9 +38,9 @@ pub(crate) fn principal_axis(image: &DynamicImage, degrees: f64) -> Result<Align
     let (sin, cos) = (0.5 * (2.0 * xy).atan2(xx - yy)).sin_cos();
     let along = |p: &[f64; 2]| (p[0] - x) * cos + (p[1] - y) * sin;
     let across = |p: &[f64; 2]| (p[1] - y) * cos - (p[0] - x) * sin;
-    // The lighter end is the longer tail.
+    // A positive skewness means that the longer tail, which is the lighter end, points along the axis.
     let heavy = if mean(&|p| along(p).powi(3)) > 0.0 { -1.0 } else { 1.0 };
-    // The middle of the part, not of its mass: a long part must not stick out.
+    // The center of the part's extent, not of its mass, so that a long part stays inside the image.
     let middle = |value: &dyn Fn(&[f64; 2]) -> f64| {
         let values = silhouette.iter().map(value);
         let ends = values
@@ -48,15 +48,15 @@ pub(crate) fn principal_axis(image: &DynamicImage, degrees: f64) -> Result<Align
         (ends[0] + ends[1]) / 2.0
     };
     let (s, t) = (middle(&along), middle(&across));
-    // Rows are counted downwards.
+    // The y axis points down.
     let direction = (-heavy * sin).atan2(heavy * cos).to_degrees();
     Ok(Alignment {
-        centre: [x + s * cos - t * sin, y + s * sin + t * cos].map(|v| v * step as f64),
+        center: [x + s * cos - t * sin, y + s * sin + t * cos].map(|v| v * step as f64),
         degrees: (degrees - direction + 180.0).rem_euclid(360.0) - 180.0,
     })
 }
 
-/// The middles `[x, y]` of the pixels of the largest region that differs from the background.
+/// The pixel centers `[x, y]` of the largest region that differs from the background.
 fn silhouette(pixels: &[u8], [height, width]: [usize; 2]) -> Result<Option<Vec<[f64; 2]>>> {
     let on_border = |i: usize| {
         let (y, x) = (i / width, i % width);
@@ -77,7 +77,7 @@ fn silhouette(pixels: &[u8], [height, width]: [usize; 2]) -> Result<Option<Vec<[
     }))
 }
 
-/// The threshold that leaves the least variance on its two sides (Otsu 1979).
+/// The threshold with the least variance within its two classes (Otsu 1979).
 fn otsu(values: &[u8]) -> u8 {
     let mut histogram = [0.0_f64; 256];
     values.iter().for_each(|&v| histogram[usize::from(v)] += 1.0);
@@ -105,12 +105,11 @@ mod tests {
     use image::{GrayImage, Luma};
     use proptest::prelude::*;
 
-    /// A nail: a long shaft with a broad head, which lies at `centre` and points with its head to
-    /// `degrees`.
-    fn nail(centre: [f64; 2], degrees: f64, grey: [u8; 2]) -> GrayImage {
+    /// A nail: a long shaft with a broad head. It lies at `center`, and its head points to `degrees`.
+    fn nail(center: [f64; 2], degrees: f64, grey: [u8; 2]) -> GrayImage {
         let (sin, cos) = degrees.to_radians().sin_cos();
         GrayImage::from_fn(160, 140, |x, y| {
-            let (u, v) = (f64::from(x) + 0.5 - centre[0], f64::from(y) + 0.5 - centre[1]);
+            let (u, v) = (f64::from(x) + 0.5 - center[0], f64::from(y) + 0.5 - center[1]);
             let (s, t) = (u * cos - v * sin, u * sin + v * cos);
             let inside = s.abs() < 45.0 && t.abs() < if s > 32.0 { 14.0 } else { 4.0 };
             Luma([grey[usize::from(inside)]])
@@ -126,13 +125,13 @@ mod tests {
             let grey = if dark { [200, 90] } else { [40, 180] };
             let mut image = nail([x, y], degrees, grey);
             if corner {
-                // As an image has that was turned before.
+                // A black corner, as in an image that was rotated before.
                 (0..12).for_each(|y| (0..24 - 2 * y).for_each(|x| image.put_pixel(x, y, Luma([0]))));
             }
             let alignment = principal_axis(&image.into(), 45.0).unwrap();
             let off = (alignment.degrees + degrees - 45.0 + 180.0).rem_euclid(360.0) - 180.0;
             prop_assert!(off.abs() < 2.0, "{off} {alignment:?}");
-            prop_assert!((alignment.centre[0] - x).hypot(alignment.centre[1] - y) < 2.0, "{alignment:?}");
+            prop_assert!((alignment.center[0] - x).hypot(alignment.center[1] - y) < 2.0, "{alignment:?}");
         }
     }
 
@@ -154,7 +153,7 @@ mod tests {
             image::imageops::resize(&small, 1600, 1400, image::imageops::FilterType::Nearest);
         let [a, b] = [small, large].map(|image| principal_axis(&image.into(), 0.0).unwrap());
         assert!((a.degrees - b.degrees).abs() < 1.0, "{a:?} {b:?}");
-        assert!((a.centre[0] * 10.0 - b.centre[0]).abs() < 10.0, "{a:?} {b:?}");
+        assert!((a.center[0] * 10.0 - b.center[0]).abs() < 10.0, "{a:?} {b:?}");
     }
 
     #[test]

@@ -1,15 +1,15 @@
-//! The part of the images that counts.
+//! The region of interest.
 
 use image::{DynamicImage, GrayImage, Luma};
 
 use super::{MAX_SIDE, Preprocessor};
 use crate::error::{Error, Result};
 
-/// The part of the images that is inspected, as a picture of the same framing as the images. What is
-/// outside takes no memory and scores nothing: a conveyor beside the part, a clamp, a time stamp.
+/// The part of the images that is inspected, as a mask with the same framing as the images. Pixels
+/// outside (a conveyor, a clamp, a time stamp) take no memory and get no score.
 ///
 /// ```
-/// use padim::RegionOfInterest;
+/// use padim::preprocess::RegionOfInterest;
 ///
 /// // All but the left quarter of a camera's 640x480 pixels.
 /// let region = RegionOfInterest::polygon(
@@ -24,19 +24,19 @@ pub struct RegionOfInterest {
 }
 
 impl RegionOfInterest {
-    /// The pixels that are brighter than mid-grey. The mask is resized and cropped as the images are,
-    /// so it must show what they show; its size may be another.
+    /// The pixels that are brighter than mid-gray. The mask is resized and cropped like the images,
+    /// so it must show the same scene; its size may differ.
     pub fn from_mask(mask: &DynamicImage) -> Self {
         Self { mask: mask.to_luma8() }
     }
 
-    /// The pixels of an image of `[height, width]` whose centres lie in a polygon, given by its
-    /// corners `[x, y]` in pixels. Where it crosses itself, the even-odd rule decides.
+    /// The pixels of an image of `[height, width]` whose centers lie in a polygon, given by its
+    /// corners `[x, y]` in pixels. If it crosses itself, the even-odd rule applies.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for fewer than three corners, corners that are not numbers, or an
-    /// image size that cannot be.
+    /// [`Error::InvalidConfig`] for fewer than three corners, corners that are not finite, or an
+    /// image side that is 0 or more than 16,384 pixels.
     pub fn polygon(size: [usize; 2], corners: &[[f64; 2]]) -> Result<Self> {
         let [height, width] = size;
         if size.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
@@ -44,20 +44,20 @@ impl RegionOfInterest {
             return Err(Error::config("region", reason));
         }
         if corners.len() < 3 || !corners.iter().flatten().all(|c| c.is_finite()) {
-            let reason = format!("a polygon needs three or more corners, got {corners:?}");
+            let reason = format!("a polygon needs three or more finite corners, got {corners:?}");
             return Err(Error::config("region", reason));
         }
         let mut mask = GrayImage::new(width as u32, height as u32);
         for y in 0..height {
-            let centre = y as f64 + 0.5;
+            let center = y as f64 + 0.5;
             let edges = corners.iter().zip(corners.iter().cycle().skip(1));
             let mut crossings: Vec<f64> = edges
-                .filter(|([_, y0], [_, y1])| (*y0 <= centre) != (*y1 <= centre))
-                .map(|([x0, y0], [x1, y1])| x0 + (centre - y0) / (y1 - y0) * (x1 - x0))
+                .filter(|([_, y0], [_, y1])| (*y0 <= center) != (*y1 <= center))
+                .map(|([x0, y0], [x1, y1])| x0 + (center - y0) / (y1 - y0) * (x1 - x0))
                 .collect();
             crossings.sort_by(f64::total_cmp);
             for span in crossings.chunks_exact(2) {
-                // The pixels whose centres lie between.
+                // The pixels whose centers lie in the span.
                 let first = (span[0] - 0.5).ceil().clamp(0.0, width as f64) as u32;
                 let end = (span[1] - 0.5).ceil().clamp(0.0, width as f64) as u32;
                 (first..end).for_each(|x| mask.put_pixel(x, y as u32, Luma([255])));
@@ -103,8 +103,8 @@ impl InputRegion {
         &self.mask
     }
 
-    /// The positions of a grid `[height, width]` over the input whose cells hold a pixel of the
-    /// region, row-major.
+    /// For each position of a grid `[height, width]` over the input, whether its cell holds a pixel
+    /// of the region; row-major.
     pub fn positions(&self, grid: [usize; 2]) -> Vec<bool> {
         let [height, width] = self.size;
         let cell = |i: usize, count: usize, side: usize| {

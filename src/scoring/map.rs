@@ -1,22 +1,40 @@
 //! The anomaly map.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
-/// A score for every pixel: how far it is from what good images show there, as a Mahalanobis
-/// distance (not squared). Higher is stranger.
-#[derive(Debug, Clone, PartialEq)]
+/// A score for every pixel: its Mahalanobis distance (not squared) from the good images at this
+/// position. Higher means more anomalous.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Parts")]
 pub struct AnomalyMap {
     size: [usize; 2],
     values: Vec<f32>,
 }
 
+/// An unchecked map, as read from a file.
+#[derive(Deserialize)]
+struct Parts {
+    size: [usize; 2],
+    values: Vec<f32>,
+}
+
+impl TryFrom<Parts> for AnomalyMap {
+    type Error = Error;
+
+    fn try_from(Parts { size, values }: Parts) -> Result<Self> {
+        Self::new(size, values)
+    }
+}
+
 impl AnomalyMap {
-    /// A map of `size` `[height, width]` from row-major values.
+    /// Creates a map of `size` `[height, width]` from row-major values.
     ///
     /// # Errors
     ///
-    /// [`Error::ShapeMismatch`] if the number of values is another or zero, [`Error::NotFinite`] if
-    /// one of them is not a number.
+    /// [`Error::ShapeMismatch`] if the number of values is not `height * width` or is zero,
+    /// [`Error::NotFinite`] if a value is NaN or infinite.
     pub fn new(size: [usize; 2], values: Vec<f32>) -> Result<Self> {
         if values.is_empty() || size[0].checked_mul(size[1]) != Some(values.len()) {
             let expected = format!("{size:?} pixels (height, width), at least one");
@@ -28,7 +46,7 @@ impl AnomalyMap {
         Ok(Self { size, values })
     }
 
-    /// `[height, width]` in pixels.
+    /// The size `[height, width]` in pixels.
     pub fn size(&self) -> [usize; 2] {
         self.size
     }
@@ -38,7 +56,7 @@ impl AnomalyMap {
         &self.values
     }
 
-    /// The value at row `y` and column `x`, or `None` outside.
+    /// The value at row `y` and column `x`; `None` outside the map.
     pub fn at(&self, y: usize, x: usize) -> Option<f32> {
         let [height, width] = self.size;
         if y < height && x < width { self.values.get(y * width + x).copied() } else { None }
@@ -51,6 +69,10 @@ impl AnomalyMap {
 
     /// The largest value.
     pub fn max(&self) -> f32 {
-        super::max(&self.values)
+        max(&self.values)
     }
+}
+
+pub(super) fn max(values: &[f32]) -> f32 {
+    values.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }

@@ -1,19 +1,19 @@
-//! Image scores in a common range.
+//! Normalization of image scores to a common range.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// How image scores are brought to a range in which they can be compared. It never changes their
-/// order, except where it clamps. Maps stay distances; [`apply`](Self::apply) brings their values to
-/// a range, too.
+/// The normalization of image scores to a common range, so that they can be compared. It keeps their
+/// order, except for clamped scores. Maps stay distances; use [`apply`](Self::apply) to normalize
+/// their values, too.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
+#[serde(rename_all = "kebab-case")]
 pub enum ScoreNormalization {
-    /// The distance itself (the paper).
+    /// The distance itself, as in the paper.
     None,
-    /// `(score - min) / (max - min)`, as xiahaifeng does with the extremes of all maps of the
-    /// test set.
+    /// `(score - min) / (max - min)`. xiahaifeng uses the extremes of all maps of the test set.
     MinMax {
         /// The score that becomes 0.
         min: f32,
@@ -25,15 +25,15 @@ pub enum ScoreNormalization {
     AroundThreshold {
         /// The score that becomes 0.5.
         threshold: f32,
-        /// The smallest score of the images that the normalisation was made from.
+        /// The smallest score of the images from which the normalization was computed.
         min: f32,
-        /// The largest.
+        /// The largest score of these images.
         max: f32,
     },
 }
 
 impl ScoreNormalization {
-    /// The normalised score.
+    /// The normalized score.
     pub fn apply(&self, score: f32) -> f32 {
         match *self {
             Self::None => score,

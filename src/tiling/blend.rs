@@ -1,4 +1,4 @@
-//! One map of the maps of tiles.
+//! Blends the maps of tiles into one map.
 
 use super::layout::{TileAxis, TileLayout};
 use crate::error::Result;
@@ -6,21 +6,21 @@ use crate::preprocess::ImageGeometry;
 use crate::resample::{Taps, resample};
 use crate::scoring::AnomalyMap;
 
-/// Takes in the maps of an image's tiles, one by one. It has the resolution of the tiles' maps, or that
-/// of the image if that is lower.
+/// Blends the maps of an image's tiles, added one by one. The result has the resolution of the
+/// tiles' maps, but at most that of the image.
 pub(crate) struct MapBlender {
     layout: TileLayout,
     /// `[height, width]`
     size: [usize; 2],
-    /// For each row and column of tiles.
+    /// For each row of tiles, and for each column.
     parts: [Vec<Part>; 2],
     values: Vec<f32>,
 }
 
-/// What a tile gives along an axis of the map.
+/// A tile's contribution along an axis of the map.
 struct Part {
     start: usize,
-    /// Interpolates and weighs.
+    /// Interpolation times the blending weight.
     taps: Taps,
 }
 
@@ -32,7 +32,7 @@ impl MapBlender {
         Self { layout, size, parts, values: vec![0.0; size[0] * size[1]] }
     }
 
-    /// Takes in the map of a tile, of which there must be all, each once.
+    /// Adds the map of a tile. Each tile must be added exactly once.
     pub fn add(&mut self, number: usize, map: &AnomalyMap) {
         let [row, column] = self.layout.place(number);
         let (rows, columns) = (&self.parts[0][row], &self.parts[1][column]);
@@ -45,30 +45,30 @@ impl MapBlender {
         }
     }
 
-    /// The map, and how it relates to the image.
+    /// The blended map, and its geometry in the image.
     pub fn finish(self) -> Result<(AnomalyMap, ImageGeometry)> {
         let geometry = ImageGeometry::new(self.layout.image(), self.size, None);
         Ok((AnomalyMap::new(self.size, self.values)?, geometry))
     }
 }
 
-/// The parts of an axis of the map, which has `size` samples; tiles have `input`.
+/// The tiles' parts along an axis. The map has `size` samples, a tile's map has `input`.
 fn parts(axis: TileAxis, input: usize, size: usize) -> Vec<Part> {
     let scale = axis.len as f64 / size as f64;
-    let centre = |sample: usize| (sample as f64 + 0.5) * scale;
+    let center = |sample: usize| (sample as f64 + 0.5) * scale;
     let part = |i: usize| {
         let origin = axis.origin(i);
-        // A sample more at each end, as these are rounded.
+        // One more sample at each end, because the ends are rounded.
         let first = (origin as f64 / scale) as usize;
         let end = ((origin + axis.tile) as f64 / scale).ceil() as usize;
         let near = first.saturating_sub(1)..(end + 1).min(size);
-        let covered: Vec<usize> = near.filter(|&sample| axis.covers(i, centre(sample))).collect();
+        let covered: Vec<usize> = near.filter(|&sample| axis.covers(i, center(sample))).collect();
         let samples = covered.iter().map(|&sample| {
-            let place = centre(sample);
+            let place = center(sample);
             let inside = (place - origin as f64) * input as f64 / axis.tile as f64 - 0.5;
             (inside, axis.share(i, place))
         });
-        // A map is no coarser than its tiles are large, so each covers a sample at least.
+        // A sample of the map is never larger than a tile, so each tile covers at least one sample.
         Part { start: covered.first().copied().unwrap_or(0), taps: Taps::at(input, samples) }
     };
     (0..axis.count()).map(part).collect()
@@ -82,7 +82,7 @@ mod tests {
     use crate::tiling::TilingConfig;
 
     proptest! {
-        /// By the definition, one pixel and one tile after the other.
+        /// Reference: the definition, pixel by pixel and tile by tile.
         #[test]
         fn as_by_the_obvious_loops(
             tile in [1_usize..24, 1_usize..24],
@@ -129,7 +129,7 @@ mod tests {
         }
     }
 
-    /// How much a tile counts at a place of the image, before all are brought to a sum of one.
+    /// A tile's weight at a point of the image, before normalization.
     fn weight(
         config: &TilingConfig,
         image: [usize; 2],

@@ -1,6 +1,7 @@
-//! Where tiles lie, and how much each counts.
+//! The positions of tiles and their blending weights.
 
-use super::TilingConfig;
+use super::config::TilingConfig;
+use crate::error::{Error, Result};
 
 /// The tiles of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,7 +11,7 @@ pub(crate) struct TileLayout {
 }
 
 impl TileLayout {
-    /// No side of the image is less than the tile's.
+    /// The image must be at least as large as a tile.
     pub(super) fn new(config: &TilingConfig, image: [usize; 2]) -> Self {
         let [rows, columns] = [0, 1].map(|axis| TileAxis {
             len: image[axis],
@@ -20,18 +21,18 @@ impl TileLayout {
         Self { rows, columns }
     }
 
-    /// The number of tiles. A claim beyond all measure gives a number that no list has.
+    /// The number of tiles. It saturates for impossibly large images (claimed by a damaged file, say).
     pub fn count(&self) -> usize {
         self.rows.count().saturating_mul(self.columns.count())
     }
 
-    /// `[top, left]` of a tile, counted row by row.
+    /// `[top, left]` of a tile; tiles are numbered row by row.
     pub fn origin(&self, number: usize) -> [usize; 2] {
         let [row, column] = self.place(number);
         [self.rows.origin(row), self.columns.origin(column)]
     }
 
-    /// A tile's place in the rows and columns of tiles.
+    /// The `[row, column]` of a tile in the grid of tiles.
     pub(super) fn place(&self, number: usize) -> [usize; 2] {
         let columns = self.columns.count();
         [number / columns, number % columns]
@@ -41,8 +42,8 @@ impl TileLayout {
         [self.rows, self.columns]
     }
 
-    /// `[height, width]` of the image's map if those of tiles have `input` pixels: the same resolution, or
-    /// the image's if that is lower.
+    /// `[height, width]` of the image's map if the tiles' maps have size `input`: the resolution of
+    /// the tiles' maps, but at most that of the image.
     pub fn map_size(&self, input: [usize; 2]) -> [usize; 2] {
         let axes = self.axes();
         [0, 1].map(|i| {
@@ -70,27 +71,27 @@ impl TileAxis {
         1 + (self.len - self.tile).div_ceil(self.tile - self.overlap)
     }
 
-    /// The last one is moved inwards.
+    /// The first pixel of tile `i`. The last tile is moved inwards.
     pub fn origin(&self, i: usize) -> usize {
         i.saturating_mul(self.tile - self.overlap).min(self.len - self.tile)
     }
 
-    /// Whether a tile covers a place between 0 and the image's length.
+    /// Whether a tile covers a position between 0 and the image's length.
     pub fn covers(&self, i: usize, place: f64) -> bool {
         let origin = self.origin(i) as f64;
         (origin..origin + self.tile as f64).contains(&place)
     }
 
-    /// A tile's share at a place that it covers. The shares of all tiles there add up to one, and
-    /// change smoothly along the axis.
+    /// A tile's blending weight at a position that it covers. The weights of all tiles there sum to
+    /// one and change smoothly along the axis.
     pub fn share(&self, i: usize, place: f64) -> f64 {
-        // Tiles begin half a tile apart at least, but for the last one.
+        // Tiles begin at least half a tile apart, except the last one, so distant tiles do not matter.
         let near = i.saturating_sub(2)..(i + 3).min(self.count());
         let sum: f64 = near.map(|j| self.height(j, place)).sum();
         self.height(i, place) / sum
     }
 
-    /// A tile fades where others may take over: within the overlap, unless the image ends there.
+    /// The weight before normalization: it falls to 0 within an overlap, but not at the image's border.
     fn height(&self, i: usize, place: f64) -> f64 {
         if !self.covers(i, place) {
             return 0.0;
@@ -107,11 +108,40 @@ impl TileAxis {
     }
 }
 
-/// From 0 to 1 in the middle half of 0 to 1, level at both ends. Near a tile's border the network sees
-/// what it is padded with, and distances are smaller: there a tile does not count.
+/// A smooth step: 0 up to x = 1/4, 1 from x = 3/4. Near a tile's border the network sees its
+/// padding and distances are too small, so the tile gets weight 0 there.
 fn smooth(x: f64) -> f64 {
     let x = (2.0 * x - 0.5).clamp(0.0, 1.0);
     x * x * (3.0 - 2.0 * x)
+}
+
+impl TilingConfig {
+    /// The upper left corner `[top, left]` of each tile of an image of `[height, width]`, row by row.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate), and [`Error::UnusableImage`] if the image is smaller than a
+    /// tile.
+    pub fn origins(&self, image: [usize; 2]) -> Result<Vec<[usize; 2]>> {
+        let layout = self.layout(image)?;
+        Ok((0..layout.count()).map(|number| layout.origin(number)).collect())
+    }
+
+    pub(crate) fn layout(&self, image: [usize; 2]) -> Result<TileLayout> {
+        self.validate()?;
+        let [height, width] = self.tile;
+        if image[0] >= height && image[1] >= width {
+            return Ok(TileLayout::new(self, image));
+        }
+        Err(Error::UnusableImage {
+            name: "given".into(),
+            reason: format!(
+                "it has {}x{} pixels (height x width), less than a tile of {height}x{width}; fit with \
+                 smaller tiles, or enlarge it",
+                image[0], image[1]
+            ),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +168,7 @@ mod tests {
     #[test]
     fn neighbours_pass_into_each_other() {
         let axis = axis(18, 10, 2);
-        // They share the places 8 to 10.
+        // The tiles overlap from 8 to 10.
         for (place, share) in [(0.0, 1.0), (8.5, 1.0), (8.75, 0.84375), (9.0, 0.5), (9.25, 0.15625)]
         {
             assert!((axis.share(0, place) - share).abs() < 1e-12, "{place}");

@@ -1,9 +1,9 @@
-//! The colours of scores.
+//! The color map of scores.
 
 use image::Rgb;
 
-/// Colours at equal distances, of evenly rising CIE lightness (0 to 95): the eye, and a greyscale
-/// print, sees the order of the scores in their brightness alone.
+/// Equally spaced colors of evenly rising CIE lightness (0 to 95): the brightness alone shows the
+/// order of the scores, also in a grayscale print.
 const CONTROL: [[u8; 3]; 13] = [
     [0, 0, 0],
     [27, 16, 54],
@@ -20,7 +20,7 @@ const CONTROL: [[u8; 3]; 13] = [
     [255, 243, 159],
 ];
 
-/// The colour at `position`, from 0 (black) to 1 (bright yellow).
+/// The color at `position`, from 0 (black) to 1 (bright yellow).
 pub(super) fn colour(position: f32) -> Rgb<u8> {
     let intervals = CONTROL.len() - 1;
     let scaled = position.clamp(0.0, 1.0) * intervals as f32;

@@ -1,17 +1,17 @@
-//! Draws the line around what is above a threshold.
+//! Draws a line around the pixels that reach a threshold.
 
 use image::{Rgb, RgbImage};
 
 use crate::scoring::AnomalyMap;
 
-/// A hue that the colour map does not have.
+/// A hue that is not in the color map.
 pub(super) const LINE: Rgb<u8> = Rgb([0, 255, 200]);
-/// Around the line, so that it shows on bright images too.
+/// The rim of the line, which keeps the line visible on bright images.
 const RIM: Rgb<u8> = Rgb([0, 0, 0]);
 
-/// Draws a line around the pixels of `map` that are at least `threshold`. The line lies outside of
-/// them, so that even a small defect is not hidden by it; only along the edges of the picture,
-/// where there is no outside, does it lie on them. The picture has the size of the map.
+/// Draws a line around the pixels of `map` that are at least `threshold`. The line lies outside
+/// these pixels, so that it does not hide a small defect; only along the edges of the picture it
+/// lies on them. The picture must have the size of the map.
 pub(super) fn draw(picture: &mut RgbImage, map: &AnomalyMap, threshold: f32) {
     let [height, width] = map.size();
     let inside: Vec<bool> = map.values().iter().map(|&v| v >= threshold).collect();
@@ -43,7 +43,7 @@ pub(super) fn draw(picture: &mut RgbImage, map: &AnomalyMap, threshold: f32) {
     }
 }
 
-/// Grows with the picture, so that the line can still be seen when a large one is shrunk.
+/// Grows with the picture, so that the line stays visible when a large picture is shrunk.
 fn line_width([height, width]: [usize; 2]) -> usize {
     ((height.max(width) + 100) / 200).max(1)
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -9,46 +10,60 @@ use std::time::Duration;
 use ureq::http::{Response, header};
 use ureq::{Agent, Body};
 
-use super::Weights;
 use super::environment::Environment;
 use super::published::{PublishedWeights, sha256, without_password};
+use super::source::Weights;
 use crate::error::{Error, Result};
 
-/// How far a download has come.
+/// The progress of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchProgress {
-    /// How many bytes are there, with those of a download that was broken off before. It goes back
-    /// to 0 if the server cannot continue.
+    /// Bytes so far, including those of an earlier, interrupted download. Goes back to 0 if the
+    /// server cannot resume.
     pub done: u64,
-    /// Of how many, if the server says so.
+    /// The file's size in bytes, if the server reports it.
     pub total: Option<u64>,
 }
 
 impl Weights {
-    /// The path of the file as [`find`](Self::find) gives it; if it is nowhere, it is downloaded into
-    /// the cache of this crate first.
+    /// The path of the file, as [`find`](Self::find) gives it. A published file that is not found
+    /// is first downloaded into the cache of this crate.
     ///
     /// ```no_run
     /// use burn::tensor::Device;
-    /// use padim::{TorchvisionNetwork, Weights, WideResNet50};
+    /// use padim::{Weights, WideResNet50};
+    /// use padim::weights::TorchvisionNetwork;
     ///
     /// let weights = Weights::torchvision(TorchvisionNetwork::WideResNet50);
-    /// let path = weights.fetch(|progress| println!("{} bytes", progress.done))?;
+    /// let path = weights.fetch()?;
     /// let backbone = WideResNet50::load(path, &Device::flex())?;
     /// # Ok::<(), padim::Error>(())
     /// ```
     ///
-    /// It comes from `PADIM_WEIGHTS_URL` if that is set (the URL of a mirror, without the file's name),
-    /// through the proxy that `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` name. Nothing is
-    /// taken over an unencrypted connection, unless the URL begins with `http://`. A download that was
-    /// broken off is continued. The file has its name only when it is complete and its hash is right;
-    /// several processes may fetch it at once, and one of them downloads.
+    /// `PADIM_WEIGHTS_URL` (the URL of a mirror, without the file's name) replaces the base URL if
+    /// it is set. The proxy variables `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are
+    /// respected. Unencrypted connections are refused, unless the URL begins with `http://`. An
+    /// interrupted download is resumed. The file gets its name only when it is complete and its
+    /// hash is right. If several processes fetch it at once, one of them downloads.
     ///
     /// # Errors
     ///
-    /// As [`find`](Self::find); [`Error::Download`] if the file does not come or has another hash,
-    /// [`Error::Io`] if it cannot be written, [`Error::InvalidConfig`] if there is no cache.
-    pub fn fetch(&self, progress: impl FnMut(FetchProgress)) -> Result<PathBuf> {
+    /// As [`find`](Self::find); [`Error::Download`] if the download fails or its hash is wrong,
+    /// [`Error::Io`] if the file cannot be written, [`Error::InvalidConfig`] if there is no cache
+    /// folder.
+    pub fn fetch(&self) -> Result<PathBuf> {
+        self.fetch_with(|_| ControlFlow::Continue(()))
+    }
+
+    /// As [`fetch`](Self::fetch). `progress` is called as bytes arrive, and can stop the download.
+    ///
+    /// # Errors
+    ///
+    /// As [`fetch`](Self::fetch); [`Error::Cancelled`] if `progress` returns [`ControlFlow::Break`].
+    pub fn fetch_with(
+        &self,
+        progress: impl FnMut(FetchProgress) -> ControlFlow<()>,
+    ) -> Result<PathBuf> {
         match self {
             Self::Published(weights) => {
                 weights.fetch(&Environment::of_process(), &Client::default(), progress)
@@ -63,7 +78,7 @@ impl PublishedWeights {
         &self,
         environment: &Environment,
         client: &Client,
-        progress: impl FnMut(FetchProgress),
+        progress: impl FnMut(FetchProgress) -> ControlFlow<()>,
     ) -> Result<PathBuf> {
         match self.find_in(environment) {
             Err(Error::WeightsNotFound { .. }) => self.download(environment, client, progress),
@@ -75,27 +90,28 @@ impl PublishedWeights {
         &self,
         environment: &Environment,
         client: &Client,
-        mut progress: impl FnMut(FetchProgress),
+        mut progress: impl FnMut(FetchProgress) -> ControlFlow<()>,
     ) -> Result<PathBuf> {
         let folder = environment.cache().ok_or_else(|| {
-            Error::config("PADIM_CACHE_DIR", "expected a folder, as there is no home to keep it in")
+            Error::config("PADIM_CACHE_DIR", "must be set, because there is no home folder")
         })?;
         fs::create_dir_all(&folder).map_err(Error::io("make the folder", &folder))?;
         let target = folder.join(&self.file);
 
-        // The lock is a file of its own, which stays: `.part` becomes another file when it is renamed,
-        // and who waited for it would hold the wrong one. The system frees it when a process dies.
+        // The lock is a separate file, which is never removed. With a lock on `.part`, a process
+        // that waited for it would lock the wrong file after the rename. The system releases the
+        // lock when a process dies.
         let lock_path = folder.join(format!("{}.lock", self.file));
         let lock = open(&lock_path)?;
         lock.lock().map_err(Error::io("lock", &lock_path))?;
         if target.is_file() {
-            return self.checked(target); // Who had the lock has brought it.
+            return self.checked(target); // The process that had the lock downloaded it.
         }
 
         let url = self.url(environment);
         let part_path = folder.join(format!("{}.part", self.file));
         let part = open(&part_path)?;
-        // A process may have died between the last byte and the new name.
+        // An earlier process may have died between the last byte and the rename.
         if !sha256(&part_path)?.starts_with(&self.digits) {
             client.transfer(&url, &part, &part_path, &mut progress)?;
         }
@@ -107,8 +123,8 @@ impl PublishedWeights {
             return Err(failed(
                 &url,
                 format!(
-                    "expected a SHA-256 that begins with {expected}, got {actual}; what came is \
-                     removed, try again or look at what the server gives"
+                    "expected a SHA-256 that begins with {expected}, got {actual}; the download \
+                     was removed; try again, or check what the server sends"
                 ),
             ));
         }
@@ -119,10 +135,10 @@ impl PublishedWeights {
     }
 }
 
-/// How files are asked for.
+/// The HTTP client and its retry settings.
 struct Client {
     agent: Agent,
-    /// How often a connection may fail, and how long to wait after the first time; then twice as long.
+    /// How many connections are tried, and the pause after the first failure, which doubles each time.
     attempts: u32,
     pause: Duration,
 }
@@ -140,28 +156,28 @@ fn agent(config: ureq::config::ConfigBuilder<ureq::typestate::AgentScope>) -> Ag
         .timeout_connect(Some(Duration::from_secs(15)))
         .max_redirects(5)
         .http_status_as_error(false)
-        // The length and the ranges are those of the file itself.
+        // No compression, so that lengths and ranges are those of the file itself.
         .accept_encoding("identity")
         .user_agent(concat!("padim/", env!("CARGO_PKG_VERSION")))
         .build()
         .new_agent()
 }
 
-/// Why a file has not come.
+/// Why a download failed.
 enum Failure {
-    /// It may come if one asks again.
+    /// Temporary: another attempt may succeed.
     Passing(String),
     Final(Error),
 }
 
 impl Client {
-    /// Brings what is missing in `part`, in as many connections as it takes.
+    /// Downloads the missing rest of `part`, with up to `attempts` connections.
     fn transfer(
         &self,
         url: &str,
         part: &File,
         path: &Path,
-        progress: &mut impl FnMut(FetchProgress),
+        progress: &mut impl FnMut(FetchProgress) -> ControlFlow<()>,
     ) -> Result<()> {
         let mut pause = self.pause;
         for attempt in 1.. {
@@ -170,7 +186,7 @@ impl Client {
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing(reason)) if attempt == self.attempts => {
                     let reason = format!(
-                        "{reason} (attempt {attempt}, the last one); what came is kept, try again later"
+                        "{reason} (attempt {attempt}, the last one); try again later to resume"
                     );
                     return Err(failed(url, reason));
                 }
@@ -186,7 +202,7 @@ impl Client {
         url: &str,
         mut part: &File,
         path: &Path,
-        progress: &mut impl FnMut(FetchProgress),
+        progress: &mut impl FnMut(FetchProgress) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
         let unwritable = |source| Failure::Final(Error::io("write", path)(source));
         let start_over = || part.set_len(0).and_then(|()| (&*part).rewind()).map_err(unwritable);
@@ -201,10 +217,10 @@ impl Client {
         let mut done = match response.status().as_u16() {
             206 if begins_at(&response, before) => before,
             200 => start_over().map(|()| 0)?,
-            // It has another file, or gives another part of it.
+            // The server has another file, or sent another part of it.
             206 | 416 => {
                 start_over()?;
-                return Err(Failure::Passing("the server gives another part of the file".into()));
+                return Err(Failure::Passing("the server sent another part of the file".into()));
             }
             408 | 429 | 500.. => {
                 return Err(Failure::Passing(format!("the server answers {}", response.status())));
@@ -219,7 +235,9 @@ impl Client {
         let mut body = response.into_body().into_reader();
         let mut buffer = vec![0; 1 << 16];
         loop {
-            progress(FetchProgress { done, total });
+            if progress(FetchProgress { done, total }).is_break() {
+                return Err(Failure::Final(Error::Cancelled));
+            }
             let read = body.read(&mut buffer).map_err(|error| {
                 let of = total.map_or(String::new(), |total| format!(" of {total}"));
                 Failure::Passing(format!("the connection ends after {done}{of} bytes: {error}"))
@@ -239,13 +257,13 @@ impl Client {
     }
 }
 
-/// Opens a file to write on behind what is in it.
+/// Opens a file for writing and keeps its content.
 fn open(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).open(path).map_err(Error::io("write", path))
 }
 
-/// Whether a partial answer goes on where the file ends.
+/// Whether a partial response begins at byte `start`.
 fn begins_at(response: &Response<Body>, start: u64) -> bool {
     let range = response.headers().get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
     range.is_some_and(|range| range.starts_with(&format!("bytes {start}-")))
@@ -254,7 +272,7 @@ fn begins_at(response: &Response<Body>, start: u64) -> bool {
 fn refused(url: &str, error: ureq::Error) -> Failure {
     let reason = error.to_string();
     match error {
-        // A certificate that is not accepted.
+        // A rejected certificate: another attempt would fail, too.
         ureq::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {}
         ureq::Error::Io(_)
         | ureq::Error::Timeout(_)

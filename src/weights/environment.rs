@@ -1,4 +1,4 @@
-//! What the environment says about folders.
+//! The weight folders and the mirror that environment variables name.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -15,8 +15,8 @@ const VARIABLES: [&str; 8] = [
     "XDG_CACHE_HOME",
 ];
 
-/// The operating system and its variables. Tests make their own: to change those of a process is
-/// not safe while other threads read them.
+/// The operating system and its environment variables. Tests make their own, because changing a
+/// process's variables is not safe while other threads read them.
 #[derive(Debug)]
 pub(super) struct Environment {
     pub os: &'static str,
@@ -32,13 +32,13 @@ impl Environment {
         }
     }
 
-    /// The folders in which weights may be, in the order in which they are looked through.
+    /// The folders that are searched for weights, in order.
     pub fn folders(&self) -> Vec<PathBuf> {
         let named = self.path("PADIM_WEIGHTS_DIR").map(Path::to_owned);
         named.into_iter().chain(self.cache()).chain(self.torch_hub()).collect()
     }
 
-    /// Where this crate keeps what it downloads.
+    /// The download folder of this crate.
     pub fn cache(&self) -> Option<PathBuf> {
         if let Some(folder) = self.path("PADIM_CACHE_DIR") {
             return Some(folder.to_owned());
@@ -51,12 +51,12 @@ impl Environment {
         Some(caches.join("padim"))
     }
 
-    /// The address that stands for the base URL of all weights.
+    /// The URL of a mirror, which replaces the base URL of all weights.
     pub fn weights_url(&self) -> Option<String> {
         self.value("PADIM_WEIGHTS_URL").map(|url| url.to_string_lossy().into_owned())
     }
 
-    /// Where `torch.hub` keeps what it downloads, on every operating system.
+    /// The download folder of `torch.hub`, by the same rule on every operating system.
     fn torch_hub(&self) -> Option<PathBuf> {
         let torch = match self.path("TORCH_HOME") {
             Some(folder) => folder.to_owned(),
@@ -78,7 +78,7 @@ impl Environment {
         self.value(name).map(Path::new)
     }
 
-    /// A variable's value. Empty is as good as not set.
+    /// A variable's value. An empty one counts as not set.
     fn value(&self, name: &str) -> Option<&OsStr> {
         self.variables.get(name).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }

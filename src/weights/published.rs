@@ -1,4 +1,4 @@
-//! Files of weights that someone publishes, and where they are on this machine.
+//! Published weight files, and where to find them on this machine.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,13 +9,13 @@ use sha2::{Digest, Sha256};
 use super::environment::Environment;
 use crate::error::{Error, Result};
 
-/// A published file of weights, known by its name, which ends with the first digits of its SHA-256:
-/// the convention of PyTorch's hub. Made by [`Weights::torchvision`](super::Weights::torchvision) and
+/// A published weight file. By the convention of PyTorch's hub, its name ends with the first digits
+/// of its SHA-256. Made by [`Weights::torchvision`](super::Weights::torchvision) and
 /// [`Weights::named`](super::Weights::named).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedWeights {
     pub(super) file: String,
-    /// How the SHA-256 of the file begins, in hexadecimal digits.
+    /// The first hexadecimal digits of the file's SHA-256.
     pub(super) digits: String,
     /// The file's URL without its name.
     pub(super) base_url: String,
@@ -61,14 +61,14 @@ impl PublishedWeights {
         }
     }
 
-    /// The path again, if the file there has the right hash.
+    /// Returns `path` if the file has the right hash.
     pub(super) fn checked(&self, path: PathBuf) -> Result<PathBuf> {
         let actual = sha256(&path)?;
         if actual.starts_with(&self.digits) {
             return Ok(path);
         }
         let reason = format!(
-            "expected a SHA-256 that begins with {}, got {}; the file is damaged or another one, \
+            "expected a SHA-256 that begins with {}, got {}; the file is damaged or the wrong one, \
              remove it",
             self.digits,
             &actual[..self.digits.len()]
@@ -76,14 +76,14 @@ impl PublishedWeights {
         Err(Error::Weights { path, reason })
     }
 
-    /// Where the file is on the internet, or on the mirror that the environment names.
+    /// The file's URL, on the mirror that the environment names, if any.
     pub(super) fn url(&self, environment: &Environment) -> String {
         let base = environment.weights_url().unwrap_or_else(|| self.base_url.clone());
         format!("{}/{}", base.trim_end_matches('/'), self.file)
     }
 }
 
-/// The digits at the end of a name such as `resnet18-f37072fd.pth`.
+/// The hash digits in a name such as `resnet18-f37072fd.pth`.
 fn digits_in(file: &str) -> Option<&str> {
     let (stem, _) = file.rsplit_once('.')?;
     let (_, digits) = stem.rsplit_once('-')?;
@@ -107,7 +107,7 @@ pub(crate) fn sha256(path: &Path) -> Result<String> {
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A URL for messages, which end up in logs: a mirror's may hold a password.
+/// A URL for messages, without user name and password, because messages end up in logs.
 pub(super) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

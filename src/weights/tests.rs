@@ -1,10 +1,14 @@
-//! The order in which weights are looked for, on folders of the test's own.
+//! The order in which folders are searched for weights, with temporary folders.
 
+use super::environment::Environment;
 use super::published::{sha256, without_password};
 use super::*;
+use crate::error::Error;
 use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::PathBuf;
 
-/// Folders with the names of variables in a temporary one, and an environment that names some.
+/// A temporary folder, and an environment whose variables name sub-folders with their own names.
 pub(super) struct Machine {
     pub folder: tempfile::TempDir,
     pub environment: Environment,
@@ -18,7 +22,7 @@ impl Machine {
         Self { environment: Environment { os: "linux", variables }, folder }
     }
 
-    /// Writes a file, and gives its path.
+    /// Writes a file and returns its path.
     pub fn put(&self, path: &str, bytes: &[u8]) -> PathBuf {
         let path = self.folder.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -27,7 +31,7 @@ impl Machine {
     }
 }
 
-/// Weights of a name that fits to these bytes.
+/// Weights whose name matches the hash of these bytes.
 pub(super) fn weights_of(bytes: &[u8], base_url: &str) -> PublishedWeights {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), bytes).unwrap();
@@ -48,7 +52,7 @@ fn folders_are_looked_through_in_order() {
     let weights = weights_of(b"some weights", "https://weights.example.com");
     let find = || weights.find_in(&machine.environment);
     assert!(matches!(find(), Err(Error::WeightsNotFound { .. })));
-    // From the last to the first: each new one goes before those that are there.
+    // From the last folder to the first: each new file takes precedence.
     for folder in ["HOME/.cache/torch/hub/checkpoints", "HOME/.cache/padim", "PADIM_WEIGHTS_DIR"] {
         let path = machine.put(&format!("{folder}/{}", weights.file), b"some weights");
         assert_eq!(find().unwrap(), path);
@@ -190,7 +194,7 @@ fn the_bundled_weights_are_resnet18s() {
     }
 }
 
-/// The file that its training's report names: a change of weights is a change of scores.
+/// The training report must name this file's hash, because other weights change the scores.
 #[test]
 fn the_bundled_file_is_the_one_that_was_trained() {
     let report = include_str!("../../scripts/train_bundled/README.md");

@@ -5,9 +5,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use padim::backbone::{FeatureMaps, LayerInfo, ResNetBlock, ResNetConfig};
 use padim::burn::nn::pool::AvgPool2dConfig;
 use padim::burn::tensor::{Device, Tensor};
-use padim::*;
+use padim::fingerprint::Fingerprint;
+use padim::preprocess::{
+    DecodeLimits, Normalization, PreprocessConfig, Preprocessor, Resize, ResizeArithmetic,
+    decode_file_with,
+};
+use padim::{Backbone, Detector, PartialFit, Result, image};
 
 /// Where the files are written: in memory, where there is such a place.
 fn folder() -> tempfile::TempDir {
@@ -65,16 +71,16 @@ fn read_detector(folder: &tempfile::TempDir, path: &Path) {
         let again = Detector::load(&saved, &device).unwrap();
         use_detector(&detector, &again);
     }
-    if let Ok(detector) = Detector::load_with_shared_backbone(path, squares.clone()) {
+    if let Ok(detector) = Detector::load(path, squares.clone()) {
         let saved = folder.path().join("saved");
         detector.save_without_backbone(&saved).unwrap();
-        let again = Detector::load_with_shared_backbone(&saved, squares.clone()).unwrap();
+        let again = Detector::load(&saved, squares.clone()).unwrap();
         use_detector(&detector, &again);
     }
     if let Ok(fit) = PartialFit::load(path, squares)
         && fit.statistics().dimension() <= 8
     {
-        let _ = fit.finish(|_| ());
+        let _ = fit.finish();
     }
 }
 
@@ -87,7 +93,7 @@ fn use_detector(detector: &Detector, again: &Detector) {
         match (detector.predict(image()), again.predict(image())) {
             (Ok(one), Ok(other)) => {
                 assert!(one == other && !one.image_score.is_nan());
-                let _ = (one.map_in_original().unwrap(), detector.defects(&one));
+                let _ = (one.map_in_original().unwrap(), detector.anomaly_regions(&one));
             }
             (Err(_), Err(_)) => (),
             (one, other) => panic!("{one:?} {other:?}"),

@@ -1,6 +1,21 @@
 //! What the types promise.
 
-use padim::*;
+use padim::backbone::{
+    BackboneSnapshot, EfficientNet, EfficientNetConfig, FeatureMaps, LayerInfo, ResNet,
+    ResNetConfig,
+};
+use padim::detector::{FitProgress, PreparedImage};
+use padim::embedding::{ChannelSelection, PatchEmbedder};
+use padim::fingerprint::Fingerprint;
+use padim::gaussian::{GaussianConfig, GaussianEstimator, GaussianModel};
+use padim::preprocess::{
+    DecodeLimits, ImageGeometry, PreprocessConfig, PreprocessedImage, Preprocessor,
+};
+use padim::scoring::{AnomalyMap, AnomalyScorer, ScoredMap, ScoringConfig};
+use padim::{
+    Backbone, Detector, Error, ImageInput, Padim, PadimConfig, Prediction, TiledDetector,
+    TiledPadim, TilingConfig, Weights, dataset, line, metrics, visualize,
+};
 
 fn shared<T: Send + Sync>() {}
 

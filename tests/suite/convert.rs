@@ -7,7 +7,12 @@ use std::process::{Command, Output};
 
 use burn::tensor::Device;
 use nalgebra::{DMatrix, DVector};
-use padim::*;
+use padim::anomalib::AnomalibCheckpoint;
+use padim::embedding::{ChannelSelection, PatchEmbedder};
+use padim::gaussian::GaussianModel;
+use padim::preprocess::{PreprocessConfig, RegionOfInterest, Resize};
+use padim::scoring::{AnomalyScorer, ScoreNormalization};
+use padim::{Backbone, Detector, Error, Padim, PadimConfig, ResNet18, Result, burn, nalgebra};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors, serialize};
 
@@ -54,7 +59,7 @@ fn golden_anomalib() {
             assert!((normalized - expected["normalized"].values[i]).abs() < 1e-5);
             assert_eq!(prediction.is_defective, Some(expected["label"].values[i] == 1.0), "{i}");
         }
-        assert!(detector.decision().unwrap().pixel_threshold.is_some());
+        assert!(detector.thresholds().unwrap().pixel.is_some());
     }
 }
 
@@ -125,12 +130,12 @@ fn a_state_dict_scores_as_its_parts() {
     let detector = state.detector(folder).unwrap();
     assert_eq!(detector.input_size(), [SIDE, SIDE], "a square of its positions");
     assert_eq!(detector.channel_indices(), CHANNELS);
-    assert!(detector.decision().is_none());
+    assert!(detector.thresholds().is_none());
 
     let device = Device::flex();
     let network = crate::tiny_basic();
     let network = network.load(golden::path("loader/tiny_basic.safetensors"), &device).unwrap();
-    assert_eq!(detector.fingerprint(), network.fingerprint());
+    assert_eq!(detector.backbone_fingerprint(), network.fingerprint());
     let images = tensor(golden::input(&[2, 3, SIDE, SIDE]), [2, 3, SIDE, SIDE], &device);
     let selection = ChannelSelection::Indices(CHANNELS.to_vec());
     let embedder = PatchEmbedder::new(&[4, 6, 8], &selection).unwrap();
@@ -180,9 +185,9 @@ fn names_and_thresholds_stand_where_anomalib_puts_them() {
     let detector = state.detector(folder.path()).unwrap();
     let around = ScoreNormalization::AroundThreshold { threshold: 12.0, min: 4.0, max: 20.0 };
     assert_eq!(detector.config().scoring.normalization, around);
-    let decision = detector.decision().unwrap();
+    let decision = detector.thresholds().unwrap();
     let above = 12.0_f32.next_up();
-    assert_eq!((decision.image_threshold, decision.pixel_threshold), (above, Some(above)));
+    assert_eq!((decision.image, decision.pixel), (above, Some(above)));
 
     // The state dict of `PadimModel` alone.
     let bare = state.0.iter().map(|(name, tensor)| {
@@ -435,7 +440,7 @@ fn the_example_converts_anomalibs_checkpoint() {
     for (storage, tolerance) in [("triangle-f32", 1e-5), ("triangle-f16", 1e-3), ("full", 1e-5)] {
         let text = told(&convert(&["--storage", storage]));
         assert!(
-            text.contains("AroundThreshold") && text.contains("thresholds: Decision"),
+            text.contains("AroundThreshold") && text.contains("thresholds: Thresholds"),
             "{text}"
         );
         assert!(text.contains(storage), "{text}");

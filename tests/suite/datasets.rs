@@ -7,7 +7,8 @@ use padim::dataset::{
     Btad, Category, Dataset, Folder, Mvtec, RotatedCrops, Sample, ShanghaiTech, Table, Visa,
 };
 use padim::metrics::{self, PixelScores};
-use padim::*;
+use padim::preprocess::PreprocessConfig;
+use padim::{Padim, PadimConfig, image};
 
 use crate::detector::{backbone, config, defective, good};
 
@@ -50,7 +51,7 @@ fn train(root: &Path, name: impl Fn(u32) -> String) {
 fn evaluate(category: &Category, preprocess: PreprocessConfig) -> [f64; 2] {
     let config = PadimConfig { preprocess, ..config() };
     let padim = Padim::new(config, backbone()).unwrap();
-    let detector = padim.fit(&category.train, |_| ()).unwrap();
+    let detector = padim.fit(&category.train).unwrap();
     let predictions = detector.predict_batch(&category.test).unwrap();
     let scores: Vec<f32> = predictions.iter().map(|p| p.image_score).collect();
     let defective: Vec<bool> = category.test.iter().map(Sample::is_defective).collect();
@@ -162,6 +163,6 @@ fn rotated_crops_are_the_same_each_time_and_their_masks_follow() {
     // An image that cannot be decoded is named.
     std::fs::write(root.path().join("plate/train/good/3.png"), b"no picture").unwrap();
     let padim = Padim::new(config(), backbone()).unwrap();
-    let error = padim.fit(&category.train, |_| ()).unwrap_err().to_string();
+    let error = padim.fit(&category.train).unwrap_err().to_string();
     assert!(error.contains("3.png"), "{error}");
 }

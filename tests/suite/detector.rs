@@ -1,7 +1,13 @@
 //! Fitting and predicting: every kind of input, every kind of mistake.
 
 use image::{DynamicImage, Rgb, RgbImage};
-use padim::*;
+use padim::backbone::ResNet;
+use padim::detector::FitStage;
+use padim::embedding::ChannelSelection;
+use padim::gaussian::{GaussianConfig, Precision, Storage};
+use padim::preprocess::{PreprocessConfig, Resize};
+use padim::{Detector, Error, ImageInput, Padim, PadimConfig, ResNet18, image};
+use std::ops::ControlFlow;
 
 use crate::{devices, tensor};
 
@@ -37,7 +43,7 @@ pub fn backbone() -> ResNet {
 }
 
 pub fn detector() -> Detector {
-    Padim::new(config(), backbone()).unwrap().fit((0..8).map(good), |_| ()).unwrap()
+    Padim::new(config(), backbone()).unwrap().fit((0..8).map(good)).unwrap()
 }
 
 #[test]
@@ -94,18 +100,23 @@ fn a_score_does_not_depend_on_the_batch() {
 fn progress_tells_everything_once() {
     let mut seen = Vec::new();
     let padim = Padim::new(config(), backbone()).unwrap();
-    padim.fit((0..8).map(good), |progress| seen.push(progress)).unwrap();
+    padim
+        .fit_with((0..8).map(good), |progress| {
+            seen.push(progress);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
     let of = |stage| seen.iter().filter(move |p| p.stage == stage).map(|p| (p.done, p.total));
     let embedded: Vec<_> = of(FitStage::Embedding).collect();
     assert_eq!(embedded, [(3, Some(8)), (6, Some(8)), (8, Some(8))]);
-    assert_eq!(of(FitStage::Factorising).next_back(), Some((144, Some(144))));
+    assert_eq!(of(FitStage::Factorizing).next_back(), Some((144, Some(144))));
 }
 
 #[test]
 fn too_few_images_are_an_error() {
     let padim = Padim::new(config(), backbone()).unwrap();
     for count in [0, 1] {
-        let error = padim.fit((0..count).map(good), |_| ()).unwrap_err();
+        let error = padim.fit((0..count).map(good)).unwrap_err();
         assert!(
             matches!(error, Error::TooFewImages { count: c } if c == count as usize),
             "{error}"
@@ -125,7 +136,7 @@ fn a_bad_image_is_named_and_spares_the_others() {
     let padim = Padim::new(config(), backbone()).unwrap();
     let mut images: Vec<ImageInput> = (0..4).map(|i| good(i).into()).collect();
     images.insert(2, (&broken).into());
-    let error = padim.fit(images, |_| ()).unwrap_err().to_string();
+    let error = padim.fit(images).unwrap_err().to_string();
     assert!(error.contains("broken.png"), "{error}");
 
     let detector = detector();
@@ -171,7 +182,7 @@ fn images_that_become_different_sizes_are_refused_with_advice() {
     let preprocess = PreprocessConfig { crop: None, ..config().preprocess };
     let padim = Padim::new(PadimConfig { preprocess, ..config() }, backbone()).unwrap();
     let images = [good(0), RgbImage::new(90, 56)];
-    let error = padim.fit(images, |_| ()).unwrap_err().to_string();
+    let error = padim.fit(images).unwrap_err().to_string();
     assert!(error.contains("number 1") && error.contains("use a crop"), "{error}");
 }
 
@@ -245,7 +256,7 @@ fn contributions_add_up_to_the_scores() {
             ..GaussianConfig::default()
         };
         let padim = Padim::new(PadimConfig { gaussian, ..config() }, backbone()).unwrap();
-        let detector = padim.fit((0..8).map(good), |_| ()).unwrap();
+        let detector = padim.fit((0..8).map(good)).unwrap();
         let explanation = detector.explain(defective()).unwrap();
         let prediction = detector.predict(defective()).unwrap();
         assert_eq!(explanation.prediction, prediction);
@@ -264,8 +275,8 @@ fn contributions_add_up_to_the_scores() {
         assert!((3..10).contains(&row) && (2..9).contains(&column), "{row} {column}");
     }
     let padim = Padim::new(config(), backbone()).unwrap();
-    let shared = padim.with_principal_components(4, (0..8).map(good), |_| ()).unwrap();
-    let detector = shared.fit((0..8).map(good), |_| ()).unwrap();
+    let shared = padim.fit_projection(4, (0..8).map(good)).unwrap();
+    let detector = shared.fit((0..8).map(good)).unwrap();
     assert!(matches!(
         detector.explain(defective()),
         Err(Error::InvalidConfig { field: "projection", .. })

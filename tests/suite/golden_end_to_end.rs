@@ -1,6 +1,8 @@
 //! `golden/e2e_tiny`: images to scores with the tiny network.
 
-use padim::*;
+use padim::embedding::ChannelSelection;
+use padim::gaussian::{GaussianConfig, Precision, Storage};
+use padim::{Padim, PadimConfig};
 
 use crate::golden::{self, relative_error};
 use crate::{devices, tensor};
@@ -34,7 +36,7 @@ fn golden_e2e_tiny() {
             ..PadimConfig::default()
         };
         let padim = Padim::new(config, backbone).unwrap();
-        let detector = padim.fit(train.chunks(image_len).map(image), |_| ()).unwrap();
+        let detector = padim.fit(train.chunks(image_len).map(image)).unwrap();
 
         let model = detector.model();
         assert!(relative_error(model.means(), &file["mean"].values) < 1e-5);

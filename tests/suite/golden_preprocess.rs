@@ -1,7 +1,11 @@
 //! `golden/preprocess.*` and `golden/png`.
 
 use image::{DynamicImage, GrayImage, RgbImage};
-use padim::*;
+use padim::image;
+use padim::preprocess::{
+    Filter, Normalization, PreprocessConfig, Preprocessor, Resize, ResizeArithmetic,
+    SixteenBitGray, decode_file, to_rgb8,
+};
 
 use crate::golden;
 
@@ -119,11 +123,11 @@ fn golden_png_kinds_decode_as_in_pil() {
     let tensors = golden::tensors("preprocess.safetensors");
     for kind in ["rgb", "gray", "rgba", "palette", "bilevel_1bit", "gray16"] {
         let image = decode_file(golden::path(&format!("png/{kind}.png"))).unwrap();
-        let rgb = to_rgb8(&image, SixteenBitGrey::ClipAt255).unwrap();
+        let rgb = to_rgb8(&image, SixteenBitGray::ClipAt255).unwrap();
         assert!(*rgb.as_raw() == tensors[&format!("decode_{kind}")].u8(), "{kind}");
     }
     // What PIL clips to white is scaled by default: 16 bits of grey as the same 8 bits.
     let image = decode_file(golden::path("png/gray16.png")).unwrap();
-    let rgb = to_rgb8(&image, SixteenBitGrey::Scale).unwrap();
+    let rgb = to_rgb8(&image, SixteenBitGray::Scale).unwrap();
     assert!(*rgb.as_raw() == tensors["decode_gray"].u8());
 }

@@ -1,6 +1,11 @@
 //! `golden/embedding`, `golden/gaussian` and `golden/maps`.
 
-use padim::*;
+use padim::backbone::FeatureMaps;
+use padim::embedding::{ChannelSelection, PatchEmbedder};
+use padim::gaussian::{
+    CovarianceDivisor, GaussianConfig, GaussianEstimator, GaussianModel, Precision, Storage,
+};
+use padim::scoring::{AnomalyMap, AnomalyScorer, Blur, Border, ScoringConfig, Upsampling};
 
 use crate::golden::{self, relative_error};
 use crate::{devices, tensor, values};
@@ -51,7 +56,7 @@ fn fit(file: &golden::GoldenFile, case: &str, config: GaussianConfig) -> (Gaussi
         estimator.update(tensor(part, [batch, c, 1, p], &device)).unwrap();
         first += batch;
     }
-    let model = estimator.finish(|_, _| ()).unwrap();
+    let model = estimator.finish().unwrap();
     let [m, _, _] = q.dims();
     let distance = model.mahalanobis_distance(tensor(q.f32(), [m, c, 1, p], &device)).unwrap();
     (model, values(distance))

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use image::DynamicImage;
 use padim::line::*;
-use padim::*;
+use padim::{Detector, Error, ImageInput, Prediction, image};
 
 use crate::detector::{defective, detector as fitted, good};
 

@@ -2,6 +2,8 @@
 
 #[path = "../common/golden.rs"]
 mod golden;
+#[path = "../common/sections.rs"]
+mod sections;
 
 mod api;
 mod convert;
@@ -14,6 +16,7 @@ mod golden_metrics;
 mod golden_preprocess;
 mod golden_stages;
 mod hostile;
+mod imports;
 mod line;
 mod moving;
 mod partial;
@@ -23,12 +26,14 @@ mod rectangles;
 mod sound;
 mod tiles;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use padim::{ResNetBlock, ResNetConfig};
+use padim::backbone::{ResNetBlock, ResNetConfig};
+use padim::detector::FitProgress;
 
 /// The devices that the backend features of this build give.
 pub fn devices() -> Vec<Device> {
@@ -83,6 +88,11 @@ pub fn example(name: &str) -> PathBuf {
         .unwrap();
     assert!(status.success());
     folder.join("examples").join(name)
+}
+
+/// For fits of which nobody wants to know the progress.
+pub fn silent(_: FitProgress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
 }
 
 /// The network of the golden file `tiny_basic.safetensors`.

@@ -1,10 +1,14 @@
 //! Parts that move: registration, augmentation, the nearest Gaussian, one for all.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use image::{DynamicImage, Rgb, RgbImage};
-use padim::*;
+use padim::detector::{Augmentation, Registration};
+use padim::gaussian::{GaussianConfig, Precision, Storage};
+use padim::preprocess::Alignment;
+use padim::{Backbone, Detector, Error, Padim, PadimConfig, PartialFit, Result, image};
 
 use crate::detector::{backbone, config, defective, detector, good};
 use crate::devices;
@@ -14,10 +18,10 @@ fn load(path: &Path) -> Result<Detector> {
 }
 
 /// A key on a table, which points with its head to `degrees`; perhaps with a spot on its shaft.
-fn key(i: u32, degrees: f64, centre: [f64; 2], spot: bool) -> RgbImage {
+fn key(i: u32, degrees: f64, center: [f64; 2], spot: bool) -> RgbImage {
     let (sin, cos) = degrees.to_radians().sin_cos();
     RgbImage::from_fn(70, 56, |x, y| {
-        let (u, v) = (f64::from(x) + 0.5 - centre[0], f64::from(y) + 0.5 - centre[1]);
+        let (u, v) = (f64::from(x) + 0.5 - center[0], f64::from(y) + 0.5 - center[1]);
         let (s, t) = (u * cos - v * sin, u * sin + v * cos);
         let inside = s.abs() < 20.0 && t.abs() < if s > 12.0 { 7.0 } else { 3.0 };
         if spot && (s + 8.0).hypot(t) < 2.5 {
@@ -39,7 +43,7 @@ fn keys() -> Vec<RgbImage> {
 
 fn registered() -> Detector {
     let padim = Padim::new(config(), backbone()).unwrap();
-    padim.with_registration(Registration::principal_axis(0.0)).fit(keys(), |_| ()).unwrap()
+    padim.with_registration(Registration::principal_axis(0.0)).fit(keys()).unwrap()
 }
 
 /// A registration of one's own: nothing but a mirror.
@@ -59,19 +63,19 @@ fn a_registered_part_scores_alike_however_it_lies_and_defects_are_brought_back()
     let fresh = key(3, 77.0, [36.0, 27.0], false);
     assert_eq!(detector.predict(fresh.clone()).unwrap(), fitted.predict(fresh).unwrap());
 
-    let plain = Padim::new(config(), backbone()).unwrap().fit(keys(), |_| ()).unwrap();
-    for (degrees, centre) in [(20.0, [34.0, 29.0]), (-100.0, [36.0, 28.0]), (165.0, [35.0, 27.0])] {
+    let plain = Padim::new(config(), backbone()).unwrap().fit(keys()).unwrap();
+    for (degrees, center) in [(20.0, [34.0, 29.0]), (-100.0, [36.0, 28.0]), (165.0, [35.0, 27.0])] {
         let score = |detector: &Detector, spot| {
-            detector.predict(key(7, degrees, centre, spot)).unwrap().image_score
+            detector.predict(key(7, degrees, center, spot)).unwrap().image_score
         };
         let [ratio, plain] =
             [&detector, &plain].map(|detector| score(detector, true) / score(detector, false));
         assert!(ratio > 1.3 && ratio > plain, "{degrees}: {ratio} {plain}");
 
         // Where the spot lies in the image as it came.
-        let prediction = detector.predict(key(7, degrees, centre, true)).unwrap();
+        let prediction = detector.predict(key(7, degrees, center, true)).unwrap();
         let (sin, cos) = f64::to_radians(degrees).sin_cos();
-        let [x, y] = [centre[0] - 8.0 * cos, centre[1] + 8.0 * sin];
+        let [x, y] = [center[0] - 8.0 * cos, center[1] + 8.0 * sin];
         let map = prediction.map_in_original().unwrap();
         assert_eq!(map.size(), [56, 70]);
         let peak =
@@ -97,11 +101,10 @@ fn a_registration_of_ones_own_must_be_given_again() {
     let path = folder.path().join("mirrored.padim");
     let padim = Padim::new(config(), backbone()).unwrap();
     let mirrored = || (0..8).map(|i| DynamicImage::from(good(i)).fliph());
-    let detector =
-        padim.clone().with_registration(mirror("mirror")).fit(mirrored(), |_| ()).unwrap();
+    let detector = padim.clone().with_registration(mirror("mirror")).fit(mirrored()).unwrap();
     let expected = detector.predict(defective()).unwrap();
     // It is done before all else, in the fit and later.
-    let plain = padim.fit((0..8).map(good), |_| ()).unwrap();
+    let plain = padim.fit((0..8).map(good)).unwrap();
     assert_eq!(detector.model(), plain.model());
     let flipped = DynamicImage::from(defective()).fliph();
     assert_eq!(detector.predict(flipped).unwrap(), plain.predict(defective()).unwrap());
@@ -139,16 +142,16 @@ fn fits_in_parts_know_their_registration() {
     let path = folder.path().join("part.padim");
     let padim = Padim::new(config(), backbone()).unwrap();
     let mirrored = padim.clone().with_registration(mirror("mirror"));
-    let part = |padim: &Padim| padim.partial_fit((0..4).map(good), |_| ()).unwrap();
+    let part = |padim: &Padim| padim.partial_fit((0..4).map(good)).unwrap();
     part(&mirrored).save(&path).unwrap();
     let shared: Arc<dyn Backbone> = Arc::new(backbone());
     let mut loaded = PartialFit::load(&path, shared).unwrap();
-    let error = loaded.extend((4..8).map(good), |_| ()).unwrap_err();
+    let error = loaded.extend((4..8).map(good)).unwrap_err();
     assert!(matches!(error, Error::RegistrationMissing { .. }), "{error}");
     assert_eq!(loaded.image_count(), 4);
     assert!(loaded.merge(part(&padim)).unwrap_err().to_string().contains("registrations"));
     let mut loaded = loaded.with_registration(mirror("mirror")).unwrap();
-    loaded.extend((4..8).map(good), |_| ()).unwrap();
+    loaded.extend((4..8).map(good)).unwrap();
     loaded.merge(part(&mirrored)).unwrap();
     assert_eq!(loaded.image_count(), 12);
 }
@@ -158,12 +161,12 @@ fn an_alignment_of_ones_own_moves_images_and_maps() {
     // Brings to the middle what lies 6 to the right of it and 4 above.
     let shift = Registration::aligning("shift", |image| {
         let [x, y] = [image.width(), image.height()].map(|side| f64::from(side) / 2.0);
-        Ok(Alignment { centre: [x + 6.0, y - 4.0], degrees: 0.0 })
+        Ok(Alignment { center: [x + 6.0, y - 4.0], degrees: 0.0 })
     });
     let padim = Padim::new(config(), backbone()).unwrap();
-    let detector = padim.with_registration(shift.clone()).fit((0..8).map(good), |_| ()).unwrap();
+    let detector = padim.with_registration(shift.clone()).fit((0..8).map(good)).unwrap();
     let prediction = detector.predict(defective()).unwrap();
-    assert_eq!(prediction.alignment, Some(Alignment { centre: [41.0, 24.0], degrees: 0.0 }));
+    assert_eq!(prediction.alignment, Some(Alignment { center: [41.0, 24.0], degrees: 0.0 }));
     let (moved, alignment) = shift.apply(&defective().into()).unwrap();
     assert_eq!(alignment, prediction.alignment);
     let moved = moved.to_rgb8();
@@ -171,7 +174,9 @@ fn an_alignment_of_ones_own_moves_images_and_maps() {
     let (here, there) = (prediction.map_in_original().unwrap(), prediction.geometry);
     assert_eq!(there.original_size(), [56, 70]);
     // A map that was moved by whole pixels, and back.
-    let unmoved = Prediction { alignment: None, ..prediction }.map_in_original().unwrap();
+    let mut unmoved = prediction;
+    unmoved.alignment = None;
+    let unmoved = unmoved.map_in_original().unwrap();
     for (x, y) in [(30, 20), (40, 28), (20, 30)] {
         let (a, b) = (here.at(y, x).unwrap(), unmoved.at(y + 4, x - 6).unwrap());
         assert!((a - b).abs() < 1e-4 * b, "{a} {b}");
@@ -187,7 +192,12 @@ fn augmentation_fits_with_copies_and_is_saved() {
     let turning = PadimConfig { augmentation: Some(augmentation.clone()), ..config() };
     let padim = Padim::new(turning.clone(), backbone()).unwrap();
     let mut totals = Vec::new();
-    let detector = padim.fit((0..8).map(good), |progress| totals.push(progress.total)).unwrap();
+    let detector = padim
+        .fit_with((0..8).map(good), |progress| {
+            totals.push(progress.total);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
     assert_eq!(detector.model().image_count(), 24);
     assert_eq!(totals[0], Some(24));
     let (few, many) = (padim.memory_plan([56, 70], 8), plain.memory_plan([56, 70], 24));
@@ -199,8 +209,8 @@ fn augmentation_fits_with_copies_and_is_saved() {
     // A copy is turned beside the image that it is made of.
     assert!(few.batch > many.batch);
     let copies = augmentation.apply((0..8).map(good)).unwrap();
-    assert_eq!(plain.fit(copies, |_| ()).unwrap().model(), detector.model());
-    assert_eq!(padim.fit((0..8).map(good), |_| ()).unwrap().model(), detector.model());
+    assert_eq!(plain.fit(copies).unwrap().model(), detector.model());
+    assert_eq!(padim.fit((0..8).map(good)).unwrap().model(), detector.model());
 
     detector.save(&path).unwrap();
     let loaded = load(&path).unwrap();
@@ -208,19 +218,19 @@ fn augmentation_fits_with_copies_and_is_saved() {
     assert_eq!(loaded.predict(defective()).unwrap(), detector.predict(defective()).unwrap());
 
     // Turned images are less strange to it.
-    let turn = Alignment { centre: [35.0, 28.0], degrees: 5.0 };
+    let turn = Alignment { center: [35.0, 28.0], degrees: 5.0 };
     let turned = turn.apply(&good(3).into()).unwrap();
     let strangeness = |detector: &Detector| {
         let score = |image: DynamicImage| detector.predict(image).unwrap().image_score;
         score(turned.clone()) / score(good(3).into())
     };
-    let plain = plain.fit((0..8).map(good), |_| ()).unwrap();
+    let plain = plain.fit((0..8).map(good)).unwrap();
     assert!(strangeness(&detector) < 0.5 * strangeness(&plain));
 
     // Copies are those of the registered image, so a mirror comes before the shifts.
     let both = padim.with_registration(mirror("mirror"));
     let mirrored = (0..8).map(|i| DynamicImage::from(good(i)).fliph());
-    assert_eq!(both.fit(mirrored, |_| ()).unwrap().model(), detector.model());
+    assert_eq!(both.fit(mirrored).unwrap().model(), detector.model());
     let mistake = Augmentation { degrees: 200.0, ..augmentation };
     let mistake = PadimConfig { augmentation: Some(mistake), ..config() };
     assert!(Padim::new(mistake, backbone()).is_err());
@@ -230,12 +240,12 @@ fn augmentation_fits_with_copies_and_is_saved() {
 fn a_shifted_image_is_near_the_gaussians_around() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("near.padim");
-    let near = PadimConfig { neighbourhood: 3, ..config() };
+    let near = PadimConfig { neighborhood: 3, ..config() };
     let plain = detector();
-    let detector = Padim::new(near, backbone()).unwrap().fit((0..8).map(good), |_| ()).unwrap();
+    let detector = Padim::new(near, backbone()).unwrap().fit((0..8).map(good)).unwrap();
     assert_eq!(detector.model(), plain.model());
     // A shift of about a position of the grid.
-    let shift = Alignment { centre: [39.0, 28.0], degrees: 0.0 };
+    let shift = Alignment { center: [39.0, 28.0], degrees: 0.0 };
     let shifted = shift.apply(&good(3).into()).unwrap();
     let score = |detector: &Detector, image: &DynamicImage| {
         detector.predict(image.clone()).unwrap().image_score
@@ -250,12 +260,12 @@ fn a_shifted_image_is_near_the_gaussians_around() {
 
     detector.save(&path).unwrap();
     let loaded = load(&path).unwrap();
-    assert_eq!(loaded.config().neighbourhood, 3);
+    assert_eq!(loaded.config().neighborhood, 3);
     let expected = detector.predict(defective()).unwrap();
     assert_eq!(loaded.predict(defective()).unwrap(), expected);
-    let changed = plain.clone().with_neighbourhood(3).unwrap();
+    let changed = plain.clone().with_neighborhood(3).unwrap();
     assert_eq!(changed.predict(defective()).unwrap(), expected);
-    assert!(plain.with_neighbourhood(4).is_err());
+    assert!(plain.with_neighborhood(4).is_err());
 
     // What channels add is measured from the Gaussian that is nearest.
     let explanation = loaded.explain(defective()).unwrap();
@@ -274,7 +284,7 @@ fn a_pooled_detector_is_small_and_does_all_that_others_do() {
     let pooled = PadimConfig { gaussian, ..config() };
     let padim = Padim::new(pooled.clone(), backbone()).unwrap();
     let images = || (0..8).map(good);
-    let detector = padim.fit(images(), |_| ()).unwrap();
+    let detector = padim.fit(images()).unwrap();
     let own = crate::detector::detector().with_storage(detector.model().storage()).unwrap();
     assert_eq!(detector.model().size_in_bytes() * 12 * 12, own.model().size_in_bytes());
     assert_eq!(padim.memory_plan([56, 70], 8).unwrap().model, detector.model().size_in_bytes());
@@ -294,30 +304,30 @@ fn a_pooled_detector_is_small_and_does_all_that_others_do() {
     }
 
     // In parts, saved, merged, learning on.
-    let mut part = padim.partial_fit((0..5).map(good), |_| ()).unwrap();
+    let mut part = padim.partial_fit((0..5).map(good)).unwrap();
     part.save(&path).unwrap();
     let mut loaded = PartialFit::load(&path, Arc::new(backbone())).unwrap();
     assert_eq!(loaded.statistics(), part.statistics());
-    part.merge(padim.partial_fit((5..8).map(good), |_| ()).unwrap()).unwrap();
-    loaded.extend((5..8).map(good), |_| ()).unwrap();
-    let mut kept = loaded.finish_extendable(|_| ()).unwrap();
+    part.merge(padim.partial_fit((5..8).map(good)).unwrap()).unwrap();
+    loaded.extend((5..8).map(good)).unwrap();
+    let mut kept = loaded.finish_extendable().unwrap();
     kept.save(&path).unwrap();
     let loaded = load(&path).unwrap();
     assert_eq!(loaded.statistics(), kept.statistics());
-    for detector in [part.finish(|_| ()).unwrap(), loaded] {
+    for detector in [part.finish().unwrap(), loaded] {
         let score = detector.predict(defective()).unwrap().image_score;
         assert!((score / predictions[8].image_score - 1.0).abs() < 1e-3, "{score}");
     }
     let larger = GaussianConfig { epsilon: 0.1, ..pooled.gaussian.clone() };
-    kept.refit(larger, |_| ()).unwrap();
-    let error = kept.refit(GaussianConfig::default(), |_| ()).unwrap_err().to_string();
+    kept.refit(larger).unwrap();
+    let error = kept.refit(GaussianConfig::default()).unwrap_err().to_string();
     assert!(error.contains("pooled"), "{error}");
-    kept.extend((8..10).map(good), 0.5, |_| ()).unwrap();
+    kept.extend_with((8..10).map(good), 0.5, crate::silent).unwrap();
     let plain = Padim::new(config(), backbone()).unwrap();
-    let mut plain = plain.partial_fit((0..3).map(good), |_| ()).unwrap();
-    let error = plain.merge(padim.partial_fit((0..3).map(good), |_| ()).unwrap());
+    let mut plain = plain.partial_fit((0..3).map(good)).unwrap();
+    let error = plain.merge(padim.partial_fit((0..3).map(good)).unwrap());
     assert!(error.unwrap_err().to_string().contains("pooled"));
-    assert!(Padim::new(PadimConfig { neighbourhood: 3, ..pooled }, backbone()).is_err());
+    assert!(Padim::new(PadimConfig { neighborhood: 3, ..pooled }, backbone()).is_err());
 }
 
 /// A reader of version 3 knows no section `moving`, and a file of version 3 has none.
@@ -330,9 +340,9 @@ fn a_detector_without_these_settings_has_the_file_that_it_had() {
     let file = std::fs::read(&path).unwrap();
     let holds = |file: &[u8]| file.windows(7).any(|window| window == b"\x06moving");
     assert!(!holds(&file));
-    let settings = PadimConfig { neighbourhood: 3, ..config() };
-    let near = Padim::new(settings, backbone()).unwrap().fit((0..8).map(good), |_| ()).unwrap();
+    let settings = PadimConfig { neighborhood: 3, ..config() };
+    let near = Padim::new(settings, backbone()).unwrap().fit((0..8).map(good)).unwrap();
     near.save_without_backbone(&path).unwrap();
     assert!(holds(&std::fs::read(&path).unwrap()));
-    assert_eq!(plain.config().neighbourhood, 1);
+    assert_eq!(plain.config().neighborhood, 1);
 }

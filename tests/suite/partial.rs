@@ -3,8 +3,14 @@
 use std::sync::Arc;
 
 use image::{DynamicImage, GrayImage, Luma, Rgb};
+use padim::embedding::ChannelSelection;
+use padim::gaussian::{GaussianConfig, Precision, Storage};
 use padim::metrics::{self, PixelScores};
-use padim::*;
+use padim::preprocess::{Filter, PreprocessConfig, RegionOfInterest};
+use padim::scoring::{AnomalyScorer, ScoringConfig};
+use padim::{
+    Backbone, Detector, Error, ImageInput, Padim, PadimConfig, PartialFit, ResNet18, Result, image,
+};
 
 use crate::detector::{backbone, config, defective, detector, good};
 use crate::devices;
@@ -32,11 +38,11 @@ fn difference(a: &Detector, b: &Detector) -> f32 {
 #[test]
 fn shards_merge_to_what_one_fit_gives() {
     let folder = tempfile::tempdir().unwrap();
-    let all = padim().fit((0..45).map(good), |_| ()).unwrap();
+    let all = padim().fit((0..45).map(good)).unwrap();
     // The first two stay vectors, the third becomes sums, and the order is another.
     let shards = [(38, 45), (2, 38), (0, 2)];
     let mut fits = shards.map(|(from, to)| {
-        let fit = padim().partial_fit((from..to).map(good), |_| ()).unwrap();
+        let fit = padim().partial_fit((from..to).map(good)).unwrap();
         let path = folder.path().join(format!("{from}.padim"));
         fit.save(&path).unwrap();
         let loaded = PartialFit::load(&path, shared()).unwrap();
@@ -48,7 +54,7 @@ fn shards_merge_to_what_one_fit_gives() {
         merged.merge(fit.clone()).unwrap();
     }
     assert_eq!(merged.image_count(), 45);
-    let difference = difference(&merged.finish(|_| ()).unwrap(), &all);
+    let difference = difference(&merged.finish().unwrap(), &all);
     assert!(difference < 1e-5, "{difference:.1e}");
 }
 
@@ -56,16 +62,16 @@ fn shards_merge_to_what_one_fit_gives() {
 fn a_detector_that_kept_its_state_learns_on_after_loading() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("extendable.padim");
-    let fit = padim().partial_fit((0..6).map(good), |_| ()).unwrap();
-    let kept = fit.clone().finish_extendable(|_| ()).unwrap();
-    assert_eq!(kept.model(), fit.finish(|_| ()).unwrap().model());
+    let fit = padim().partial_fit((0..6).map(good)).unwrap();
+    let kept = fit.clone().finish_extendable().unwrap();
+    assert_eq!(kept.model(), fit.finish().unwrap().model());
     kept.save(&path).unwrap();
 
     let mut loaded = Detector::load(&path, &devices()[0]).unwrap();
     assert_eq!(loaded.statistics(), kept.statistics());
     assert_eq!(loaded.predict(defective()).unwrap(), kept.predict(defective()).unwrap());
-    loaded.extend((6..45).map(good), 1.0, |_| ()).unwrap();
-    let all = padim().fit((0..45).map(good), |_| ()).unwrap();
+    loaded.extend((6..45).map(good)).unwrap();
+    let all = padim().fit((0..45).map(good)).unwrap();
     assert!(difference(&loaded, &all) < 1e-5, "{}", difference(&loaded, &all));
     loaded.save(&path).unwrap();
     let again = Detector::load(&path, &devices()[0]).unwrap();
@@ -79,46 +85,46 @@ fn a_detector_that_kept_its_state_learns_on_after_loading() {
     // A bad image leaves everything as it was.
     let before = loaded.clone();
     let bad: [ImageInput; 2] = [good(50).into(), "no such file.png".into()];
-    assert!(loaded.extend(bad, 0.5, |_| ()).is_err());
+    assert!(loaded.extend_with(bad, 0.5, crate::silent).is_err());
     assert_eq!(loaded.statistics(), before.statistics());
     assert_eq!(loaded.model(), before.model());
 
     // Forgetting all but everything makes the new images all that counts.
-    loaded.extend((60..70).map(good), 1e-9, |_| ()).unwrap();
-    let fresh = padim().fit((60..70).map(good), |_| ()).unwrap();
+    loaded.extend_with((60..70).map(good), 1e-9, crate::silent).unwrap();
+    let fresh = padim().fit((60..70).map(good)).unwrap();
     assert!(difference(&loaded, &fresh) < 1e-3, "{}", difference(&loaded, &fresh));
 
     let closed = loaded.without_statistics();
     closed.save(&path).unwrap();
     let mut closed = Detector::load(&path, &devices()[0]).unwrap();
-    let error = closed.extend((0..2).map(good), 1.0, |_| ()).unwrap_err();
-    assert!(matches!(error, Error::NoState), "{error}");
-    assert!(matches!(PartialFit::load(&path, shared()), Err(Error::NoState)));
+    let error = closed.extend((0..2).map(good)).unwrap_err();
+    assert!(matches!(error, Error::NoStatistics), "{error}");
+    assert!(matches!(PartialFit::load(&path, shared()), Err(Error::NoStatistics)));
 }
 
 #[test]
 fn epsilon_can_be_changed_after_the_fit() {
-    let fit = padim().partial_fit((0..6).map(good), |_| ()).unwrap();
-    let mut detector = fit.finish_extendable(|_| ()).unwrap();
+    let fit = padim().partial_fit((0..6).map(good)).unwrap();
+    let mut detector = fit.finish_extendable().unwrap();
     let gaussian = GaussianConfig { epsilon: 0.3, ..detector.config().gaussian.clone() };
-    detector.refit(gaussian.clone(), |_| ()).unwrap();
+    detector.refit(gaussian.clone()).unwrap();
     assert_eq!(detector.config().gaussian, gaussian);
     let other = Padim::new(PadimConfig { gaussian: gaussian.clone(), ..config() }, backbone());
-    let expected = other.unwrap().fit((0..6).map(good), |_| ()).unwrap();
+    let expected = other.unwrap().fit((0..6).map(good)).unwrap();
     assert_eq!(detector.model(), expected.model());
 
     let impossible = GaussianConfig { epsilon: -1.0, ..gaussian };
-    assert!(detector.refit(impossible, |_| ()).is_err());
+    assert!(detector.refit(impossible).is_err());
     assert_eq!(detector.model(), expected.model());
     assert!(detector.statistics().is_some());
 }
 
 #[test]
 fn fits_of_other_settings_do_not_merge() {
-    let fit = || padim().partial_fit((0..3).map(good), |_| ()).unwrap();
+    let fit = || padim().partial_fit((0..3).map(good)).unwrap();
     let with = |config: PadimConfig| {
         let padim = Padim::new(config, backbone()).unwrap();
-        fit().merge(padim.partial_fit((0..3).map(good), |_| ()).unwrap())
+        fit().merge(padim.partial_fit((0..3).map(good)).unwrap())
     };
     let error = |result: Result<()>| result.unwrap_err().to_string();
     let channels = PadimConfig { channels: ChannelSelection::random(20, 4), ..config() };
@@ -127,11 +133,11 @@ fn fits_of_other_settings_do_not_merge() {
     preprocess.preprocess.filter = Filter::Lanczos;
     assert!(error(with(preprocess)).contains("preprocessing"));
     let other = ResNet18::untrained(8, &devices()[0]).unwrap();
-    let other = Padim::new(config(), other).unwrap().partial_fit((0..3).map(good), |_| ()).unwrap();
+    let other = Padim::new(config(), other).unwrap().partial_fit((0..3).map(good)).unwrap();
     assert!(matches!(fit().merge(other), Err(Error::BackboneMismatch { .. })));
     let region = RegionOfInterest::polygon([56, 70], &[[0.0, 0.0], [70.0, 0.0], [70.0, 40.0]]);
     let cut = padim().with_region(&region.unwrap()).unwrap();
-    let cut = cut.partial_fit((0..3).map(good), |_| ()).unwrap();
+    let cut = cut.partial_fit((0..3).map(good)).unwrap();
     assert!(error(fit().merge(cut)).contains("regions"));
 
     let folder = tempfile::tempdir().unwrap();
@@ -153,9 +159,9 @@ fn right_half() -> RegionOfInterest {
 fn outside_the_region_nothing_counts() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("right.padim");
-    let whole = padim().fit((0..8).map(good), |_| ()).unwrap();
+    let whole = padim().fit((0..8).map(good)).unwrap();
     let padim = padim().with_region(&right_half()).unwrap();
-    let right = padim.fit((0..8).map(good), |_| ()).unwrap();
+    let right = padim.fit((0..8).map(good)).unwrap();
     assert_eq!(right.model().position_count(), 12 * 12 / 2);
     assert!(right.model().size_in_bytes() * 2 == whole.model().size_in_bytes());
 
@@ -213,7 +219,7 @@ fn a_region_without_a_position_is_refused() {
 fn a_uniform_map_stays_uniform_up_to_the_region_s_border() {
     let scorer = AnomalyScorer::new(ScoringConfig::default()).unwrap();
     let padim = padim().with_region(&right_half()).unwrap();
-    let detector = padim.fit((0..3).map(good), |_| ()).unwrap();
+    let detector = padim.fit((0..3).map(good)).unwrap();
     let region = detector.region().unwrap();
     let inside = region.positions([12, 12]);
     let distances: Vec<f32> = inside.iter().map(|&i| if i { 3.0 } else { 0.0 }).collect();
@@ -232,8 +238,8 @@ fn shared_principal_components_are_saved_with_the_detector() {
     let path = folder.path().join("pca.padim");
     let all = PadimConfig { channels: ChannelSelection::random(60, 1), ..config() };
     let padim = || Padim::new(all.clone(), backbone()).unwrap();
-    let projected = padim().with_principal_components(9, (0..8).map(good), |_| ()).unwrap();
-    let detector = projected.fit((0..8).map(good), |_| ()).unwrap();
+    let projected = padim().fit_projection(9, (0..8).map(good)).unwrap();
+    let detector = projected.fit((0..8).map(good)).unwrap();
     assert_eq!(detector.model().dimension(), 9);
     let projection = detector.projection().unwrap();
     assert_eq!([projection.components(), projection.channels()], [9, 60]);
@@ -253,11 +259,11 @@ fn shared_principal_components_are_saved_with_the_detector() {
     assert_eq!(loaded.predict(defective()).unwrap(), prediction);
 
     // All components are a rotation, which changes no distance.
-    let rotated = padim().with_principal_components(60, (0..8).map(good), |_| ()).unwrap();
-    let rotated = rotated.fit((0..8).map(good), |_| ()).unwrap();
-    let plain = padim().fit((0..8).map(good), |_| ()).unwrap();
+    let rotated = padim().fit_projection(60, (0..8).map(good)).unwrap();
+    let rotated = rotated.fit((0..8).map(good)).unwrap();
+    let plain = padim().fit((0..8).map(good)).unwrap();
     assert!(difference(&rotated, &plain) < 5e-3, "{}", difference(&rotated, &plain));
-    assert!(padim().with_principal_components(61, (0..8).map(good), |_| ()).is_err());
+    assert!(padim().fit_projection(61, (0..8).map(good)).is_err());
 }
 
 #[test]
@@ -288,7 +294,7 @@ fn every_storage_is_saved_as_it_is() {
 fn a_plan_foresees_sizes_and_refuses_the_impossible() {
     const SIZE: [usize; 2] = [56, 70];
     let plan = padim().memory_plan(SIZE, 8).unwrap();
-    let detector = padim().fit((0..8).map(good), |_| ()).unwrap();
+    let detector = padim().fit((0..8).map(good)).unwrap();
     assert_eq!(plan.model, detector.model().size_in_bytes());
     assert_eq!(plan.storage, detector.model().storage());
     let region = padim().with_region(&right_half()).unwrap().memory_plan(SIZE, 8).unwrap();
@@ -300,7 +306,7 @@ fn a_plan_foresees_sizes_and_refuses_the_impossible() {
 
     let open = PreprocessConfig { crop: None, ..config().preprocess };
     let open = Padim::new(PadimConfig { preprocess: open, ..config() }, backbone()).unwrap();
-    let fitted = open.fit((0..8).map(good), |_| ()).unwrap();
+    let fitted = open.fit((0..8).map(good)).unwrap();
     assert_eq!(open.memory_plan(SIZE, 8).unwrap().model, fitted.model().size_in_bytes());
     assert!(open.memory_plan([0, 70], 8).is_err());
     // Larger images take more while they are decoded.

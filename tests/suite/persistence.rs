@@ -1,12 +1,18 @@
 //! Detector files: round trips, hostile files, other backbones.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
-use padim::*;
+use padim::backbone::{EfficientNetConfig, EfficientNetStage, FeatureMaps, LayerInfo};
+use padim::embedding::ChannelSelection;
+use padim::fingerprint::Fingerprint;
+use padim::scoring::ScoreNormalization;
+use padim::{Backbone, BackboneCache, Detector, Error, Padim, PadimConfig, ResNet18, Result, burn};
 
 use crate::detector::{backbone, config, defective, detector, good};
+use crate::sections::edit_settings;
 use crate::{devices, run_and_kill};
 
 fn load(path: &Path) -> Result<Detector> {
@@ -24,7 +30,7 @@ fn a_loaded_detector_scores_bit_for_bit_the_same() {
     assert_eq!(loaded.config(), saved.config());
     assert_eq!(loaded.channel_indices(), saved.channel_indices());
     assert_eq!(loaded.model(), saved.model());
-    assert_eq!(loaded.fingerprint(), saved.fingerprint());
+    assert_eq!(loaded.backbone_fingerprint(), saved.backbone_fingerprint());
     let images = || (0..5).map(good).chain([defective()]);
     assert_eq!(loaded.predict_batch(images()).unwrap(), saved.predict_batch(images()).unwrap());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
@@ -68,12 +74,12 @@ fn efficientnet() -> EfficientNetConfig {
 fn an_efficientnet_is_saved_and_loaded_with_its_weights() {
     let device = devices().remove(0);
     let network = efficientnet().untrained(1, &device).unwrap();
-    let saved = Padim::new(config(), network).unwrap().fit((0..8).map(good), |_| ()).unwrap();
+    let saved = Padim::new(config(), network).unwrap().fit((0..8).map(good)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.padim");
     saved.save(&path).unwrap();
     let loaded = load(&path).unwrap();
-    assert_eq!(loaded.fingerprint(), saved.fingerprint());
+    assert_eq!(loaded.backbone_fingerprint(), saved.backbone_fingerprint());
     let images = || (0..5).map(good).chain([defective()]);
     assert_eq!(loaded.predict_batch(images()).unwrap(), saved.predict_batch(images()).unwrap());
 
@@ -81,11 +87,12 @@ fn an_efficientnet_is_saved_and_loaded_with_its_weights() {
     loaded.save(&again).unwrap();
     assert!(std::fs::read(&path).unwrap() == std::fs::read(&again).unwrap());
 
-    // A reader that does not know the network must not take it for another: its section has a name
-    // of its own.
-    let bytes = std::fs::read(&path).unwrap();
-    let holds = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
-    assert!(holds(b"\x0cefficientnet") && !holds(b"\x08backbone"));
+    edit_settings(&path, "backbone", |backbone| {
+        assert_eq!(backbone["network"], "EfficientNet");
+        backbone["network"] = "ResNext".into();
+    });
+    let error = load(&path).unwrap_err().to_string();
+    assert!(error.contains("\"ResNext\"") && error.contains("EfficientNet"), "{error}");
 
     saved.save_without_backbone(&path).unwrap();
     let error = load(&path).unwrap_err();
@@ -122,7 +129,7 @@ fn a_network_of_ones_own_fits_saves_and_loads() {
     let colours = || Colours(vec![LayerInfo { name: "pixels".into(), channels: 3, stride: 1 }]);
     let config = PadimConfig { channels: ChannelSelection::All, ..config() };
     let padim = Padim::new(config, colours()).unwrap();
-    let detector = padim.fit((0..5).map(good), |_| ()).unwrap();
+    let detector = padim.fit((0..5).map(good)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("colours.padim");
     let error = detector.save(&path).unwrap_err();
@@ -142,37 +149,119 @@ fn valid_file() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
     (folder, path, bytes)
 }
 
+/// What `detector().save_without_backbone(..)` wrote in version 1. It stays here for ever.
+const VERSION_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/files/detector-v1.padim");
+
 #[test]
-fn files_of_older_versions_still_load() {
-    let (_folder, path, mut file) = valid_file();
-    for version in [2_u32, 3] {
-        file[8..12].copy_from_slice(&version.to_le_bytes());
-        let end = file.len() - 4;
-        let checksum = crc32fast::hash(&file[..end]).to_le_bytes();
-        file[end..].copy_from_slice(&checksum);
-        std::fs::write(&path, &file).unwrap();
-        let loaded = Detector::load_with_backbone(&path, backbone()).unwrap();
-        assert_eq!(loaded.config(), detector().config());
-        assert_eq!(loaded.predict(defective()).unwrap(), detector().predict(defective()).unwrap());
-    }
+#[ignore = "run once for a version: it writes its file"]
+fn write_the_file_of_a_version() {
+    detector().save_without_backbone(VERSION_1).unwrap();
 }
 
-/// What `detector().save_without_backbone(..)` wrote in version 3, before there were settings for parts
-/// that move.
 #[test]
-fn a_file_that_version_3_wrote_scores_the_same() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/files/detector-v3.padim");
-    let old = Detector::load_with_backbone(path, backbone()).unwrap();
+fn a_file_that_version_1_wrote_scores_the_same() {
+    let old = Detector::load_with_backbone(VERSION_1, backbone()).unwrap();
     let new = detector();
     assert_eq!(old.config(), new.config());
-    assert_eq!((old.config().neighbourhood, &old.config().augmentation), (1, &None));
-    assert!(!old.model().is_pooled() && old.registration().is_none());
     for image in [good(1), good(40), defective()] {
         let [a, b] = [&old, &new].map(|detector| detector.predict(image.clone()).unwrap());
         // Another processor adds up in another order.
         let pairs = a.anomaly_map.values().iter().zip(b.anomaly_map.values());
         assert!(pairs.clone().all(|(a, b)| (a / b - 1.0).abs() < 1e-3), "{}", a.image_score);
     }
+}
+
+#[test]
+fn a_setting_that_the_file_lacks_has_its_default() {
+    let (_folder, path, _) = valid_file();
+    edit_settings(&path, "settings", |settings| {
+        let config = settings["config"].as_object_mut().unwrap();
+        assert!(config.remove("neighborhood").is_some());
+        assert!(config.remove("scoring").is_some());
+        let gaussian = config["gaussian"].as_object_mut().unwrap();
+        assert!(gaussian.remove("pooled").is_some());
+    });
+    let loaded = Detector::load_with_backbone(&path, backbone()).unwrap();
+    assert_eq!(loaded.config(), detector().config());
+    assert_eq!(loaded.predict(defective()).unwrap(), detector().predict(defective()).unwrap());
+}
+
+#[test]
+fn a_setting_that_is_not_known_is_refused_by_name() {
+    let places: [fn(&mut serde_json::Value) -> &mut serde_json::Value; 5] = [
+        |settings| settings,
+        |settings| &mut settings["config"],
+        |settings| &mut settings["config"]["preprocess"],
+        |settings| &mut settings["config"]["gaussian"],
+        |settings| &mut settings["config"]["scoring"]["blur"],
+    ];
+    for place in places {
+        let (_folder, path, _) = valid_file();
+        edit_settings(&path, "settings", |settings| place(settings)["sharpness"] = 3.into());
+        let error = Detector::load_with_backbone(&path, backbone()).unwrap_err();
+        assert!(matches!(error, Error::InvalidDetectorFile { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("`sharpness`") && text.contains("update padim"), "{text}");
+    }
+}
+
+#[test]
+fn a_detector_is_saved_to_memory_and_loaded_from_it() {
+    let (saved, device) = (detector(), devices().remove(0));
+    let (_folder, path, without) = valid_file();
+    let mut bytes = Vec::new();
+    saved.save_to(&mut bytes).unwrap();
+    saved.save(&path).unwrap();
+    assert!(bytes == std::fs::read(&path).unwrap());
+    let loaded = Detector::load_from(&bytes[..], &device).unwrap();
+    assert_eq!(loaded.predict(defective()).unwrap(), saved.predict(defective()).unwrap());
+    let loaded = Detector::load_from(&without[..], Arc::new(backbone())).unwrap();
+    assert_eq!(loaded.predict(defective()).unwrap(), saved.predict(defective()).unwrap());
+    let error = Detector::load_from(&bytes[..bytes.len() / 2], &device).unwrap_err();
+    assert!(matches!(error, Error::InvalidDetectorFile { .. }), "{error:?}");
+    assert!(Detector::load_from(&b"PADIM"[..], &device).is_err());
+}
+
+#[test]
+fn notes_are_saved_and_change_nothing() {
+    let (_folder, path, _) = valid_file();
+    let mut noted = detector();
+    noted.metadata_mut().insert("product".into(), "bolt \"M8\"".into());
+    noted.save(&path).unwrap();
+    let loaded = load(&path).unwrap();
+    assert_eq!(loaded.metadata(), noted.metadata());
+    assert_eq!(loaded.predict(defective()).unwrap(), detector().predict(defective()).unwrap());
+}
+
+#[test]
+fn detectors_of_a_cache_share_their_backbone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two, other) =
+        (folder.path().join("one"), folder.path().join("two"), folder.path().join("other"));
+    detector().save(&one).unwrap();
+    detector().save(&two).unwrap();
+    let foreign = ResNet18::untrained(8, &devices()[0]).unwrap();
+    Padim::new(config(), foreign).unwrap().fit((0..8).map(good)).unwrap().save(&other).unwrap();
+    let cache = BackboneCache::new(&devices()[0]);
+    assert!(cache.is_empty());
+    let [a, b, c] = [&one, &two, &other].map(|path| Detector::load(path, &cache).unwrap());
+    assert_eq!(cache.len(), 2);
+    assert_eq!(a.backbone_fingerprint(), b.backbone_fingerprint());
+    assert_ne!(a.backbone_fingerprint(), c.backbone_fingerprint());
+    let expected = detector().predict(defective()).unwrap();
+    assert_eq!(a.predict(defective()).unwrap(), expected);
+    assert_eq!(b.predict(defective()).unwrap(), expected);
+    assert_eq!(
+        c.predict(defective()).unwrap(),
+        load(&other).unwrap().predict(defective()).unwrap()
+    );
+    // Damage in weights that are there already is damage, too.
+    let mut damaged = std::fs::read(&one).unwrap();
+    let header_end = 20 + u64::from_le_bytes(damaged[12..20].try_into().unwrap()) as usize;
+    damaged[header_end + 40] ^= 4;
+    std::fs::write(&one, damaged).unwrap();
+    let error = Detector::load(&one, &cache).unwrap_err().to_string();
+    assert!(error.contains("checksum"), "{error}");
 }
 
 #[test]
@@ -191,8 +280,7 @@ fn hostile_files_are_errors() {
         ("empty", vec![], "too early"),
         ("foreign", b"PK\x03\x04 something else entirely".to_vec(), "does not begin"),
         ("converted as text", text, "does not begin"),
-        ("newer version", with(8, &5_u32.to_le_bytes()), "update padim"),
-        ("older version", with(8, &1_u32.to_le_bytes()), "before the first release"),
+        ("newer version", with(8, &2_u32.to_le_bytes()), "update padim"),
         ("huge header", with(12, &u64::MAX.to_le_bytes()), "its header claims"),
         ("header a little longer", with(12, &(header_end as u64 - 19).to_le_bytes()), "header"),
         ("header a little shorter", with(12, &(header_end as u64 - 21).to_le_bytes()), "header"),

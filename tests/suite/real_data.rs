@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use padim::dataset::{Category, Mvtec, Sample};
 use padim::metrics::{self, PixelScores};
-use padim::*;
+use padim::{Padim, PadimConfig, ResNet18};
 
 use crate::devices;
 
@@ -29,7 +29,7 @@ fn padim(data: &std::path::Path) -> Padim {
 
 /// Image AUROC, pixel AUROC and AUPRO of a category.
 fn evaluate(padim: &Padim, category: &Category) -> [f64; 3] {
-    let detector = padim.fit(&category.train, |_| ()).unwrap();
+    let detector = padim.fit(&category.train).unwrap();
     let predictions = detector.predict_batch(&category.test).unwrap();
     let truth = |image: &Sample| image.truth(detector.preprocessor(), [224, 224]).unwrap();
     let masks: Vec<Vec<bool>> = category.test.iter().map(truth).collect();

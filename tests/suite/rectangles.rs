@@ -1,7 +1,10 @@
 //! Images and network input that are no squares.
 
 use image::{Rgb, RgbImage};
-use padim::*;
+use padim::embedding::ChannelSelection;
+use padim::gaussian::{GaussianConfig, Precision, Storage};
+use padim::preprocess::{PreprocessConfig, RegionOfInterest, Resize};
+use padim::{Detector, Padim, PadimConfig, Thresholds, image};
 
 use crate::detector::backbone;
 use crate::devices;
@@ -40,7 +43,7 @@ fn end_to_end(input: [usize; 2], original: [u32; 2], region: bool) {
         padim = padim.with_region(&region.unwrap()).unwrap();
     }
     let plan = padim.memory_plan(original.map(|side| side as usize), 4).unwrap();
-    let detector = padim.fit((0..4).map(|i| good(original, i)), |_| ()).unwrap();
+    let detector = padim.fit((0..4).map(|i| good(original, i))).unwrap();
     assert_eq!(detector.input_size(), input);
     assert_eq!(detector.model().grid(), [height.div_ceil(4), width.div_ceil(4)]);
     assert_eq!(plan.model, detector.model().size_in_bytes(), "{plan}");
@@ -59,9 +62,9 @@ fn end_to_end(input: [usize; 2], original: [u32; 2], region: bool) {
     }
 
     // What is marked at half of the maximum lies about the spot.
-    let decision = Decision::fixed(0.0).with_pixel_threshold(map.max() / 2.0);
-    let detector = detector.with_decision(Some(decision)).unwrap();
-    let defects = detector.defects(&prediction).unwrap();
+    let decision = Thresholds::fixed(0.0).with_pixel_threshold(map.max() / 2.0);
+    let detector = detector.with_thresholds(Some(decision)).unwrap();
+    let defects = detector.anomaly_regions(&prediction).unwrap();
     let defect = defects[0];
     let middle = |start: usize, len: usize| (start + len / 2) as f64;
     let off_by = [

@@ -1,12 +1,23 @@
 //! Settings that say the same thing agree, and what can be checked is checked before the work.
 
 use std::error::Error as _;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{Device, Tensor};
 use image::DynamicImage;
-use padim::*;
+use padim::backbone::{FeatureMaps, LayerInfo, ResNet};
+use padim::detector::{Augmentation, FitProgress, FitStage, Registration};
+use padim::embedding::ChannelSelection;
+use padim::fingerprint::Fingerprint;
+use padim::gaussian::{GaussianConfig, Precision, Storage};
+use padim::preprocess::{DecodeLimits, Filter, PreprocessConfig, Resize, decode_file};
+use padim::tiling::TileModels;
+use padim::{
+    Backbone, CalibrationConfig, Detector, Error, ImageInput, Padim, PadimConfig, PartialFit,
+    Prediction, Result, Thresholds, TiledDetector, TiledPadim, TilingConfig, burn, dataset, image,
+};
 
 use crate::detector::{backbone, config, defective, detector, good};
 use crate::devices;
@@ -40,7 +51,7 @@ fn counting(config: PadimConfig) -> (Padim, impl Fn() -> usize) {
 
 fn extendable(images: u32) -> Detector {
     let padim = Padim::new(config(), backbone()).unwrap();
-    padim.partial_fit((0..images).map(good), |_| ()).unwrap().finish_extendable(|_| ()).unwrap()
+    padim.partial_fit((0..images).map(good)).unwrap().finish_extendable().unwrap()
 }
 
 fn reloaded(detector: &Detector) -> Detector {
@@ -57,7 +68,7 @@ fn a_converted_detector_keeps_its_storage_when_it_learns_on() {
     let mut kept = converted.clone();
     let mut loaded = reloaded(&converted);
     for detector in [&mut kept, &mut loaded] {
-        detector.extend((6..9).map(good), 1.0, |_| ()).unwrap();
+        detector.extend((6..9).map(good)).unwrap();
         assert_eq!(detector.model().storage(), storage);
         assert_eq!(detector.config().gaussian.storage, storage);
     }
@@ -70,7 +81,7 @@ fn gaussians_are_pooled_where_the_settings_say_so() {
     let padim = |pooled| {
         Padim::new(PadimConfig { gaussian: gaussian(pooled), ..config() }, backbone()).unwrap()
     };
-    let model = |pooled| padim(pooled).fit((0..8).map(good), |_| ()).unwrap().model().clone();
+    let model = |pooled| padim(pooled).fit((0..8).map(good)).unwrap().model().clone();
     for pooled in [false, true] {
         let detector = padim(pooled).with_gaussians(model(pooled), [48, 48]).unwrap();
         let loaded = reloaded(&detector);
@@ -84,26 +95,26 @@ fn gaussians_are_pooled_where_the_settings_say_so() {
 fn a_normalization_goes_with_the_threshold_that_it_is_around() {
     let calibrated = || {
         let mut detector = extendable(8);
-        detector.calibrate((8..30).map(good), &CalibrationConfig::default(), |_| ()).unwrap();
+        detector.calibrate((8..30).map(good), &CalibrationConfig::default()).unwrap();
         detector
     };
     type Change = (&'static str, fn(Detector) -> Detector);
     let changes: [Change; 5] = [
-        ("neighbourhood", |d| d.with_neighbourhood(3).unwrap()),
+        ("neighborhood", |d| d.with_neighborhood(3).unwrap()),
         ("storage", |d| d.with_storage(Storage::Diagonal).unwrap()),
         ("extend", |mut d| {
-            d.extend((30..34).map(good), 1.0, |_| ()).unwrap();
+            d.extend((30..34).map(good)).unwrap();
             d
         }),
         ("refit", |mut d| {
-            d.refit(GaussianConfig { epsilon: 0.1, ..GaussianConfig::default() }, |_| ()).unwrap();
+            d.refit(GaussianConfig { epsilon: 0.1, ..GaussianConfig::default() }).unwrap();
             d
         }),
-        ("no decision", |d| d.with_decision(None).unwrap()),
+        ("no decision", |d| d.with_thresholds(None).unwrap()),
     ];
     for (what, change) in changes {
         let changed = change(calibrated());
-        assert_eq!(changed.decision(), None, "{what}");
+        assert_eq!(changed.thresholds(), None, "{what}");
         for detector in [&changed, &reloaded(&changed)] {
             let prediction = detector.predict(defective()).unwrap();
             assert_eq!(prediction.normalized_score, prediction.image_score, "{what}");
@@ -112,8 +123,8 @@ fn a_normalization_goes_with_the_threshold_that_it_is_around() {
     // Another threshold is where 0.5 is from then on.
     let detector = calibrated();
     let score = detector.predict(good(3)).unwrap().image_score;
-    let decision = Decision { image_threshold: score, ..detector.decision().unwrap().clone() };
-    let moved = detector.with_decision(Some(decision)).unwrap();
+    let decision = Thresholds { image: score, ..detector.thresholds().unwrap().clone() };
+    let moved = detector.with_thresholds(Some(decision)).unwrap();
     for detector in [&moved, &reloaded(&moved)] {
         let prediction = detector.predict(good(3)).unwrap();
         assert_eq!((prediction.image_score, prediction.normalized_score), (score, 0.5));
@@ -126,36 +137,36 @@ fn what_cannot_be_is_said_before_the_network_runs() {
     let (padim, runs) = counting(config());
     let images = |count: u32| (0..count).map(good).collect::<Vec<_>>();
 
-    let error = padim.fit_calibrated(&images(3), 2, &rates, |_| ()).unwrap_err();
+    let error = padim.fit_calibrated(&images(3), 2, &rates).unwrap_err();
     assert_eq!(runs(), 0, "three images in two folds: {error}");
-    let error = padim.fit_calibrated(&images(12), 4, &rates, |_| ()).unwrap_err();
+    let error = padim.fit_calibrated(&images(12), 4, &rates).unwrap_err();
     assert!(error.to_string().contains("19"), "{error}");
     assert_eq!(runs(), 0, "twelve images for a rate of 0.05: {error}");
 
-    let error = padim.fit(images(1), |_| ()).unwrap_err();
+    let error = padim.fit(images(1)).unwrap_err();
     assert!(matches!(error, Error::TooFewImages { count: 1 }), "{error}");
     assert_eq!(runs(), 0, "{error}");
 
     let low_rank =
         GaussianConfig { storage: Storage::LowRank(Precision::F32), ..GaussianConfig::default() };
     let (few, few_runs) = counting(PadimConfig { gaussian: low_rank, ..config() });
-    let error = few.fit(images(21), |_| ()).unwrap_err();
+    let error = few.fit(images(21)).unwrap_err();
     assert_eq!(few_runs(), 0, "{error}");
 
-    let fit = padim.partial_fit(images(6), |_| ()).unwrap();
-    let mut detector = fit.finish_extendable(|_| ()).unwrap();
+    let fit = padim.partial_fit(images(6)).unwrap();
+    let mut detector = fit.finish_extendable().unwrap();
     runs();
     for keep in [2.0, 0.0, f64::NAN] {
-        let error = detector.extend(images(4), keep, |_| ()).unwrap_err();
+        let error = detector.extend_with(images(4), keep, crate::silent).unwrap_err();
         assert!(matches!(error, Error::InvalidConfig { field: "keep", .. }), "{error}");
         assert_eq!(runs(), 0, "{error}");
     }
-    let error = detector.calibrate(images(18), &rates, |_| ()).unwrap_err();
+    let error = detector.calibrate(images(18), &rates).unwrap_err();
     assert!(error.to_string().contains("19"), "{error}");
     assert_eq!(runs(), 0, "{error}");
-    let mut closed = padim.fit(images(6), |_| ()).unwrap();
+    let mut closed = padim.fit(images(6)).unwrap();
     runs();
-    assert!(matches!(closed.extend(images(4), 1.0, |_| ()), Err(Error::NoState)));
+    assert!(matches!(closed.extend(images(4)), Err(Error::NoStatistics)));
     assert_eq!(runs(), 0);
 }
 
@@ -166,7 +177,10 @@ fn progress_never_passes_its_total() {
     let images: Vec<_> = (0..20).map(good).collect();
     let mut seen: Vec<FitProgress> = Vec::new();
     padim
-        .fit_calibrated(&images, 4, &CalibrationConfig::default(), |progress| seen.push(progress))
+        .fit_calibrated_with(&images, 4, &CalibrationConfig::default(), |progress| {
+            seen.push(progress);
+            ControlFlow::Continue(())
+        })
         .unwrap();
     for stage in [FitStage::Embedding, FitStage::Calibrating] {
         let of_stage: Vec<_> = seen.iter().filter(|p| p.stage == stage).collect();
@@ -184,7 +198,7 @@ fn what_a_file_holds_decides_what_its_error_advises() {
     let padim = Padim::new(config(), backbone()).unwrap();
     let device = &devices()[0];
 
-    padim.partial_fit((0..4).map(good), |_| ()).unwrap().save(&path).unwrap();
+    padim.partial_fit((0..4).map(good)).unwrap().save(&path).unwrap();
     for error in [
         Detector::load(&path, device).unwrap_err(),
         Detector::load_with_backbone(&path, backbone()).unwrap_err(),
@@ -194,7 +208,7 @@ fn what_a_file_holds_decides_what_its_error_advises() {
     }
     assert_eq!(PartialFit::load(&path, Arc::new(backbone())).unwrap().image_count(), 4);
 
-    padim.fit((0..4).map(good), |_| ()).unwrap().save_without_backbone(&path).unwrap();
+    padim.fit((0..4).map(good)).unwrap().save_without_backbone(&path).unwrap();
     let error = TiledDetector::load(&path, device).unwrap_err();
     assert!(error.to_string().contains("`Detector::load"), "{error}");
 
@@ -202,7 +216,7 @@ fn what_a_file_holds_decides_what_its_error_advises() {
     let preprocess =
         PreprocessConfig { resize: Resize::square(48), crop: None, ..PreprocessConfig::default() };
     let tiled = TiledPadim::new(PadimConfig { preprocess, ..config() }, tiling, backbone());
-    let tiled = tiled.unwrap().fit((0..3).map(good), |_| ()).unwrap();
+    let tiled = tiled.unwrap().fit((0..3).map(good)).unwrap();
     tiled.save_without_backbone(&path).unwrap();
     for error in [
         Detector::load(&path, device).unwrap_err(),
@@ -253,9 +267,9 @@ fn an_image_that_panics_is_an_error_of_its_own() {
         assert_eq!(results[place].as_ref().unwrap(), &detector.predict(good(i)).unwrap());
     }
     let padim = Padim::new(config(), backbone()).unwrap();
-    told(&padim.fit(images(), |_| ()).unwrap_err());
+    told(&padim.fit(images()).unwrap_err());
     let upside = Registration::new("upside", |_| panic!("the cable is loose"));
-    let registered = padim.with_registration(upside).fit([good(1), good(2)], |_| ());
+    let registered = padim.with_registration(upside).fit([good(1), good(2)]);
     assert!(matches!(registered, Err(Error::Panicked { .. })), "{registered:?}");
 }
 
@@ -281,7 +295,7 @@ impl Backbone for Broken {
 fn a_backbone_that_panics_is_an_error() {
     let layer = LayerInfo { name: "only".into(), channels: 3, stride: 4 };
     let config = PadimConfig { channels: ChannelSelection::All, ..config() };
-    let error = Padim::new(config, Broken(layer)).unwrap().fit([good(1), good(2)], |_| ());
+    let error = Padim::new(config, Broken(layer)).unwrap().fit([good(1), good(2)]);
     let error = error.unwrap_err();
     assert!(matches!(error, Error::Panicked { .. }), "{error:?}");
     assert!(error.to_string().contains("out of memory"), "{error}");
@@ -292,7 +306,7 @@ fn an_image_is_scored_by_who_has_prepared_it() {
     let bicubic = PreprocessConfig { filter: Filter::Bicubic, ..config().preprocess };
     let fitted = |preprocess: &PreprocessConfig| {
         let config = PadimConfig { preprocess: preprocess.clone(), ..config() };
-        Padim::new(config, backbone()).unwrap().fit((0..8).map(good), |_| ()).unwrap()
+        Padim::new(config, backbone()).unwrap().fit((0..8).map(good)).unwrap()
     };
     let (a, b) = (fitted(&config().preprocess), fitted(&bicubic));
     let prepared = |detector: &Detector| vec![detector.prepare(defective()).unwrap()];
@@ -305,7 +319,7 @@ fn an_image_is_scored_by_who_has_prepared_it() {
     let turned = Padim::new(config(), backbone())
         .unwrap()
         .with_registration(Registration::new("turned", |image| Ok(image.rotate180())))
-        .fit((0..8).map(good), |_| ())
+        .fit((0..8).map(good))
         .unwrap();
     assert!(turned.predict_prepared(prepared(&a)).remove(0).is_err());
 }
@@ -354,9 +368,9 @@ fn limits_reach_images_that_are_made_from_files() {
             ..dataset::Sample::good(file.clone())
         })
         .collect();
-    refused(padim().fit(&samples, |_| ()).unwrap_err());
+    refused(padim().fit(&samples).unwrap_err());
     let copies = Augmentation { copies: 1, ..Augmentation::default() };
-    refused(padim().fit(copies.apply(&files).unwrap(), |_| ()).unwrap_err());
+    refused(padim().fit(copies.apply(&files).unwrap()).unwrap_err());
 }
 
 /// One image is enough where all positions of a tile have one Gaussian in common.
@@ -368,11 +382,8 @@ fn one_image_is_enough_for_pooled_tiles() {
     let config = PadimConfig { preprocess, gaussian, ..config() };
     let tiling = TilingConfig { tile: [48, 48], overlap: 16, models: TileModels::PerPosition };
     let padim = TiledPadim::new(config, tiling, backbone()).unwrap();
-    assert!(padim.fit([good(1)], |_| ()).unwrap().predict(good(2)).is_ok());
-    assert!(matches!(
-        padim.fit(Vec::<DynamicImage>::new(), |_| ()),
-        Err(Error::TooFewImages { .. })
-    ));
+    assert!(padim.fit([good(1)]).unwrap().predict(good(2)).is_ok());
+    assert!(matches!(padim.fit(Vec::<DynamicImage>::new()), Err(Error::TooFewImages { .. })));
 }
 
 /// A fold by itself is never factorised, so it may have fewer images than components.
@@ -381,7 +392,7 @@ fn a_plan_with_folds_asks_nothing_of_a_fold() {
     let gaussian = GaussianConfig { components: Some(4), ..GaussianConfig::default() };
     let padim = Padim::new(PadimConfig { gaussian, ..config() }, backbone()).unwrap();
     let images: Vec<_> = (0..20).map(good).collect();
-    padim.fit_calibrated(&images, 10, &CalibrationConfig::default(), |_| ()).unwrap();
+    padim.fit_calibrated(&images, 10, &CalibrationConfig::default()).unwrap();
     let plan = padim.memory_plan([56, 70], 20).unwrap();
     let folds = padim.calibrated_memory_plan([56, 70], 20, 10).unwrap();
     assert!(folds.fit > plan.fit && folds.predict == plan.predict);

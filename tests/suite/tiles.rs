@@ -1,7 +1,17 @@
 //! Images in tiles: against each tile by itself, seams, files, mistakes.
 
 use image::{DynamicImage, Rgb, RgbImage};
-use padim::*;
+use padim::detector::{FitProgress, FitStage};
+use padim::embedding::ChannelSelection;
+use padim::gaussian::{GaussianModel, Precision, Storage};
+use padim::preprocess::{PreprocessConfig, Resize};
+use padim::scoring::{AnomalyMap, ImageScore};
+use padim::tiling::TileModels;
+use padim::{
+    CalibrationConfig, Detector, Error, ImageInput, Padim, PadimConfig, Prediction, TiledDetector,
+    TiledPadim, TilingConfig, image,
+};
+use std::ops::ControlFlow;
 
 use crate::detector::backbone;
 use crate::{devices, tensor};
@@ -55,7 +65,7 @@ const SHARED: TilingConfig = TilingConfig { models: TileModels::Shared, ..PER_PO
 const SIZE: [u32; 2] = [101, 170];
 
 fn per_position() -> TiledDetector {
-    tiled(PER_POSITION, [48, 64]).fit((0..6).map(|i| cloth(SIZE, i, 0)), |_| ()).unwrap()
+    tiled(PER_POSITION, [48, 64]).fit((0..6).map(|i| cloth(SIZE, i, 0))).unwrap()
 }
 
 fn tiles(image: &RgbImage, tiling: &TilingConfig) -> Vec<RgbImage> {
@@ -113,16 +123,15 @@ fn as_each_tile_by_a_plain_detector() {
     let test = spoilt(cloth(SIZE, 9, 0), [90, 20], 20);
 
     let columns: Vec<Vec<RgbImage>> = images.iter().map(|i| tiles(i, &PER_POSITION)).collect();
-    let of_position =
-        |k: usize| padim.fit(columns.iter().map(|tiles| tiles[k].clone()), |_| ()).unwrap();
+    let of_position = |k: usize| padim.fit(columns.iter().map(|tiles| tiles[k].clone())).unwrap();
     let detectors: Vec<Detector> = (0..columns[0].len()).map(of_position).collect();
     assert_eq!(detectors.len(), 12);
     let detector = per_position();
     assert!(detector.models().eq(detectors.iter().map(Detector::model)));
     agrees(&detector.predict(test.clone()).unwrap(), &naive(&detectors, &test, &PER_POSITION));
 
-    let shared = padim.fit(columns.concat(), |_| ()).unwrap();
-    let detector = tiled(SHARED, [48, 64]).fit(images, |_| ()).unwrap();
+    let shared = padim.fit(columns.concat()).unwrap();
+    let detector = tiled(SHARED, [48, 64]).fit(images).unwrap();
     assert_eq!(detector.models().count(), 1);
     agrees(&detector.predict(test.clone()).unwrap(), &naive(&[shared], &test, &SHARED));
     // Any size does.
@@ -135,8 +144,8 @@ fn one_tile_is_the_image_itself() {
     let tiling = TilingConfig { tile: [60, 80], overlap: 16, models: TileModels::PerPosition };
     let images = || (0..4).map(|i| cloth([60, 80], i, 0));
     for input in [[60, 80], [30, 40]] {
-        let whole = Padim::new(config(input), backbone()).unwrap().fit(images(), |_| ()).unwrap();
-        let tiled = tiled(tiling, input).fit(images(), |_| ()).unwrap();
+        let whole = Padim::new(config(input), backbone()).unwrap().fit(images()).unwrap();
+        let tiled = tiled(tiling, input).fit(images()).unwrap();
         let test = cloth([60, 80], 7, 0);
         assert_eq!(tiled.predict(test.clone()).unwrap(), whole.predict(test).unwrap());
     }
@@ -146,8 +155,7 @@ fn one_tile_is_the_image_itself() {
 fn content_that_moves_by_a_stride_moves_the_map() {
     // Half of the size for the network; strides of 48 pixels, 24 of the map.
     let tiling = TilingConfig { tile: [64, 64], overlap: 16, models: TileModels::Shared };
-    let detector =
-        tiled(tiling, [32, 32]).fit((0..3).map(|i| cloth([160, 304], i, 0)), |_| ()).unwrap();
+    let detector = tiled(tiling, [32, 32]).fit((0..3).map(|i| cloth([160, 304], i, 0))).unwrap();
     let predict = |left| detector.predict(cloth([160, 304], 8, left)).unwrap().anomaly_map;
     let (here, there) = (predict(0), predict(48));
     assert_eq!(here.size(), [80, 152]);
@@ -190,7 +198,7 @@ fn seams_are_no_steeper_than_anything_else() {
         let ratio = |overlap: usize| {
             let tiling = TilingConfig { tile: [64, 64], overlap, models };
             let good = (0..8).map(|i| cloth([150, 250], i, 0));
-            let detector = tiled(tiling, [64, 64]).fit(good, |_| ()).unwrap();
+            let detector = tiled(tiling, [64, 64]).fit(good).unwrap();
             let map = detector.predict(cloth([150, 250], 20, 0)).unwrap().anomaly_map;
             let [seams, others] = steps(&map, &tiling);
             seams / others
@@ -210,40 +218,41 @@ fn a_fit_within_little_memory_is_the_same() {
     config.gaussian.storage = Storage::Triangle(Precision::F16);
     let padim = TiledPadim::new(config.clone(), PER_POSITION, backbone()).unwrap();
     let plan = padim.memory_plan(size, IMAGES).unwrap();
-    let expected = padim.fit(images(), |_| ()).unwrap();
+    let expected = padim.fit(images()).unwrap();
     let model: usize = expected.models().map(GaussianModel::size_in_bytes).sum();
     assert_eq!(plan.model, model, "{plan}");
     let mut passes = 0;
     let count = |progress: FitProgress| {
         passes += usize::from((progress.stage, progress.done) == (FitStage::Embedding, IMAGES));
+        ControlFlow::Continue(())
     };
-    let detector = padim.fit_within(plan.fit - plan.statistics / 2, images(), count).unwrap();
+    let detector = padim.fit_within_with(plan.fit - plan.statistics / 2, images(), count).unwrap();
     assert!((2..12).contains(&passes), "{passes}");
     assert!(detector.models().eq(expected.models()));
-    let error = padim.fit_within(1_000_000, images(), |_| ()).unwrap_err().to_string();
+    let error = padim.fit_within(1_000_000, images()).unwrap_err().to_string();
     assert!(error.contains("1000000"), "{error}");
 
     let shared = TiledPadim::new(config, SHARED, backbone()).unwrap();
     let plan = shared.memory_plan(size, IMAGES).unwrap();
-    let detector = shared.fit_within(plan.fit, images(), |_| ()).unwrap();
-    assert!(detector.models().eq(shared.fit(images(), |_| ()).unwrap().models()));
+    let detector = shared.fit_within(plan.fit, images()).unwrap();
+    assert!(detector.models().eq(shared.fit(images()).unwrap().models()));
 }
 
 #[test]
 fn saved_and_loaded_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiles.padim");
-    let shared = tiled(SHARED, [48, 64]).fit([cloth(SIZE, 0, 0)], |_| ()).unwrap();
+    let shared = tiled(SHARED, [48, 64]).fit([cloth(SIZE, 0, 0)]).unwrap();
     let test = spoilt(cloth(SIZE, 9, 0), [90, 20], 20);
     for mut saved in [per_position(), shared] {
         let half = CalibrationConfig { image_false_alarm_rate: 0.5, ..Default::default() };
-        saved.calibrate((30..34).map(|i| cloth(SIZE, i, 0)), &half, |_| ()).unwrap();
+        saved.calibrate((30..34).map(|i| cloth(SIZE, i, 0)), &half).unwrap();
         saved.save(&path).unwrap();
         let loaded = TiledDetector::load(&path, &devices()[0]).unwrap();
         assert!(loaded.models().eq(saved.models()));
         assert_eq!(loaded.tiling(), saved.tiling());
         assert_eq!(loaded.image_size(), saved.image_size());
-        assert_eq!(loaded.decision(), saved.decision());
+        assert_eq!(loaded.thresholds(), saved.thresholds());
         assert_eq!(loaded.predict(test.clone()).unwrap(), saved.predict(test.clone()).unwrap());
         let again = folder.path().join("again.padim");
         loaded.save(&again).unwrap();
@@ -269,7 +278,7 @@ fn damaged_files_are_errors() {
     let path = folder.path().join("tiles.padim");
     let tiling = TilingConfig { tile: [32, 32], overlap: 8, models: TileModels::PerPosition };
     let images = (0..3).map(|i| cloth([32, 50], i, 0));
-    let saved = tiled(tiling, [32, 32]).fit(images, |_| ()).unwrap();
+    let saved = tiled(tiling, [32, 32]).fit(images).unwrap();
     saved.save_without_backbone(&path).unwrap();
     let valid = std::fs::read(&path).unwrap();
     let header_end = 20 + u64::from_le_bytes(valid[12..20].try_into().unwrap()) as usize;
@@ -282,12 +291,12 @@ fn damaged_files_are_errors() {
         let checksum = crc32fast::hash(&file[..end]).to_le_bytes();
         file[end..].copy_from_slice(&checksum);
         std::fs::write(&path, &file).unwrap();
-        if let Ok(loaded) = TiledDetector::load_with_shared_backbone(&path, network.clone()) {
+        if let Ok(loaded) = TiledDetector::load(&path, network.clone()) {
             let _ = loaded.predict(cloth([32, 50], 1, 0));
         }
     }
     std::fs::write(&path, &valid[..valid.len() - 9]).unwrap();
-    let error = TiledDetector::load_with_shared_backbone(&path, network).unwrap_err().to_string();
+    let error = TiledDetector::load(&path, network).unwrap_err().to_string();
     assert!(error.contains("bytes instead of"), "{error}");
 }
 
@@ -295,13 +304,14 @@ fn damaged_files_are_errors() {
 fn a_calibrated_detector_marks_across_tiles() {
     let tiling = TilingConfig { tile: [64, 64], overlap: 16, models: TileModels::Shared };
     let mut detector =
-        tiled(tiling, [64, 64]).fit((0..4).map(|i| cloth([160, 200], i, 0)), |_| ()).unwrap();
+        tiled(tiling, [64, 64]).fit((0..4).map(|i| cloth([160, 200], i, 0))).unwrap();
     let mut seen = 0;
     let good = (10..29).map(|i| cloth([160, 200], i, 0));
     detector
-        .calibrate(good, &Default::default(), |progress| {
+        .calibrate_with(good, &Default::default(), |progress| {
             assert_eq!((progress.stage, progress.total), (FitStage::Calibrating, Some(19)));
             seen = progress.done;
+            ControlFlow::Continue(())
         })
         .unwrap();
     assert_eq!(seen, 19);
@@ -309,7 +319,7 @@ fn a_calibrated_detector_marks_across_tiles() {
     let prediction = detector.predict(spoilt(cloth([160, 200], 40, 0), [40, 60], 24)).unwrap();
     assert_eq!(prediction.is_defective, Some(true));
     assert_eq!(prediction.p_value, Some(0.05));
-    let defects = detector.defects(&prediction).unwrap();
+    let defects = detector.anomaly_regions(&prediction).unwrap();
     let strangest = defects[0];
     assert!(
         (40..=62).contains(&strangest.top) && (20..=42).contains(&strangest.left),
@@ -322,8 +332,8 @@ fn a_calibrated_detector_marks_across_tiles() {
     let alone = defects.iter().filter(|defect| defect.peak > strangest.peak / 2.0).count();
     assert_eq!(alone, 1);
 
-    let silent = detector.with_decision(None).unwrap();
-    assert!(silent.defects(&prediction).is_err());
+    let silent = detector.with_thresholds(None).unwrap();
+    assert!(silent.anomaly_regions(&prediction).is_err());
 }
 
 #[test]
@@ -332,11 +342,11 @@ fn the_score_before_the_blur_is_that_of_a_tile() {
     config.scoring.image_score = ImageScore::MaxBeforeBlur;
     let images = || (0..6).map(|i| cloth(SIZE, i, 0));
     let sharp = TiledPadim::new(config.clone(), SHARED, backbone()).unwrap();
-    let sharp = sharp.fit(images(), |_| ()).unwrap();
+    let sharp = sharp.fit(images()).unwrap();
     let test = cloth(SIZE, 9, 0);
     let prediction = sharp.predict(test.clone()).unwrap();
     let all = images().flat_map(|image| tiles(&image, &SHARED)).collect::<Vec<_>>();
-    let plain = Padim::new(config, backbone()).unwrap().fit(all, |_| ()).unwrap();
+    let plain = Padim::new(config, backbone()).unwrap().fit(all).unwrap();
     let scores = plain.predict_batch(tiles(&test, &SHARED)).unwrap().into_iter();
     let highest = scores.map(|p| p.image_score).fold(0.0, f32::max);
     assert_eq!(prediction.image_score, highest);
@@ -371,11 +381,11 @@ fn mistakes_are_told_and_spare_others() {
         }
     }
     let padim = tiled(PER_POSITION, [48, 64]);
-    let error = padim.fit([cloth(SIZE, 0, 0), cloth([120, 170], 0, 0)], |_| ()).unwrap_err();
+    let error = padim.fit([cloth(SIZE, 0, 0), cloth([120, 170], 0, 0)]).unwrap_err();
     assert!(error.to_string().contains("TileModels::Shared"), "{error}");
     for count in [0, 1] {
         let images = || (0..count).map(|i| cloth(SIZE, i, 0));
-        for error in [padim.fit(images(), |_| ()), padim.fit_within(usize::MAX, images(), |_| ())] {
+        for error in [padim.fit(images()), padim.fit_within(usize::MAX, images())] {
             assert!(matches!(error, Err(Error::TooFewImages { count: c }) if c == count as usize));
         }
     }

@@ -1,9 +1,10 @@
 use super::*;
 use crate::backbone::EfficientNetB5;
+use crate::backbone::checkpoint::Checkpoint;
 use crate::golden;
 use crate::host::{to_device, to_host};
 
-/// The devices that the backend features of this build give.
+/// The devices of the enabled backend features.
 fn devices() -> Vec<Device> {
     vec![
         Device::flex(),
@@ -13,11 +14,11 @@ fn devices() -> Vec<Device> {
     ]
 }
 
-/// Golden values are compared at this share of the tensor's largest magnitude. Measured are 4e-7;
-/// torch's own f32 is off by up to 6e-7.
+/// Tolerance relative to the largest magnitude of a golden tensor. Measured: 4e-7; torch itself in f32
+/// differs by up to 6e-7.
 const TOLERANCE: f64 = 1e-5;
 
-/// All tensors of a torchvision checkpoint, by the formula at the head of
+/// All tensors of a torchvision checkpoint, by the formula at the top of
 /// `tests/golden/make_efficientnet.py`.
 fn formula_checkpoint(config: &EfficientNetConfig) -> Checkpoint {
     let (stem, blocks) = config.plan();
@@ -48,7 +49,7 @@ fn formula_checkpoint(config: &EfficientNetConfig) -> Checkpoint {
 }
 
 fn build(config: &EfficientNetConfig, mut checkpoint: Checkpoint) -> Result<EfficientNet> {
-    let network = EfficientNet::build(config.clone(), &mut checkpoint, &Device::flex())?;
+    let network = network::build(config, &mut checkpoint, &Device::flex())?;
     checkpoint.finish()?;
     Ok(network)
 }
@@ -57,7 +58,7 @@ fn input(shape: [usize; 4], device: &Device) -> Tensor<4> {
     to_device(golden::input(&shape), shape, device)
 }
 
-/// The largest difference of any node of a run from its golden values.
+/// The largest difference between a run's intermediate results and their golden values.
 fn check_maps(network: &EfficientNet, shape: [usize; 4], file: &golden::GoldenFile) -> f64 {
     let images = input(shape, &network.device);
     let stem = ("stem".to_owned(), silu(network.stem.forward(images.clone())));
@@ -80,7 +81,7 @@ fn golden_backbone_efficientnet_b5() {
     let config = EfficientNetB5::config().with_blocks([1, 2, 4, 7, 9, 20, 26]);
     for device in devices() {
         let mut checkpoint = formula_checkpoint(&config);
-        let network = EfficientNet::build(config.clone(), &mut checkpoint, &device).unwrap();
+        let network = network::build(&config, &mut checkpoint, &device).unwrap();
         checkpoint.finish().unwrap();
         for shape in [[1, 3, 224, 224], [2, 3, 64, 64], [1, 3, 97, 131]] {
             let error = check_maps(&network, shape, &file);
@@ -95,12 +96,12 @@ fn the_papers_layers_are_the_default() {
     let layer = |name: &str, channels, stride| LayerInfo { name: name.into(), channels, stride };
     let expected = [layer("block7", 40, 4), layer("block20", 128, 16), layer("block26", 176, 16)];
     assert_eq!(network.layers(), expected);
-    // Counted from 1 they lie in the stages that the paper names as levels.
+    // Counted from 1, the blocks are in the stages that the paper calls levels.
     let places: Vec<(usize, usize)> = network.config.places().collect();
     assert_eq!([7, 20, 26].map(|block| places[block - 1].0 + 1), [2, 4, 5]);
 }
 
-/// The network of `efficientnet_tiny`, all of its blocks given out.
+/// The network of `efficientnet_tiny`, with all blocks as output.
 fn tiny() -> EfficientNetConfig {
     let stage = EfficientNetStage::new;
     EfficientNetConfig {
@@ -140,7 +141,7 @@ fn fewer_blocks_are_the_same_maps_and_need_no_more_weights() {
             assert_eq!(to_host(map.clone()).unwrap(), expected);
         }
     }
-    // What lies before the last block given out has to be there and known.
+    // The checkpoint must have all tensors up to the last output block, and no unknown ones.
     let config = tiny().with_blocks([3]);
     assert!(build(&config, formula_checkpoint(&config)).is_ok());
     assert!(build(&config, formula_checkpoint(&tiny().with_blocks([2]))).is_err());
@@ -210,9 +211,7 @@ fn a_snapshot_builds_the_same_network() {
     let device = Device::flex();
     let network = tiny().with_blocks([1, 2]).untrained(3, &device).unwrap();
     let snapshot = network.snapshot().unwrap().unwrap();
-    let mut source =
-        crate::backbone::FoldedParameters { convolutions: snapshot.parameters.into_iter() };
-    let again = snapshot.config.build(&mut source, &device).unwrap();
+    let again = snapshot.build(&device).unwrap();
     assert_eq!(network.fingerprint(), again.fingerprint());
     assert_eq!(network.layers(), again.layers());
     let other = tiny().with_blocks([1, 2]).untrained(4, &device).unwrap();
@@ -235,7 +234,7 @@ fn untrained_features_are_of_a_sound_size_and_differ() {
         let all = spread(&values);
         println!("{}: standard deviation {all}", layer.name);
         assert!((0.1..10.0).contains(&all), "{}: {all}", layer.name);
-        // No channel is the same at all places.
+        // No channel is constant over all positions.
         for (i, channel) in values.chunks(height * width).enumerate() {
             assert!(spread(channel) > 1e-3 * all, "{}: channel {}", layer.name, i % channels);
         }

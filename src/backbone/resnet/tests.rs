@@ -2,7 +2,7 @@ use super::*;
 use crate::golden::{self, relative_error};
 use crate::host::{index_tensor, to_device, to_host};
 
-/// The devices that the backend features of this build give.
+/// The devices of the enabled backend features.
 fn devices() -> Vec<Device> {
     vec![
         Device::flex(),
@@ -12,12 +12,12 @@ fn devices() -> Vec<Device> {
     ]
 }
 
-/// Golden values are compared at this share of the tensor's largest magnitude. Torch's own f32 is
-/// off by up to 2e-6.
+/// Tolerance relative to the largest magnitude of a golden tensor. Torch itself in f32 differs by up
+/// to 2e-6.
 const TOLERANCE: f64 = 1e-5;
 
-/// All tensors of a torchvision checkpoint, by formula. `identity` names a batch norm that is to
-/// change nothing.
+/// All tensors of a torchvision checkpoint, by formula. `identity` names a batch norm to replace by the
+/// identity.
 fn formula_checkpoint(config: &ResNetConfig, identity: Option<&str>) -> Checkpoint {
     let (stem, stages) = config.plan();
     let blocks = stages.into_iter().flatten();
@@ -43,7 +43,7 @@ fn formula_checkpoint(config: &ResNetConfig, identity: Option<&str>) -> Checkpoi
     Checkpoint::from_f32(tensors)
 }
 
-/// Every node of the network as the golden file names it.
+/// All intermediate results of the network, by their names in the golden file.
 fn nodes(network: &ResNet, conv1: &ResNet, input: Tensor<4>) -> Vec<(String, Tensor<4>)> {
     let stem = relu(network.trunk.stem.forward(input.clone()));
     let mut features = network.trunk.pool.forward(stem.clone());
@@ -67,7 +67,7 @@ fn check_backbone(config: ResNetConfig, file: &str) {
     for device in devices() {
         let build = |identity| {
             let mut checkpoint = formula_checkpoint(&config, identity);
-            let network = ResNet::build(config.clone(), &mut checkpoint, &device).unwrap();
+            let network = network::build(&config, &mut checkpoint, &device).unwrap();
             checkpoint.finish().unwrap();
             network
         };
@@ -83,7 +83,7 @@ fn check_backbone(config: ResNetConfig, file: &str) {
                 let name = format!("{prefix} {node}");
                 worst = worst.max(golden::check_node(&values, part, TOLERANCE, &name));
             }
-            // The public way gives the same maps, on Burn bit for bit.
+            // The public function gives the same maps; on Burn, exactly the same.
             let maps = network.forward(input.clone()).unwrap();
             let on_burn = FeatureMaps::new(network.forward_on_burn(input.clone())).unwrap();
             let traced = nodes(&network, &conv1, input);
@@ -200,9 +200,7 @@ fn a_snapshot_builds_the_same_network() {
     let config = tiny(ResNetBlock::Bottleneck).with_layers([1, 3]);
     let network = config.untrained(3, &device).unwrap();
     let snapshot = network.snapshot().unwrap().unwrap();
-    let mut source =
-        crate::backbone::FoldedParameters { convolutions: snapshot.parameters.into_iter() };
-    let again = snapshot.config.build(&mut source, &device).unwrap();
+    let again = snapshot.build(&device).unwrap();
     assert_eq!(network.fingerprint(), again.fingerprint());
     assert_eq!(network.layers(), again.layers());
 }
@@ -244,7 +242,7 @@ fn golden_loader_rejects() {
         if path.file_name().unwrap().to_str().unwrap().starts_with("reject_") {
             let error = tiny(ResNetBlock::Basic).load(&path, &device).unwrap_err();
             println!("{}: {error}", path.file_name().unwrap().display());
-            // A pickled object is parsed as data; it then simply has not got the tensors.
+            // A pickled object is parsed as data; such a file just lacks the tensors.
             let refused = matches!(error, Error::Weights { .. } | Error::MissingTensor { .. });
             assert!(refused, "{error}");
             rejected += 1;
@@ -259,7 +257,7 @@ fn tensors_that_do_not_fit_are_named() {
     let config = tiny(ResNetBlock::Basic);
     let tensors = || formula_checkpoint(&config, None);
     let refuse = |mut checkpoint: Checkpoint| {
-        let built = ResNet::build(config.clone(), &mut checkpoint, &device);
+        let built = network::build(&config, &mut checkpoint, &device);
         built.and_then(|_| checkpoint.finish()).unwrap_err().to_string()
     };
 
@@ -297,7 +295,7 @@ fn input_that_is_no_rgb_batch_is_refused() {
     assert_eq!(dot.maps()[2].dims(), [1, 8, 1, 1]);
 }
 
-/// The largest difference between the same maps, as a share of their largest value.
+/// The largest difference between the same maps, relative to their largest value.
 fn difference(some: &FeatureMaps, others: &FeatureMaps) -> f64 {
     let pairs = some.maps().iter().zip(others.maps());
     pairs

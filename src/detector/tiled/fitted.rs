@@ -1,13 +1,23 @@
 //! Scoring images in tiles.
 
-use super::{Tiled, TiledPadim, parts};
-use crate::decision::{Calibration, CalibrationConfig, Decision, Defect, PixelHistogram};
-use crate::detector::input::{Batches, ImageInput, counted};
-use crate::detector::{Detector, FitProgress, FitStage, PadimConfig, Prediction};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::image::{TiledImage, parts};
+use super::padim::TiledPadim;
+use crate::decision::{AnomalyRegion, Calibration, CalibrationConfig, PixelHistogram, Thresholds};
+use crate::detector::batches::{Batches, counted};
+use crate::detector::config::PadimConfig;
+use crate::detector::fitted::Detector;
+#[cfg(doc)]
+use crate::detector::padim::Padim;
+use crate::detector::prediction::Prediction;
+use crate::detector::progress::{FitProgress, FitStage, report, silent};
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::gaussian::GaussianModel;
-use crate::preprocess::DecodeLimits;
+use crate::preprocess::{DecodeLimits, ImageInput};
 use crate::scoring::{ImageScore, ScoreNormalization, ScoredMap};
 use crate::tiling::{MapBlender, TileModels, TilingConfig};
 
@@ -23,7 +33,7 @@ pub struct TiledDetector {
     /// All settings, the decision, and the model of the first tile or of all.
     pub(crate) first: Detector,
     /// The models of the other tiles, if they have some.
-    pub(crate) others: Vec<GaussianModel>,
+    pub(crate) others: Arc<[GaussianModel]>,
 }
 
 impl TiledDetector {
@@ -49,7 +59,7 @@ impl TiledDetector {
         if others.len() + 1 != expected {
             return Err(Error::shape("models of tiles", expected.to_string(), others.len() + 1));
         }
-        Ok(Self { tiling, image_size, first, others })
+        Ok(Self { tiling, image_size, first, others: others.into() })
     }
 
     /// The settings of what is done with a tile.
@@ -69,27 +79,42 @@ impl TiledDetector {
 
     /// The Gaussians: of all tiles, or of each tile position, row by row.
     pub fn models(&self) -> impl Iterator<Item = &GaussianModel> {
-        std::iter::once(&self.first.model).chain(&self.others)
+        std::iter::once(&*self.first.model).chain(&*self.others)
     }
 
     /// The fingerprint of the backbone's weights.
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.first.fingerprint()
+    pub fn backbone_fingerprint(&self) -> Fingerprint {
+        self.first.backbone_fingerprint()
     }
 
-    /// As [`Detector::with_decode_limits`]: for larger files.
+    /// As [`Detector::set_decode_limits`]: for larger files.
+    pub fn set_decode_limits(&mut self, limits: DecodeLimits) {
+        self.first.set_decode_limits(limits);
+    }
+
+    /// As [`set_decode_limits`](Self::set_decode_limits).
     #[must_use]
-    pub fn with_decode_limits(self, limits: DecodeLimits) -> Self {
-        Self { first: self.first.with_decode_limits(limits), ..self }
+    pub fn with_decode_limits(mut self, limits: DecodeLimits) -> Self {
+        self.set_decode_limits(limits);
+        self
     }
 
-    /// As [`Detector::with_normalization`].
+    /// As [`Detector::set_normalization`].
     ///
     /// # Errors
     ///
-    /// As [`Detector::with_normalization`].
+    /// As [`Detector::set_normalization`].
+    pub fn set_normalization(&mut self, normalization: ScoreNormalization) -> Result<()> {
+        self.first.set_normalization(normalization)
+    }
+
+    /// As [`Detector::set_normalization`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Detector::set_normalization`].
     pub fn with_normalization(mut self, normalization: ScoreNormalization) -> Result<Self> {
-        self.first.normalize_by(normalization)?;
+        self.set_normalization(normalization)?;
         Ok(self)
     }
 
@@ -99,17 +124,37 @@ impl TiledDetector {
     }
 
     /// The thresholds, if set.
-    pub fn decision(&self) -> Option<&Decision> {
-        self.first.decision()
+    pub fn thresholds(&self) -> Option<&Thresholds> {
+        self.first.thresholds()
     }
 
-    /// The same detector with other thresholds, or none. They are saved with it.
+    /// As [`Detector::set_thresholds`].
     ///
     /// # Errors
     ///
-    /// As [`Decision::validate`].
-    pub fn with_decision(self, decision: Option<Decision>) -> Result<Self> {
-        Ok(Self { first: self.first.with_decision(decision)?, ..self })
+    /// As [`Detector::set_thresholds`].
+    pub fn set_thresholds(&mut self, thresholds: Option<Thresholds>) -> Result<()> {
+        self.first.set_thresholds(thresholds)
+    }
+
+    /// As [`Detector::set_thresholds`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Detector::set_thresholds`].
+    pub fn with_thresholds(mut self, thresholds: Option<Thresholds>) -> Result<Self> {
+        self.set_thresholds(thresholds)?;
+        Ok(self)
+    }
+
+    /// As [`Detector::metadata`].
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        self.first.metadata()
+    }
+
+    /// As [`Detector::metadata_mut`].
+    pub fn metadata_mut(&mut self) -> &mut BTreeMap<String, String> {
+        self.first.metadata_mut()
     }
 
     /// As [`Detector::calibrate`]: each image counts once, however many tiles it has. Its pixels are
@@ -118,11 +163,24 @@ impl TiledDetector {
     /// # Errors
     ///
     /// As [`Detector::calibrate`].
-    pub fn calibrate<I>(
+    pub fn calibrate<I>(&mut self, images: I, config: &CalibrationConfig) -> Result<()>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        self.calibrate_with(images, config, silent)
+    }
+
+    /// As [`calibrate`](Self::calibrate), with progress as [`Padim::fit_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`calibrate`](Self::calibrate) and [`Padim::fit_with`].
+    pub fn calibrate_with<I>(
         &mut self,
         images: I,
         config: &CalibrationConfig,
-        mut progress: impl FnMut(FitProgress),
+        mut progress: impl FnMut(FitProgress) -> ControlFlow<()>,
     ) -> Result<()>
     where
         I: IntoIterator,
@@ -136,20 +194,20 @@ impl TiledDetector {
             let prediction = prediction?;
             scores.push(prediction.image_score);
             pixels.add(prediction.anomaly_map.values());
-            progress(FitProgress { stage: FitStage::Calibrating, done: scores.len(), total });
+            report(&mut progress, FitStage::Calibrating, scores.len(), total)?;
         }
         let calibration = Calibration::new(scores)?;
         let pixel_threshold = pixels.threshold(config.pixel_false_alarm_rate)?;
         self.first.decide_by(calibration, pixel_threshold, config)
     }
 
-    /// As [`Detector::defects`]: in pixels of the original image, whatever tiles they touch.
+    /// As [`Detector::anomaly_regions`]: in pixels of the original image, whatever tiles they touch.
     ///
     /// # Errors
     ///
-    /// As [`Detector::defects`].
-    pub fn defects(&self, prediction: &Prediction) -> Result<Vec<Defect>> {
-        self.first.defects(prediction)
+    /// As [`Detector::anomaly_regions`].
+    pub fn anomaly_regions(&self, prediction: &Prediction) -> Result<Vec<AnomalyRegion>> {
+        self.first.anomaly_regions(prediction)
     }
 
     /// Scores one image.
@@ -180,14 +238,14 @@ impl TiledDetector {
             Batches::decoded(images.into_iter(), self.first.preprocessor().decode_limits());
         std::iter::from_fn(move || {
             images.advance(|batch| -> Vec<_> {
-                let image = |item| self.predict_tiled(&Tiled::new(item, &self.tiling)?);
+                let image = |item| self.predict_tiled(&TiledImage::new(item, &self.tiling)?);
                 batch.into_iter().map(image).collect()
             })
         })
         .flatten()
     }
 
-    fn predict_tiled(&self, image: &Tiled) -> Result<Prediction> {
+    fn predict_tiled(&self, image: &TiledImage) -> Result<Prediction> {
         self.image_size.map_or(Ok(()), |size| image.require_size(size))?;
         let Detector { padim, input_size, .. } = &self.first;
         let mut blender = MapBlender::new(image.layout, *input_size);

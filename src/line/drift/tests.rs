@@ -14,14 +14,14 @@ fn coarse(random: &mut Random) -> f32 {
     random.below(7) as f32
 }
 
-fn decision(scores: Vec<f32>, rate: f64) -> Decision {
+fn decision(scores: Vec<f32>, rate: f64) -> Thresholds {
     let calibration = Calibration::new(scores).unwrap();
     let threshold = calibration.threshold(rate).unwrap();
-    Decision { calibration: Some(calibration), ..Decision::fixed(threshold) }
+    Thresholds { calibration: Some(calibration), ..Thresholds::fixed(threshold) }
 }
 
-/// Over many productions, false alarms are at most as frequent as promised, whatever the scores'
-/// distribution is, with a threshold from the same calibration, and without any calibration.
+/// Over many productions, false alarms are at most as frequent as promised: for any distribution of
+/// the scores, with a threshold from the same calibration, and without any calibration.
 #[test]
 fn false_alarms_are_as_rare_as_promised() {
     const PER_ALARM: f64 = 1000.0;
@@ -55,13 +55,13 @@ fn false_alarms_are_as_rare_as_promised() {
             let deviation = (promised * (1.0 - promised) / runs as f64).sqrt();
             assert!(observed <= promised + 3.0 * deviation, "{name}: {observed} > {promised}");
         }
-        // The promise is not kept by never raising an alarm.
+        // Some alarms are raised: the promise is not kept by never raising one.
         assert!(alarms[2] > 0.0, "{name}");
     }
 }
 
-/// The mean number of parts from a shift by so many standard deviations until the alarm, and the mean
-/// distance of the moment that the alarm names.
+/// The mean number of parts from a shift by `shift` standard deviations until the alarm, and the
+/// mean error of the alarm's `since`.
 fn delay(shift: f32, per_alarm: f64, runs: u64) -> (f64, f64) {
     let (mut delays, mut distances, mut counted) = (0.0, 0.0, 0.0);
     for run in 0..runs {
@@ -101,7 +101,7 @@ fn shifts_are_noticed_soon() {
     }
 }
 
-/// The table of the documentation.
+/// Prints the table of the documentation.
 #[test]
 #[ignore = "prints; takes a while"]
 fn how_soon() {
@@ -109,7 +109,7 @@ fn how_soon() {
         let [a, b] = [1e4, 1e5].map(|per_alarm| delay(shift, per_alarm, 200));
         println!("| {shift} | {:.0} | {:.0} | since: {:.1} {:.1}", a.0, b.0, a.1, b.1);
     }
-    // What ranks among the calibration alone would do.
+    // For comparison: ranks among the calibration scores alone.
     for (parts, images) in [(1000, 100), (10_000, 100), (10_000, 1000)] {
         let mut alarms = [0.0; 2];
         for run in 0..200 {
@@ -152,11 +152,11 @@ fn keys_ascend() {
 fn alarms_stay_and_parts_that_fail_do_not_count() {
     let decision = decision((0..99).map(|i| 10.0 + i as f32 / 10.0).collect(), 0.05);
     let mut monitor = DriftMonitor::new(DriftConfig::default(), Some(&decision)).unwrap();
-    for score in [decision.image_threshold, 100.0, f32::NAN, f32::INFINITY] {
+    for score in [decision.image, 100.0, f32::NAN, f32::INFINITY] {
         assert_eq!(monitor.observe(score), None);
     }
     assert_eq!((monitor.parts(), monitor.statistic()), (0, 0.0));
-    // 5 % of 100 places are alarms: the threshold stands on the 95th, and 94 are below.
+    // 5 of the 100 ranks are alarms: the threshold is at the 95th score, and 94 scores are below.
     assert_eq!(monitor.total, 94);
     let raised: Vec<DriftAlarm> = (0..100).filter_map(|_| monitor.observe(19.3)).collect();
     assert_eq!(raised.len(), 1);
@@ -169,7 +169,7 @@ fn alarms_stay_and_parts_that_fail_do_not_count() {
         assert!(DriftMonitor::new(config, None).is_err());
     }
     let cross_fitted = Calibration::cross_fitted(vec![1.0; 40]).unwrap();
-    let decision = Decision { calibration: Some(cross_fitted), ..decision };
+    let decision = Thresholds { calibration: Some(cross_fitted), ..decision };
     assert_eq!(DriftMonitor::new(DriftConfig::default(), Some(&decision)).unwrap().total, 0);
 }
 

@@ -1,4 +1,4 @@
-//! Downloads from a server of the test's own.
+//! Downloads from a local test server.
 
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,8 @@ use std::time::Instant;
 use super::super::tests::{Machine, weights_of};
 use super::*;
 
-/// What a request gets: a head, a body that may be shorter than it says, and then silence perhaps.
+/// A response: a head, a body that may be shorter than the head says, and a pause before the
+/// connection closes.
 struct Answer {
     head: String,
     body: Vec<u8>,
@@ -26,7 +27,7 @@ impl Answer {
         Self::new("200 OK", &format!("Content-Length: {}\r\n", file.len()), file)
     }
 
-    /// What a server gives that knows ranges.
+    /// The response of a server that supports ranges.
     fn ranged(file: &[u8], range: Option<usize>) -> Self {
         match range {
             None => Self::whole(file),
@@ -44,7 +45,7 @@ impl Answer {
         }
     }
 
-    /// The same, and the connection ends after some bytes.
+    /// The same, but the connection closes after `bytes` bytes of the body.
     fn cut(mut self, bytes: usize) -> Self {
         self.body.truncate(bytes);
         self
@@ -56,7 +57,7 @@ impl Answer {
     }
 }
 
-/// What a request asked for: the path, and where its range begins.
+/// A request: its path, and the start of its range.
 type Asked = (String, Option<usize>);
 
 /// A server that runs as long as the test's process.
@@ -66,7 +67,7 @@ struct Server {
 }
 
 impl Server {
-    /// `answer` gets the number of the request and where its range begins.
+    /// `answer` gets the number of the request and the start of its range.
     fn new(answer: impl Fn(usize, Option<usize>) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/models/", listener.local_addr().unwrap());
@@ -75,7 +76,7 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (log, answer) = (log.clone(), answer.clone());
-                // Who asked may be gone: the test looks at what arrived.
+                // The client may be gone: the test checks what arrived.
                 thread::spawn(move || serve(stream?, &log, &*answer));
             }
         });
@@ -118,13 +119,13 @@ fn serve(
 }
 
 fn client() -> Client {
-    // A proxy of this machine must not be asked for 127.0.0.1.
+    // Requests to 127.0.0.1 must not go through this machine's proxy.
     let config = Agent::config_builder().proxy(None);
     let config = config.timeout_per_read(Some(Duration::from_millis(500)));
     Client { agent: agent(config), attempts: 4, pause: Duration::from_millis(1) }
 }
 
-/// Some weights: more than a buffer.
+/// The content of a weight file, larger than the read buffer.
 fn file() -> Vec<u8> {
     (0..300_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
@@ -144,6 +145,7 @@ fn fetch(machine: &Machine, weights: &PublishedWeights) -> Result<Vec<FetchProgr
     let fetched = weights.fetch(&machine.environment, &client(), |now| {
         assert!(!target.exists());
         progress.push(now);
+        ControlFlow::Continue(())
     });
     assert_eq!(target.exists(), fetched.is_ok());
     assert_eq!(fetched?, target);
@@ -250,7 +252,7 @@ fn a_wrong_hash_is_refused_and_nothing_kept() {
 
 #[test]
 fn a_wrong_length_is_refused() {
-    // It promises ten bytes more than it has.
+    // The server announces ten bytes more than it has.
     let server = Server::new(|_, range| {
         let promised = 300_010 - range.unwrap_or(0);
         let range = range
@@ -265,7 +267,7 @@ fn a_wrong_length_is_refused() {
     let (machine, weights) = (machine(), weights_of(b"another file", &server.url));
     assert_fails(&machine, &weights, &["300000 of 300010 bytes", "attempt 4"]);
     assert_eq!(server.ranges()[1..], [Some(300_000); 3]);
-    // One that says nothing of the length: the hash tells.
+    // Without a reported length, the hash reveals the missing bytes.
     let server = Server::new(|_, _| Answer::new("200 OK", "", &file()[..200_000]));
     assert_fails(&machine, &weights_of(&file(), &server.url), &["SHA-256"]);
     let server = Server::new(|_, _| Answer::new("200 OK", "", &file()));
@@ -293,7 +295,7 @@ fn redirects_are_followed_and_counted() {
 
 #[test]
 fn an_encrypted_address_does_not_lead_to_an_unencrypted_one() {
-    // The scheme is not the one that is let through, but ureq reads it as http.
+    // `HTTP://` is not the allowed prefix `http://`, but ureq reads it as http.
     let server = Server::new(|_, range| Answer::ranged(&file(), range));
     let weights = weights_of(&file(), &server.url.replace("http://", "HTTP://"));
     assert_fails(&machine(), &weights, &["https"]);
@@ -323,7 +325,8 @@ fn errors_of_the_server_are_told() {
 fn without_a_cache_there_is_nowhere_to_put_it() {
     let machine = Machine::new(&[]);
     let weights = weights_of(&file(), "http://127.0.0.1:9/");
-    let error = weights.fetch(&machine.environment, &client(), |_| ()).unwrap_err();
+    let error =
+        weights.fetch(&machine.environment, &client(), |_| ControlFlow::Continue(())).unwrap_err();
     assert!(error.to_string().contains("PADIM_CACHE_DIR"), "{error}");
 }
 
@@ -334,7 +337,8 @@ fn threads_that_fetch_at_once_download_once() {
         _ => Answer::ranged(&file(), range),
     });
     let (machine, weights) = (machine(), weights_of(&file(), &server.url));
-    let fetch = || weights.fetch(&machine.environment, &client(), |_| ()).unwrap();
+    let fetch =
+        || weights.fetch(&machine.environment, &client(), |_| ControlFlow::Continue(())).unwrap();
     let paths: Vec<PathBuf> = thread::scope(|scope| {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(fetch)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -344,12 +348,12 @@ fn threads_that_fetch_at_once_download_once() {
     assert_eq!(server.ranges(), [None, Some(100_000)]);
 }
 
-/// What the processes below do. Run as a test like any other, it does nothing.
+/// What the child processes below run. In a normal test run it does nothing.
 #[test]
 fn a_process_that_fetches() {
     if let Some(file) = std::env::var_os("PADIM_TEST_FETCH") {
         let weights = Weights::named(file.to_str().unwrap(), "http://127.0.0.1:9/").unwrap();
-        weights.fetch(|_| ()).unwrap();
+        weights.fetch().unwrap();
     }
 }
 

@@ -1,7 +1,10 @@
 //! Each kind of error, as a person sees it.
 
 use image::DynamicImage;
-use padim::*;
+use padim::detector::Registration;
+use padim::device::device_named;
+use padim::gaussian::{GaussianConfig, Precision, Storage};
+use padim::{Detector, Error, Padim, PadimConfig, Result, Weights, dataset, image, metrics};
 
 use super::checks::{self, Squares};
 use super::limits::claimed_png;
@@ -16,7 +19,7 @@ fn each_error_says_what_is_wrong_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     let padim = Padim::new(squares_config(Storage::Auto), Squares::new()).unwrap();
-    let detector = padim.fit((0..4).map(tiny), |_| ()).unwrap();
+    let detector = padim.fit((0..4).map(tiny)).unwrap();
     let float = image::ImageBuffer::from_pixel(9, 8, image::Rgb([f32::NAN; 3]));
     let nan = crate::tensor(vec![f32::NAN; 192], [3, 8, 8], device);
     let weights = |bytes: Vec<u8>| {
@@ -63,17 +66,17 @@ fn each_error_says_what_is_wrong_and_what_to_do() {
             "ShapeMismatch",
             detector.predict_tensor(crate::tensor(vec![0.0; 48], [1, 3, 4, 4], device)).map(drop),
         ),
-        ("NotFinite", padim.fit([nan.clone(), nan], |_| ()).map(drop)),
-        ("TooFewImages", padim.fit([tiny(1)], |_| ()).map(drop)),
+        ("NotFinite", padim.fit([nan.clone(), nan]).map(drop)),
+        ("TooFewImages", padim.fit([tiny(1)]).map(drop)),
         (
             "NotPositiveDefinite",
-            Padim::new(singular, Squares::new()).unwrap().fit([tiny(1), tiny(1)], |_| ()).map(drop),
+            Padim::new(singular, Squares::new()).unwrap().fit([tiny(1), tiny(1)]).map(drop),
         ),
-        ("NoState", detector.clone().extend([tiny(1)], 1.0, |_| ())),
+        ("NoStatistics", detector.clone().extend([tiny(1)])),
         ("RegistrationMissing", {
             let upright = Registration::new("upright", |image| Ok(image.clone()));
             let registered = padim.clone().with_registration(upright);
-            let registered = registered.fit((0..4).map(tiny), |_| ()).unwrap();
+            let registered = registered.fit((0..4).map(tiny)).unwrap();
             registered.save_without_backbone(&path).unwrap();
             let loaded = Detector::load_with_backbone(&path, Squares::new()).unwrap();
             loaded.predict(tiny(1)).map(drop)

@@ -4,7 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::{DynamicImage, ImageFormat};
-use padim::*;
+use padim::decision::Calibration;
+use padim::gaussian::Storage;
+use padim::preprocess::{PreprocessConfig, Resize, decode_file};
+use padim::scoring::AnomalyMap;
+use padim::{
+    CalibrationConfig, Detector, Error, ImageInput, Padim, PadimConfig, PartialFit, Result, image,
+    visualize,
+};
 
 use super::checks::{self, Squares};
 use super::seeds::{pickled, safetensors, tensors};
@@ -38,13 +45,13 @@ fn paths_may_hold_any_bytes() {
     std::fs::copy(&bent, &mask).unwrap();
 
     let padim = Padim::new(squares_config(Storage::Auto), Squares::new()).unwrap();
-    let detector = padim.fit(&good, |_| ()).unwrap();
+    let detector = padim.fit(&good).unwrap();
     let expected = detector.predict(&bent).unwrap();
     let model = category.join(odd);
     detector.save_without_backbone(&model).unwrap();
     let loaded = Detector::load_with_backbone(&model, Squares::new()).unwrap();
     assert_eq!(loaded.predict(&bent).unwrap(), expected);
-    padim.partial_fit(&good, |_| ()).unwrap().save(&model).unwrap();
+    padim.partial_fit(&good).unwrap().save(&model).unwrap();
     assert_eq!(PartialFit::load(&model, Arc::new(Squares::new())).unwrap().image_count(), 5);
     std::fs::write(&model, safetensors()).unwrap();
     checks::network().load(&model, &devices()[0]).unwrap();
@@ -63,7 +70,7 @@ fn paths_may_hold_any_bytes() {
         .with_masks(category.join("ground_truth"));
     for found in [listed, folder.category("odd").unwrap()] {
         assert!(found.has_masks());
-        let detector = padim.fit(&found.train, |_| ()).unwrap();
+        let detector = padim.fit(&found.train).unwrap();
         for sample in &found.test {
             detector.predict(sample).unwrap();
             sample.truth(detector.preprocessor(), [8, 8]).unwrap();
@@ -108,7 +115,7 @@ fn images_that_cannot_be_used_are_named_with_what_is_wrong() {
         (Path::new(file!()).into(), "decode"),
     ];
     let padim = Padim::new(squares_config(Storage::Auto), Squares::new()).unwrap();
-    let detector = padim.fit((0..4).map(tiny), |_| ()).unwrap();
+    let detector = padim.fit((0..4).map(tiny)).unwrap();
     let before = detector.predict(tiny(5)).unwrap();
     for (input, part) in cases {
         let error = detector.predict(input.clone()).unwrap_err().to_string();
@@ -121,19 +128,19 @@ fn images_that_cannot_be_used_are_named_with_what_is_wrong() {
         assert_eq!(results[0].as_ref().unwrap(), &before);
         assert_eq!(results[2].as_ref().unwrap(), &before);
         let images = || [tiny(0).into(), tiny(1).into(), input.clone()];
-        let error = padim.fit(images(), |_| ()).unwrap_err().to_string();
+        let error = padim.fit(images()).unwrap_err().to_string();
         println!("fit: {error}");
         assert!(error.contains(part) || part == "read", "{input:?}: {error}");
         // Three images can promise so much.
         let rates = CalibrationConfig { image_false_alarm_rate: 0.5, ..Default::default() };
-        let decided = detector.clone().calibrate(images(), &rates, |_| ());
+        let decided = detector.clone().calibrate(images(), &rates);
         assert!(decided.unwrap_err().to_string().contains(part), "{input:?}");
-        assert!(padim.clone().with_principal_components(2, images(), |_| ()).is_err());
-        let mut fit = padim.partial_fit((0..3).map(tiny), |_| ()).unwrap();
-        assert!(fit.extend(images(), |_| ()).is_err() && fit.image_count() == 3, "{input:?}");
-        let mut open = fit.finish_extendable(|_| ()).unwrap();
+        assert!(padim.clone().fit_projection(2, images()).is_err());
+        let mut fit = padim.partial_fit((0..3).map(tiny)).unwrap();
+        assert!(fit.extend(images()).is_err() && fit.image_count() == 3, "{input:?}");
+        let mut open = fit.finish_extendable().unwrap();
         let score = open.predict(tiny(5)).unwrap();
-        assert!(open.extend(images(), 0.5, |_| ()).is_err());
+        assert!(open.extend_with(images(), 0.5, crate::silent).is_err());
         assert_eq!(open.predict(tiny(5)).unwrap(), score);
     }
     // One pixel is an image, and so is a long line of them.
@@ -150,7 +157,7 @@ fn images_that_cannot_be_used_are_named_with_what_is_wrong() {
     };
     let padim = Padim::new(config, Squares::new()).unwrap();
     let line = DynamicImage::new_rgb8(20_000, 1);
-    let error = padim.fit([line.clone(), line], |_| ()).unwrap_err().to_string();
+    let error = padim.fit([line.clone(), line]).unwrap_err().to_string();
     assert!(error.contains("exact size"), "{error}");
 }
 
@@ -160,38 +167,25 @@ fn empty_sets_and_sets_of_one_are_errors_that_say_so() {
     let none = Vec::<ImageInput>::new;
     let one = || [tiny(1)];
     let padim = Padim::new(squares_config(Storage::Auto), Squares::new()).unwrap();
-    let detector = padim.fit((0..4).map(tiny), |_| ()).unwrap();
-    let mut open =
-        padim.partial_fit((0..4).map(tiny), |_| ()).unwrap().finish_extendable(|_| ()).unwrap();
-    let mut fit = padim.partial_fit(one(), |_| ()).unwrap();
+    let detector = padim.fit((0..4).map(tiny)).unwrap();
+    let mut open = padim.partial_fit((0..4).map(tiny)).unwrap().finish_extendable().unwrap();
+    let mut fit = padim.partial_fit(one()).unwrap();
     assert_eq!(fit.image_count(), 1);
     let config = CalibrationConfig::default();
     let pixels = |truth: &'static [bool]| PixelScores::new(&[1.0], truth, [1, 1]).unwrap();
     let (normal, defective) = ([pixels(&[false])], [pixels(&[true])]);
     let outcomes: Vec<(&str, Result<()>, &str)> = vec![
-        ("fit none", padim.fit(none(), |_| ()).map(drop), "at least 2 training images, got 0"),
-        ("fit one", padim.fit(one(), |_| ()).map(drop), "at least 2 training images, got 1"),
-        ("partial fit of none", padim.partial_fit(none(), |_| ()).map(drop), "got 0"),
-        ("finish one", fit.clone().finish(|_| ()).map(drop), "got 1"),
-        ("extend by none", fit.extend(none(), |_| ()), "got 0"),
-        ("open extend by none", open.extend(none(), 1.0, |_| ()), "got 0"),
-        (
-            "components of none",
-            padim.clone().with_principal_components(2, none(), |_| ()).map(drop),
-            "got 0",
-        ),
-        (
-            "calibrate with none",
-            detector.clone().calibrate(none(), &config, |_| ()),
-            "good images, got 0",
-        ),
-        (
-            "calibrate with one",
-            detector.clone().calibrate(one(), &config, |_| ()),
-            "needs 19 good images",
-        ),
-        ("folds of none", padim.fit_calibrated(&none(), 2, &config, |_| ()).map(drop), "got 0"),
-        ("folds of one", padim.fit_calibrated(&one(), 2, &config, |_| ()).map(drop), "got 1"),
+        ("fit none", padim.fit(none()).map(drop), "at least 2 training images, got 0"),
+        ("fit one", padim.fit(one()).map(drop), "at least 2 training images, got 1"),
+        ("partial fit of none", padim.partial_fit(none()).map(drop), "got 0"),
+        ("finish one", fit.clone().finish().map(drop), "got 1"),
+        ("extend by none", fit.extend(none()), "got 0"),
+        ("open extend by none", open.extend(none()), "got 0"),
+        ("components of none", padim.clone().fit_projection(2, none()).map(drop), "got 0"),
+        ("calibrate with none", detector.clone().calibrate(none(), &config), "good images, got 0"),
+        ("calibrate with one", detector.clone().calibrate(one(), &config), "needs 19 good images"),
+        ("folds of none", padim.fit_calibrated(&none(), 2, &config).map(drop), "got 0"),
+        ("folds of one", padim.fit_calibrated(&one(), 2, &config).map(drop), "got 1"),
         ("no calibration scores", Calibration::new(vec![]).map(drop), "got 0"),
         ("AUROC of none", image_auroc(&[], &[]).map(drop), "no defective image"),
         ("AUROC of one", image_auroc(&[1.0], &[true]).map(drop), "no good image"),

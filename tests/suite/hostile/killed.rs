@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use padim::*;
+use padim::gaussian::Storage;
+use padim::{Detector, Padim};
 
 use super::checks;
 use super::damage::Chance;
@@ -18,7 +19,7 @@ fn a_fit_killed_at_any_moment_leaves_the_old_file() {
             squares_config(Storage::Auto),
             checks::network().untrained(1, &devices()[0]).unwrap(),
         );
-        padim.unwrap().fit((first..first + 4).map(tiny), |_| ()).unwrap()
+        padim.unwrap().fit((first..first + 4).map(tiny)).unwrap()
     };
     if let Some(target) = std::env::var_os(TARGET) {
         let path = PathBuf::from(target);

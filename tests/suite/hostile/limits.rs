@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use image::ImageFormat;
-use padim::*;
+use padim::gaussian::Storage;
+use padim::preprocess::{DecodeLimits, decode_file, decode_file_with};
+use padim::{Error, Padim, dataset, image};
 
 use super::checks::{self, Squares};
 use super::seeds::pickled;
@@ -128,8 +130,8 @@ fn limits_can_be_changed_wherever_files_are_decoded() {
     let mask = Some(dataset::MaskFile::Picture(files[0].clone()));
     let sample = dataset::Sample::new(files[1].clone(), "bent", mask);
     for limits in too_low {
-        refused(padim.clone().with_decode_limits(limits).fit(&files, |_| ()).err());
-        let detector = padim.fit(&files, |_| ()).unwrap().with_decode_limits(limits);
+        refused(padim.clone().with_decode_limits(limits).fit(&files).err());
+        let detector = padim.fit(&files).unwrap().with_decode_limits(limits);
         refused(detector.predict(&files[0]).err());
         refused(detector.explain(&files[0]).err());
         refused(sample.open_with(limits).err());
@@ -137,7 +139,7 @@ fn limits_can_be_changed_wherever_files_are_decoded() {
         refused(sample.picture(detector.preprocessor()).err());
         assert!(detector.predict(tiny(0)).is_ok(), "what is decoded is not limited");
     }
-    let detector = padim.with_decode_limits(enough).fit(&files, |_| ()).unwrap();
+    let detector = padim.with_decode_limits(enough).fit(&files).unwrap();
     assert_eq!(detector.preprocessor().decode_limits(), enough);
     assert!(detector.predict(&files[0]).is_ok() && sample.open_with(enough).is_ok());
     assert!(sample.truth(detector.preprocessor(), [8, 8]).is_ok());

@@ -14,7 +14,10 @@ mod seeds;
 use std::path::{Path, PathBuf};
 
 use image::DynamicImage;
-use padim::*;
+use padim::embedding::ChannelSelection;
+use padim::gaussian::{GaussianConfig, Storage};
+use padim::preprocess::{PreprocessConfig, Resize};
+use padim::{PadimConfig, image};
 
 /// What the fuzzers have found, and where they begin.
 pub fn corpus() -> PathBuf {

@@ -1,32 +1,11 @@
 //! Files whose sections contradict each other.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
-use padim::*;
+use padim::gaussian::{Precision, Storage};
+use padim::{Detector, Error, Padim, PartialFit, Result, TiledDetector, TiledPadim, TilingConfig};
 
 use super::checks::Squares;
 use super::{squares_config, tiny};
-
-type Sections = BTreeMap<String, Vec<u8>>;
-
-/// The sections of a detector's file, and what stands behind them.
-fn read(path: &Path) -> (Sections, Vec<u8>) {
-    let file = std::fs::read(path).unwrap();
-    let end = 20 + u64::from_le_bytes(file[12..20].try_into().unwrap()) as usize;
-    let config = bincode::config::standard();
-    let (sections, _) = bincode::serde::decode_from_slice(&file[20..end], config).unwrap();
-    (sections, file[end..file.len() - 4].to_vec())
-}
-
-/// A file of these sections that is whole: lengths and checksum are right.
-fn write(path: &Path, sections: &Sections, arrays: &[u8]) {
-    let head: Vec<u8> = std::fs::read(path).unwrap()[..12].to_vec();
-    let header = bincode::serde::encode_to_vec(sections, bincode::config::standard()).unwrap();
-    let mut file = [&head[..], &(header.len() as u64).to_le_bytes(), &header, arrays].concat();
-    file.extend(crc32fast::hash(&file).to_le_bytes());
-    std::fs::write(path, file).unwrap();
-}
+use crate::sections::{edit_settings, read, write};
 
 fn refused(result: Result<impl std::fmt::Debug>) -> String {
     let error = result.unwrap_err();
@@ -40,7 +19,7 @@ fn gaussians_of_one_image_are_refused() {
     let path = folder.path().join("file");
     for storage in [Storage::Triangle(Precision::F32), Storage::FullInverse] {
         let padim = Padim::new(squares_config(storage), Squares::new()).unwrap();
-        let detector = padim.fit((0..2).map(tiny), |_| ()).unwrap();
+        let detector = padim.fit((0..2).map(tiny)).unwrap();
         detector.save_without_backbone(&path).unwrap();
         let (mut sections, arrays) = read(&path);
         let model = sections.get_mut("model").unwrap();
@@ -57,7 +36,7 @@ fn a_number_of_images_that_cannot_be_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     let padim = Padim::new(squares_config(Storage::Auto), Squares::new()).unwrap();
-    padim.partial_fit((0..5).map(tiny), |_| ()).unwrap().save(&path).unwrap();
+    padim.partial_fit((0..5).map(tiny)).unwrap().save(&path).unwrap();
     let (mut sections, arrays) = read(&path);
     let statistics = sections.get_mut("statistics").unwrap();
     assert_eq!(statistics[..2], [3, 5], "the dimension, then the number of images");
@@ -69,18 +48,14 @@ fn a_number_of_images_that_cannot_be_is_refused() {
 #[test]
 fn tiles_with_a_registration_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let [path, other] = ["tiles", "registered"].map(|name| folder.path().join(name));
-    let padim = Padim::new(squares_config(Storage::Auto), Squares::new()).unwrap();
-    let axis = padim.with_registration(Registration::new("upright", |image| Ok(image.clone())));
-    axis.fit((0..3).map(tiny), |_| ()).unwrap().save_without_backbone(&other).unwrap();
-
+    let path = folder.path().join("tiles");
     let tiling = TilingConfig { tile: [8, 8], overlap: 2, ..TilingConfig::default() };
     let tiled = TiledPadim::new(squares_config(Storage::Auto), tiling, Squares::new()).unwrap();
-    let tiled = tiled.fit((0..3).map(tiny), |_| ()).unwrap();
+    let tiled = tiled.fit((0..3).map(tiny)).unwrap();
     tiled.save_without_backbone(&path).unwrap();
-    let (mut sections, arrays) = read(&path);
-    sections.insert("moving".into(), read(&other).0.remove("moving").unwrap());
-    write(&path, &sections, &arrays);
+    edit_settings(&path, "settings", |settings| {
+        settings["registration"] = serde_json::json!({ "named": "upright" });
+    });
     let text = refused(TiledDetector::load_with_backbone(&path, Squares::new()));
     assert!(text.contains("registration"), "{text}");
 }

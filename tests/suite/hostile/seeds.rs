@@ -4,7 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use image::{DynamicImage, ImageFormat};
-use padim::*;
+use padim::backbone::{EfficientNetConfig, EfficientNetStage};
+use padim::gaussian::{Precision, Storage};
+use padim::preprocess::RegionOfInterest;
+use padim::{Backbone, CalibrationConfig, Padim, Result, image};
 
 use super::checks::{self, Squares};
 use super::{corpus, squares_config, tiny};
@@ -48,7 +51,7 @@ fn detector_seeds() -> Vec<Vec<u8>> {
         (Storage::Diagonal, 5),
     ];
     for (storage, images) in forms {
-        let detector = padim(storage).fit((0..images).map(tiny), |_| ()).unwrap();
+        let detector = padim(storage).fit((0..images).map(tiny)).unwrap();
         add(&|path| detector.save_without_backbone(path));
     }
     // With every section that there is.
@@ -56,14 +59,14 @@ fn detector_seeds() -> Vec<Vec<u8>> {
     let region = RegionOfInterest::from_mask(&mask.into());
     let images = || (0..6).map(tiny);
     let whole = padim(Storage::Auto).with_region(&region).unwrap();
-    let whole = whole.with_principal_components(2, images(), |_| ()).unwrap();
-    let fit = whole.partial_fit(images(), |_| ()).unwrap();
+    let whole = whole.fit_projection(2, images()).unwrap();
+    let fit = whole.partial_fit(images()).unwrap();
     add(&|path| fit.save(path));
-    let few = padim(Storage::Auto).partial_fit((0..2).map(tiny), |_| ()).unwrap();
+    let few = padim(Storage::Auto).partial_fit((0..2).map(tiny)).unwrap();
     add(&|path| few.save(path));
-    let mut detector = fit.finish_extendable(|_| ()).unwrap();
+    let mut detector = fit.finish_extendable().unwrap();
     let config = CalibrationConfig { image_false_alarm_rate: 0.2, ..Default::default() };
-    detector.calibrate((6..12).map(tiny), &config, |_| ()).unwrap();
+    detector.calibrate((6..12).map(tiny), &config).unwrap();
     add(&|path| detector.save_without_backbone(path));
     // With networks.
     let device = &devices()[0];
@@ -76,8 +79,8 @@ fn detector_seeds() -> Vec<Vec<u8>> {
     let networks: [Arc<dyn Backbone>; 2] =
         [Arc::new(residual), Arc::new(efficient.untrained(1, device).unwrap())];
     for network in networks {
-        let padim = Padim::with_shared_backbone(squares_config(Storage::Auto), network).unwrap();
-        let detector = padim.fit(images(), |_| ()).unwrap();
+        let padim = Padim::new(squares_config(Storage::Auto), network).unwrap();
+        let detector = padim.fit(images()).unwrap();
         add(&|path| detector.save(path));
     }
     files

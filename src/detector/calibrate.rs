@@ -1,0 +1,242 @@
+//! Finding thresholds from good images.
+
+use std::ops::ControlFlow;
+
+use super::batches::counted;
+use super::fitted::Detector;
+use super::padim::Padim;
+use super::prediction::Prediction;
+use super::progress::{FitProgress, FitStage, Report, report, silent};
+use crate::decision::{
+    AnomalyRegion, Calibration, CalibrationConfig, HighestPixels, Thresholds, anomaly_regions,
+};
+use crate::error::{Error, Result};
+use crate::preprocess::{ImageInput, InputRegion};
+use crate::scoring::ScoreNormalization;
+
+impl Detector {
+    /// Finds thresholds from good images that it was **not** fitted with: of new good images, about the
+    /// given share will be called defective, and about the given share of their pixels marked. The first
+    /// is a promise (see [`Calibration`]), the second holds on average over many images. Predictions get a
+    /// p-value, and their normalized score is 0.5 at the threshold and 0 at the lowest score of these
+    /// images ([`Thresholds::normalization`]), in place of what the settings say.
+    ///
+    /// Learning on, fitting again and converting change scores, so they take the thresholds away.
+    ///
+    /// ```
+    /// # use padim::{CalibrationConfig, Error, Padim, PadimConfig, ResNet18, Weights, burn, image};
+    /// # use padim::preprocess::{PreprocessConfig, Resize};
+    /// # let device = burn::tensor::Device::flex();
+    /// # let small = PreprocessConfig { resize: Resize::square(32), crop: None, ..Default::default() };
+    /// # let config = PadimConfig { preprocess: small, ..Default::default() };
+    /// # let image = |i: u8| image::RgbImage::from_pixel(40, 40, image::Rgb([90 + i * 3 % 31, 50 + i * 5 % 17, 7]));
+    /// # let (good, others) = ((0..9).map(image), (9..40).map(image));
+    /// let padim = Padim::new(config, ResNet18::load(Weights::Bundled, &device)?)?;
+    /// let mut detector = padim.fit(good)?;
+    /// detector.calibrate(others, &CalibrationConfig::default())?;
+    ///
+    /// let green = image::RgbImage::from_pixel(40, 40, image::Rgb([0, 255, 0]));
+    /// let prediction = detector.predict(green)?;
+    /// assert_eq!(prediction.is_defective, Some(true));
+    /// assert_eq!(prediction.p_value, Some(1.0 / 32.0)); // stranger than all 31
+    /// let defects = detector.anomaly_regions(&prediction)?;
+    /// println!("{defects:?}");
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for a rate that cannot be, or that so few images cannot promise, before the
+    /// first one is scored; the error of the first image that cannot be used. The detector then stays as it
+    /// was.
+    pub fn calibrate<I>(&mut self, images: I, config: &CalibrationConfig) -> Result<()>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        self.calibrate_with(images, config, silent)
+    }
+
+    /// As [`calibrate`](Self::calibrate), with progress as [`Padim::fit_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`calibrate`](Self::calibrate) and [`Padim::fit_with`].
+    pub fn calibrate_with<I>(
+        &mut self,
+        images: I,
+        config: &CalibrationConfig,
+        mut progress: impl FnMut(FitProgress) -> ControlFlow<()>,
+    ) -> Result<()>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        let (total, images) = counted(images);
+        config.require_images(total)?;
+        let mut scores = Scores::new(self.region(), self.input_size, config, total)?;
+        for prediction in self.predict_iter(images) {
+            scores.add(&prediction?, self.region());
+            scores.report(&mut progress, total)?;
+        }
+        let Scores { images, pixels } = scores;
+        self.decide_by(Calibration::new(images)?, pixels.threshold()?, config)
+    }
+
+    pub(super) fn decide_by(
+        &mut self,
+        calibration: Calibration,
+        pixel: f32,
+        config: &CalibrationConfig,
+    ) -> Result<()> {
+        let thresholds = Thresholds {
+            image: calibration.threshold(config.image_false_alarm_rate)?,
+            pixel: Some(pixel),
+            smallest_area: self.thresholds.as_ref().map_or(1, |before| before.smallest_area),
+            calibration: Some(calibration),
+        };
+        thresholds.validate()?;
+        // That of the calibration takes its place.
+        self.set_normalization(ScoreNormalization::None)?;
+        self.thresholds = Some(thresholds);
+        Ok(())
+    }
+
+    /// The marked regions of a prediction, the strangest first, in pixels of the original image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] if the detector has no threshold for pixels.
+    pub fn anomaly_regions(&self, prediction: &Prediction) -> Result<Vec<AnomalyRegion>> {
+        let thresholds = self.thresholds.as_ref();
+        let Some(pixel) = thresholds.and_then(|thresholds| thresholds.pixel) else {
+            let reason = "the detector has none for pixels; calibrate it, or set one";
+            return Err(Error::config("threshold", reason));
+        };
+        let smallest_area = thresholds.map_or(1, |thresholds| thresholds.smallest_area);
+        anomaly_regions(&prediction.map_in_original()?, pixel, smallest_area)
+    }
+}
+
+impl Padim {
+    /// Fits with all images and finds thresholds from the same ones, where there are too few to keep some
+    /// back: the images are dealt into `folds`, and each fold is scored by a detector that was fitted with
+    /// the others (cross-conformal prediction, Vovk 2015). The rate that is promised is twice that of the
+    /// configuration (Barber and others 2021); in practice it is about that of the configuration, or
+    /// lower, as the detector knows more images than those of the folds.
+    ///
+    /// Each image goes through the network twice. How much memory it takes:
+    /// [`calibrated_memory_plan`](Self::calibrated_memory_plan).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for fewer than two folds, or more than images, and for a rate that so few
+    /// images cannot promise; [`Error::TooFewImages`] if a fold leaves fewer than two images to fit with: all
+    /// before the first image is decoded. Otherwise as [`fit`](Self::fit) and [`Detector::calibrate`].
+    pub fn fit_calibrated<I>(
+        &self,
+        images: &[I],
+        folds: usize,
+        config: &CalibrationConfig,
+    ) -> Result<Detector>
+    where
+        I: Clone + Into<ImageInput>,
+    {
+        self.fit_calibrated_with(images, folds, config, silent)
+    }
+
+    /// As [`fit_calibrated`](Self::fit_calibrated), with progress as [`fit_with`](Self::fit_with).
+    ///
+    /// # Errors
+    ///
+    /// As [`fit_calibrated`](Self::fit_calibrated) and [`fit_with`](Self::fit_with).
+    pub fn fit_calibrated_with<I>(
+        &self,
+        images: &[I],
+        folds: usize,
+        config: &CalibrationConfig,
+        mut progress: impl FnMut(FitProgress) -> ControlFlow<()>,
+    ) -> Result<Detector>
+    where
+        I: Clone + Into<ImageInput>,
+    {
+        let count = images.len();
+        if count < 2 {
+            return Err(Error::TooFewImages { count });
+        }
+        if folds < 2 || folds > count {
+            let reason = format!("must be 2 to {count}, one image each, got {folds}");
+            return Err(Error::config("folds", reason));
+        }
+        config.require_images(count)?;
+        self.check_count(self.copied(count))?;
+        // Each fold is scored by a fit of the others.
+        self.check_count(self.copied(count - count.div_ceil(folds)))?;
+
+        // Dealt out in turn, so that a slow change of the images is in all folds.
+        let fold = |k: usize| images.iter().skip(k).step_by(folds).cloned();
+        let (total, mut done) = (Some(self.copied(count)), 0);
+        let mut parts = Vec::with_capacity(folds);
+        for k in 0..folds {
+            let part = self.partial_fit_with(fold(k), |of_fold| {
+                let done = done + of_fold.done;
+                progress(FitProgress { stage: FitStage::Embedding, done, total })
+            })?;
+            done += part.image_count();
+            parts.push(part);
+        }
+        let without = |left_out: Option<usize>| {
+            let mut parts = parts.iter().enumerate().filter(|(k, _)| Some(*k) != left_out);
+            let Some((_, first)) = parts.next() else {
+                return Err(Error::TooFewImages { count: 0 });
+            };
+            let mut whole = first.clone();
+            parts.try_for_each(|(_, part)| whole.merge(part.clone()))?;
+            whole.finish()
+        };
+        let mut scores = Scores::new(self.region.as_ref(), parts[0].input_size, config, count)?;
+        for k in 0..folds {
+            let detector = without(Some(k))?;
+            for prediction in detector.predict_iter(fold(k)) {
+                scores.add(&prediction?, detector.region());
+                scores.report(&mut progress, count)?;
+            }
+        }
+        let mut detector = without(None)?;
+        let Scores { images, pixels } = scores;
+        detector.decide_by(Calibration::cross_fitted(images)?, pixels.threshold()?, config)?;
+        Ok(detector)
+    }
+}
+
+/// The scores of good images, and the highest ones of their pixels.
+struct Scores {
+    images: Vec<f32>,
+    pixels: HighestPixels,
+}
+
+impl Scores {
+    /// Of no image yet, where there will be `total`.
+    fn new(
+        region: Option<&InputRegion>,
+        [height, width]: [usize; 2],
+        config: &CalibrationConfig,
+        total: usize,
+    ) -> Result<Self> {
+        let pixels = match region {
+            Some(region) => region.mask().iter().filter(|inside| **inside).count(),
+            None => height * width,
+        };
+        let pixels = HighestPixels::new(config.pixel_false_alarm_rate, pixels * total)?;
+        Ok(Self { images: Vec::new(), pixels })
+    }
+
+    fn add(&mut self, prediction: &Prediction, region: Option<&InputRegion>) {
+        self.images.push(prediction.image_score);
+        self.pixels.add(prediction.anomaly_map.values(), region.map(InputRegion::mask));
+    }
+
+    fn report(&self, progress: &mut Report<'_>, total: usize) -> Result<()> {
+        report(progress, FitStage::Calibrating, self.images.len(), Some(total))
+    }
+}

@@ -1,0 +1,237 @@
+//! Changing a detector that is fitted: its settings, and more images.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::batches::exact_count;
+use super::config::PadimConfig;
+use super::fitted::Detector;
+#[cfg(doc)]
+use super::padim::Padim;
+use super::progress::{FitProgress, factorizing, silent};
+use super::registration::Registration;
+use crate::decision::Thresholds;
+use crate::error::{Error, Result};
+use crate::gaussian::{GaussianConfig, Storage, check_forgetting_factor};
+use crate::preprocess::{DecodeLimits, ImageInput};
+use crate::scoring::{AnomalyScorer, ScoreNormalization, ScoringConfig};
+
+/// On an error, a method that takes `&mut self` leaves the detector as it was.
+impl Detector {
+    /// Gives the detector its registration again, after it has been loaded from a file: the file holds only
+    /// the name of one that is code.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for one of another name than it was fitted with.
+    pub fn set_registration(&mut self, registration: Registration) -> Result<()> {
+        let old = self.padim.registration.as_ref();
+        self.padim.registration = Some(Registration::replaced(old, registration)?);
+        Ok(())
+    }
+
+    /// As [`set_registration`](Self::set_registration).
+    ///
+    /// # Errors
+    ///
+    /// As [`set_registration`](Self::set_registration).
+    pub fn with_registration(mut self, registration: Registration) -> Result<Self> {
+        self.set_registration(registration)?;
+        Ok(self)
+    }
+
+    /// Sets how large the images of files may be. That is not saved.
+    pub fn set_decode_limits(&mut self, limits: DecodeLimits) {
+        self.padim.set_decode_limits(limits);
+    }
+
+    /// As [`set_decode_limits`](Self::set_decode_limits).
+    #[must_use]
+    pub fn with_decode_limits(mut self, limits: DecodeLimits) -> Self {
+        self.set_decode_limits(limits);
+        self
+    }
+
+    /// Sets the thresholds, or takes them away. They are saved with the detector.
+    ///
+    /// # Errors
+    ///
+    /// As [`Thresholds::validate`].
+    pub fn set_thresholds(&mut self, thresholds: Option<Thresholds>) -> Result<()> {
+        thresholds.as_ref().map_or(Ok(()), Thresholds::validate)?;
+        self.thresholds = thresholds;
+        Ok(())
+    }
+
+    /// As [`set_thresholds`](Self::set_thresholds).
+    ///
+    /// # Errors
+    ///
+    /// As [`set_thresholds`](Self::set_thresholds).
+    pub fn with_thresholds(mut self, thresholds: Option<Thresholds>) -> Result<Self> {
+        self.set_thresholds(thresholds)?;
+        Ok(self)
+    }
+
+    /// Sets the normalization of image scores, which is saved with the detector.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] if the normalization divides by zero.
+    pub fn set_normalization(&mut self, normalization: ScoreNormalization) -> Result<()> {
+        let scoring = ScoringConfig { normalization, ..self.padim.config.scoring.clone() };
+        self.padim.scorer = AnomalyScorer::new(scoring.clone())?;
+        self.padim.config.scoring = scoring;
+        Ok(())
+    }
+
+    /// As [`set_normalization`](Self::set_normalization).
+    ///
+    /// # Errors
+    ///
+    /// As [`set_normalization`](Self::set_normalization).
+    pub fn with_normalization(mut self, normalization: ScoreNormalization) -> Result<Self> {
+        self.set_normalization(normalization)?;
+        Ok(self)
+    }
+
+    /// Sets the [`neighborhood`](PadimConfig::neighborhood), for which nothing needs to be fitted again. It
+    /// changes scores, so the thresholds are removed, and with them a normalization around one
+    /// ([`ScoreNormalization::AroundThreshold`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`PadimConfig::validate`].
+    pub fn set_neighborhood(&mut self, neighborhood: usize) -> Result<()> {
+        let config = PadimConfig { neighborhood, ..self.padim.config.clone() };
+        config.validate()?;
+        self.padim.config = config;
+        self.forget_scores()
+    }
+
+    /// As [`set_neighborhood`](Self::set_neighborhood).
+    ///
+    /// # Errors
+    ///
+    /// As [`set_neighborhood`](Self::set_neighborhood).
+    pub fn with_neighborhood(mut self, neighborhood: usize) -> Result<Self> {
+        self.set_neighborhood(neighborhood)?;
+        Ok(self)
+    }
+
+    /// Brings the Gaussians into another form, which they keep if the detector learns on. Scores change, if
+    /// only by rounding, so thresholds are removed as in [`set_neighborhood`](Self::set_neighborhood).
+    ///
+    /// # Errors
+    ///
+    /// As [`GaussianModel::convert`](crate::gaussian::GaussianModel::convert).
+    pub fn set_storage(&mut self, storage: Storage) -> Result<()> {
+        self.model = Arc::new(self.model.convert(storage)?);
+        self.padim.config.gaussian.storage = storage;
+        self.forget_scores()
+    }
+
+    /// As [`set_storage`](Self::set_storage).
+    ///
+    /// # Errors
+    ///
+    /// As [`set_storage`](Self::set_storage).
+    pub fn with_storage(mut self, storage: Storage) -> Result<Self> {
+        self.set_storage(storage)?;
+        Ok(self)
+    }
+
+    /// The same detector without what is known of its images: smaller, and it cannot learn on.
+    #[must_use]
+    pub fn without_statistics(self) -> Self {
+        Self { statistics: None, ..self }
+    }
+
+    /// After all scores have changed: thresholds, and a normalization around one, were made of the old ones.
+    pub(super) fn forget_scores(&mut self) -> Result<()> {
+        self.thresholds = None;
+        match self.padim.config.scoring.normalization {
+            ScoreNormalization::AroundThreshold { .. } => {
+                self.set_normalization(ScoreNormalization::None)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes in more good images and fits again. A bad image leaves the detector as it was. If the images
+    /// can be taken in but not be factorized, they are known from then on, and the Gaussians are still the
+    /// old ones: [`refit`](Self::refit) with other settings makes new ones.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoStatistics`] if nothing was kept of its images; otherwise as [`Padim::fit`].
+    pub fn extend<I>(&mut self, images: I) -> Result<()>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        self.extend_with(images, 1.0, silent)
+    }
+
+    /// As [`extend`](Self::extend). First, the weight of all images so far is multiplied by
+    /// `forgetting_factor` (1 for no forgetting). Progress is as in [`Padim::fit_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`extend`](Self::extend) and [`Padim::fit_with`]; [`Error::InvalidConfig`] unless the factor is
+    /// above 0 and at most 1.
+    pub fn extend_with<I>(
+        &mut self,
+        images: I,
+        forgetting_factor: f64,
+        mut progress: impl FnMut(FitProgress) -> ControlFlow<()>,
+    ) -> Result<()>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        let known = self.statistics.as_ref().ok_or(Error::NoStatistics)?;
+        check_forgetting_factor(forgetting_factor)?;
+        let images = images.into_iter();
+        let padim = self.padim.in_full_precision();
+        if let Some(count) = exact_count(&images) {
+            padim.check_count(known.image_count().saturating_add(padim.copied(count)))?;
+        }
+        let (_, fresh) = padim.gather(Some(self.input_size), images, &mut progress)?;
+        let Some(statistics) = self.statistics.as_mut().map(Arc::make_mut) else {
+            return Err(Error::NoStatistics);
+        };
+        statistics.forget(forgetting_factor)?;
+        statistics.merge(fresh)?;
+        let config = &self.padim.config.gaussian;
+        self.model = Arc::new(statistics.model_with(config, factorizing(&mut progress))?);
+        self.forget_scores()
+    }
+
+    /// Fits again with other settings of the Gaussians (epsilon, shrinkage, storage, ...), without the
+    /// images.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoStatistics`] if nothing was kept of its images, [`Error::InvalidConfig`] for settings that
+    /// cannot be, [`Error::NotPositiveDefinite`] if epsilon is too small.
+    pub fn refit(&mut self, config: GaussianConfig) -> Result<()> {
+        self.refit_with(config, silent)
+    }
+
+    /// As [`refit`](Self::refit), with progress as [`Padim::fit_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`refit`](Self::refit) and [`Padim::fit_with`].
+    pub fn refit_with(
+        &mut self,
+        config: GaussianConfig,
+        mut progress: impl FnMut(FitProgress) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let statistics = self.statistics.as_ref().ok_or(Error::NoStatistics)?;
+        self.model = Arc::new(statistics.model_with(&config, factorizing(&mut progress))?);
+        self.padim.config.gaussian = config;
+        self.forget_scores()
+    }
+}

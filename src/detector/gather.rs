@@ -1,0 +1,69 @@
+//! What a fit keeps of its images.
+
+use super::padim::Padim;
+use super::progress::{FitStage, Report, report};
+use crate::embedding::Embedding;
+use crate::error::{Error, Result};
+use crate::gaussian::GaussianStatistics;
+use crate::host::LARGEST_BUFFER;
+use crate::preprocess::ImageInput;
+
+impl Padim {
+    /// The statistics of images, and the network's input size. That must be `size`; if `None`, the first
+    /// image sets it.
+    pub(super) fn gather<I>(
+        &self,
+        mut size: Option<[usize; 2]>,
+        images: I,
+        progress: &mut Report<'_>,
+    ) -> Result<([usize; 2], GaussianStatistics)>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        let mut known: Option<GaussianStatistics> = None;
+        let mut waiting = Waiting::default();
+        self.embed_all(images, &mut size, |embedding, done, total| {
+            let statistics = match &mut known {
+                Some(statistics) => statistics,
+                None => {
+                    let [_, dimension, height, width] = embedding.shape();
+                    let statistics = known.insert(self.statistics(dimension, [height, width])?);
+                    statistics.reserve(total.unwrap_or(0));
+                    statistics
+                }
+            };
+            waiting.push(embedding, statistics)?;
+            report(progress, FitStage::Embedding, done, total)
+        })?;
+        match (size, known) {
+            (Some(input_size), Some(mut statistics)) => {
+                waiting.flush(&mut statistics)?;
+                Ok((input_size, statistics))
+            }
+            _ => Err(Error::TooFewImages { count: 0 }),
+        }
+    }
+}
+
+/// Embeddings that pile up on their device, so that it need not wait for each batch to be fetched. Sums
+/// are taken by the processor: they need 64 bits, which few devices have.
+#[derive(Default)]
+struct Waiting {
+    embeddings: Vec<Embedding>,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, embedding: Embedding, statistics: &mut GaussianStatistics) -> Result<()> {
+        let is_host = matches!(embedding, Embedding::Vectors(_));
+        self.bytes += 4 * embedding.shape().iter().product::<usize>();
+        self.embeddings.push(embedding);
+        if is_host || self.bytes >= 2 * LARGEST_BUFFER { self.flush(statistics) } else { Ok(()) }
+    }
+
+    fn flush(&mut self, statistics: &mut GaussianStatistics) -> Result<()> {
+        self.bytes = 0;
+        self.embeddings.drain(..).try_for_each(|e| statistics.update(&*e.into_vectors()?))
+    }
+}

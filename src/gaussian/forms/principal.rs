@@ -1,0 +1,86 @@
+//! Principal components of a position, whitened.
+
+use nalgebra::{DMatrix, DVector};
+use pulp::Simd;
+
+use super::device::{DeviceForm, DeviceSource, Root};
+use super::form::{Form, Measured, Packed, packed_rows};
+use super::scaled::write_scaled;
+use crate::gaussian::covariance::{Covariance, Scratch, Trapezoid};
+use crate::gaussian::half::Number;
+use crate::gaussian::kernels::{ROWS, Rows, Step};
+use crate::gaussian::storage::Precision;
+
+/// See [`Storage::Principal`](crate::gaussian::Storage::Principal).
+pub struct Principal;
+
+impl Form for Principal {
+    fn numbers(dimension: usize, rows: usize, _: Precision) -> Option<usize> {
+        packed_rows(dimension, rows)
+    }
+
+    fn write(
+        covariance: &Covariance,
+        rows: usize,
+        precision: Precision,
+        target: &mut [f32],
+        _scratch: &mut Scratch,
+    ) -> Option<f32> {
+        let whiten = |value: f64| 1.0 / (value * (value + covariance.floor));
+        let Trapezoid { matrix, .. } = covariance.trapezoid(rows, precision, whiten)?;
+        let packed = matrix.row_iter().enumerate().flat_map(|(i, row)| row.iter().skip(i));
+        write_scaled(target, matrix.norm_max(), packed)
+    }
+
+    #[inline(always)]
+    fn measure<S: Simd>(simd: S, measured: Measured<'_>) {
+        let Measured { mut images, numbers, range, d, scale, distances, buffer } = measured;
+        images.by_rows::<S, Project>(simd, numbers, range, d, buffer);
+        images.lengths(simd, d, scale, distances);
+    }
+
+    fn inverse(packed: &Packed<'_>) -> DMatrix<f64> {
+        let rows = packed.upper();
+        rows.tr_mul(&rows)
+    }
+
+    /// Only what the components span.
+    fn covariance(inverse: DMatrix<f64>) -> Option<DMatrix<f64>> {
+        // The largest eigenvalue that epsilon can leave is far above this.
+        inverse.pseudo_inverse(1e-12).ok()
+    }
+
+    fn multiply(packed: &Packed<'_>, x: &DVector<f64>) -> DVector<f64> {
+        let rows = packed.upper();
+        rows.tr_mul(&(&rows * x))
+    }
+
+    fn device_numbers(dimension: usize, rows: usize) -> Option<usize> {
+        rows.max(1).checked_mul(dimension)
+    }
+
+    fn on_device(source: &DeviceSource<'_>) -> Box<dyn DeviceForm> {
+        let (d, rows) = (source.dimension, source.rows);
+        let root =
+            source.filled(rows * d, &|packed, scale, target| source.unpack(packed, scale, target));
+        Box::new(Root(source.matrix(root, [source.gaussians.len(), rows, d])))
+    }
+}
+
+/// `z = R x`, these rows.
+struct Project;
+
+impl Step for Project {
+    #[inline(always)]
+    fn apply<S: Simd, T: Number, const N: usize>(
+        simd: S,
+        rows: &Rows<'_, T>,
+        x: [&[f32]; N],
+        z: [&mut [f32]; N],
+    ) {
+        for (z, dots) in z.into_iter().zip(rows.dots(simd, x)) {
+            // There are as many rows as columns at most, so there is room.
+            z[rows.first..rows.first + ROWS].copy_from_slice(&dots);
+        }
+    }
+}

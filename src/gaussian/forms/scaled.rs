@@ -1,0 +1,32 @@
+//! Numbers near the top of the range of 16 bits, by a scale for each position.
+
+use faer::Mat;
+
+use crate::gaussian::half::LARGEST;
+
+/// The columns of a matrix.
+pub fn columns_of(matrix: &Mat<f64>) -> impl Iterator<Item = &[f64]> + Clone {
+    (0..matrix.ncols()).filter_map(|j| Some(matrix.col(j).try_as_col_major()?.as_slice()))
+}
+
+/// The power of two by which the largest of some numbers is divided to bring it near [`LARGEST`].
+pub fn scale_of(largest: f64) -> f64 {
+    let largest = largest / f64::from(LARGEST);
+    if largest > 0.0 { largest.log2().ceil().exp2() } else { 1.0 }
+}
+
+/// Writes values divided by the power of two for their largest, and gives that.
+pub fn write_scaled<'a>(
+    target: &mut [f32],
+    largest: f64,
+    values: impl Iterator<Item = &'a f64>,
+) -> Option<f32> {
+    let scale = scale_of(largest);
+    target.iter_mut().zip(values).for_each(|(t, v)| *t = (v / scale) as f32);
+    finite(target, scale as f32)
+}
+
+/// The scale, if it and all numbers are finite.
+pub fn finite(numbers: &[f32], scale: f32) -> Option<f32> {
+    (scale.is_finite() && numbers.iter().all(|v| v.is_finite())).then_some(scale)
+}

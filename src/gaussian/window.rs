@@ -1,0 +1,24 @@
+//! The window around a position in which the nearest Gaussian is looked for.
+
+use crate::error::{Error, Result};
+
+/// The largest window in which the nearest Gaussian is looked for.
+const WIDEST: usize = 31;
+
+/// How many rows and columns away the nearest Gaussian is looked for, in a window of so many.
+pub(crate) fn reach(neighborhood: usize) -> Result<usize> {
+    if neighborhood % 2 == 1 && neighborhood <= WIDEST {
+        return Ok(neighborhood / 2);
+    }
+    let reason = format!(
+        "must be an odd number of positions, 1 (off) to {WIDEST}, got {neighborhood}; 3 is a good start"
+    );
+    Err(Error::config("neighborhood", reason))
+}
+
+/// The rows and columns from a position to the others that are within reach.
+pub(super) fn reach_offsets(reach: usize) -> impl Iterator<Item = [isize; 2]> {
+    let reach = reach as isize;
+    let all = (-reach..=reach).flat_map(move |y| (-reach..=reach).map(move |x| [y, x]));
+    all.filter(|offset| *offset != [0, 0])
+}

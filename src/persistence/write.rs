@@ -1,0 +1,162 @@
+//! Writing a file.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::format::{ChecksumWriter, MAGIC, VERSION, write_values};
+use super::header::{
+    BackboneSection, Header, ModelSection, ProjectionSection, Settings, StatisticsSection,
+    TilesSection,
+};
+use crate::backbone::{BackboneSnapshot, FoldedConvolution};
+use crate::detector::{Detector, Padim, Registration, TiledDetector};
+use crate::error::{Error, Result};
+use crate::files::{remove_left_over, write_atomically};
+use crate::gaussian::{GaussianModel, GaussianStatistics, Numbers, PackedSums};
+
+/// What is written.
+pub struct Contents<'a> {
+    pub padim: &'a Padim,
+    pub input_size: [usize; 2],
+    pub grid: [usize; 2],
+    pub snapshot: Option<BackboneSnapshot>,
+    pub detector: Option<&'a Detector>,
+    pub statistics: Option<&'a GaussianStatistics>,
+    pub tiles: Option<&'a TiledDetector>,
+}
+
+impl<'a> Contents<'a> {
+    /// A detector, with the backbone's weights if they are embedded.
+    pub fn of(
+        detector: &'a Detector,
+        embed: bool,
+        tiles: Option<&'a TiledDetector>,
+    ) -> Result<Self> {
+        let snapshot = match embed {
+            false => None,
+            true => Some(detector.padim.backbone.snapshot()?.ok_or_else(|| {
+                Error::BackboneNotEmbedded {
+                    reason: "this backbone cannot be embedded in a detector file; use \
+                             `save_without_backbone`, and give it to `load`"
+                        .into(),
+                }
+            })?),
+        };
+        Ok(Self {
+            padim: &detector.padim,
+            input_size: detector.input_size,
+            grid: detector.model.grid(),
+            snapshot,
+            detector: Some(detector),
+            statistics: detector.statistics.as_deref(),
+            tiles,
+        })
+    }
+
+    /// Writes a file beside its target, and renames it when it is complete.
+    pub fn save(mut self, path: &Path) -> Result<()> {
+        let (header, convolutions) = self.header()?;
+        remove_left_over(path);
+        write_atomically(path, |file| self.write(file, &header, &convolutions))
+    }
+
+    /// Writes to anything.
+    pub fn save_to(mut self, writer: &mut impl Write) -> Result<()> {
+        let (header, convolutions) = self.header()?;
+        let written = self.write(writer, &header, &convolutions).and_then(|()| writer.flush());
+        written.map_err(Error::io("write the detector to", Path::new("the given writer")))
+    }
+
+    fn header(&mut self) -> Result<(Vec<u8>, Vec<FoldedConvolution>)> {
+        let Padim { config, backbone, embedder, region, registration, .. } = self.padim;
+        let (backbone_section, convolutions) = match self.snapshot.take() {
+            Some(BackboneSnapshot { network, settings, parameters }) => {
+                (Some(BackboneSection { network, settings }), parameters)
+            }
+            None => (None, Vec::new()),
+        };
+        let statistics = self.statistics.map(|statistics| StatisticsSection {
+            dimension: statistics.dimension(),
+            tally: statistics.tally().clone(),
+            blocks: statistics.blocks().iter().map(|block| block.positions).collect(),
+            summed: statistics.blocks().iter().any(|block| block.sums.is_some()),
+        });
+        let others = self.tiles.map_or(&[][..], |tiles| &tiles.others);
+        let header = Header {
+            settings: Settings {
+                config: config.clone(),
+                registration: registration.as_ref().map(Registration::stored),
+                normalization: backbone.normalization(),
+                layers: backbone.layers().to_vec(),
+                indices: embedder.indices().to_vec(),
+                input_size: self.input_size,
+                grid: self.grid,
+                fingerprint: backbone.fingerprint(),
+            },
+            backbone: backbone_section,
+            region: region.as_ref().map(|_| ()),
+            projection: embedder
+                .projection()
+                .map(|projection| ProjectionSection { components: projection.components() }),
+            model: self.detector.map(|detector| ModelSection::of(&detector.model)),
+            statistics,
+            thresholds: self.detector.and_then(|detector| detector.thresholds.clone()),
+            tiles: self
+                .tiles
+                .map(|tiles| TilesSection { tiling: tiles.tiling, image_size: tiles.image_size }),
+            tile_models: others.iter().map(ModelSection::of).collect(),
+            metadata: self.detector.map(|detector| detector.metadata.clone()).unwrap_or_default(),
+        };
+        Ok((header.encode()?, convolutions))
+    }
+
+    fn write(
+        &self,
+        writer: &mut impl Write,
+        header: &[u8],
+        convolutions: &[FoldedConvolution],
+    ) -> io::Result<()> {
+        let mut writer = ChecksumWriter::new(writer);
+        writer.write_all(&MAGIC)?;
+        writer.write_all(&VERSION.to_le_bytes())?;
+        writer.write_all(&(header.len() as u64).to_le_bytes())?;
+        writer.write_all(header)?;
+        for convolution in convolutions {
+            write_values(&mut writer, &convolution.weight)?;
+            write_values(&mut writer, &convolution.bias)?;
+        }
+        if let Some(region) = &self.padim.region {
+            let byte = |bits: &[bool]| {
+                bits.iter().enumerate().fold(0_u8, |byte, (i, &bit)| byte | u8::from(bit) << i)
+            };
+            writer.write_all(&region.mask().chunks(8).map(byte).collect::<Vec<u8>>())?;
+        }
+        if let Some(projection) = self.padim.embedder.projection() {
+            write_values(&mut writer, projection.matrix())?;
+        }
+        if let Some(detector) = self.detector {
+            write_model(&mut writer, &detector.model)?;
+        }
+        for block in self.statistics.map_or(&[][..], GaussianStatistics::blocks) {
+            write_values(&mut writer, &block.samples)?;
+            if let Some(PackedSums { mean, third, fourth, scatter }) = &block.sums {
+                for values in [mean, third, fourth, scatter] {
+                    write_values(&mut writer, values)?;
+                }
+            }
+        }
+        for model in self.tiles.map_or(&[][..], |tiles| &tiles.others) {
+            write_model(&mut writer, model)?;
+        }
+        writer.finish()
+    }
+}
+
+fn write_model(writer: &mut impl Write, model: &GaussianModel) -> io::Result<()> {
+    write_values(writer, model.means())?;
+    write_values(writer, model.scales())?;
+    match model.numbers() {
+        Numbers::F32(values) => write_values(writer, values),
+        Numbers::F16(bits) => write_values(writer, bits),
+    }
+}

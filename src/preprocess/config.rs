@@ -1,0 +1,141 @@
+//! How images become network input.
+
+use serde::{Deserialize, Serialize};
+
+use super::decode::SixteenBitGray;
+use crate::error::{Error, Result};
+use crate::resample::Filter;
+
+/// How an image is resized before the crop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Resize {
+    /// The short side becomes this many pixels and the long side follows, rounded down
+    /// (torchvision's `Resize(int)`).
+    ShortSide(usize),
+    /// Both sides are given; the aspect ratio is not kept (the paper: 256x256).
+    Exact {
+        /// Height in pixels.
+        height: usize,
+        /// Width in pixels.
+        width: usize,
+    },
+}
+
+impl Resize {
+    /// Resizes to a square.
+    pub const fn square(side: usize) -> Self {
+        Self::Exact { height: side, width: side }
+    }
+
+    /// The size `[height, width]` of an image of `[height, width]` after this resize.
+    pub fn resized(self, [height, width]: [usize; 2]) -> [usize; 2] {
+        // The product stays exact in f64, as in torchvision's own arithmetic.
+        let follow = |side: usize, long: usize, short: usize| {
+            (side as f64 * long as f64 / short as f64) as usize
+        };
+        match self {
+            Self::Exact { height, width } => [height, width],
+            Self::ShortSide(side) if height <= width => [side, follow(side, width, height)],
+            Self::ShortSide(side) => [follow(side, height, width), side],
+        }
+    }
+}
+
+/// The arithmetic in which an image is resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ResizeArithmetic {
+    /// Fixed point with 8-bit results, equal to PIL's to the bit. Always antialiased.
+    Pil,
+    /// Floating point, as torchvision resizes float tensors (used by anomalib).
+    Float {
+        /// Whether the filter is stretched over all covered samples when shrinking.
+        antialias: bool,
+    },
+}
+
+/// The mean and standard deviation of each channel, for values in `[0, 1]`, by which a backbone
+/// expects its input to be normalized.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Normalization {
+    /// Mean of red, green and blue.
+    pub mean: [f32; 3],
+    /// Standard deviation of red, green and blue.
+    pub std: [f32; 3],
+}
+
+impl Normalization {
+    /// The statistics of ImageNet, which all torchvision networks expect.
+    pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+}
+
+/// How images become network input. Stored with every detector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PreprocessConfig {
+    /// Size before the crop. Default: short side 256 (paper: 256x256).
+    pub resize: Resize,
+    /// Side of the centered square that is kept, in pixels, or none. Default: 224 (paper: 224 on
+    /// MVTec AD, none on STC).
+    pub crop: Option<usize>,
+    /// Resizing filter. Default: bilinear (paper: bicubic).
+    pub filter: Filter,
+    /// Resizing arithmetic. Default: PIL's.
+    pub arithmetic: ResizeArithmetic,
+    /// How 16-bit gray values are read. Default: scaled, so that 65535 is white.
+    pub sixteen_bit_gray: SixteenBitGray,
+}
+
+impl Default for PreprocessConfig {
+    fn default() -> Self {
+        Self {
+            resize: Resize::ShortSide(256),
+            crop: Some(224),
+            filter: Filter::Bilinear,
+            arithmetic: ResizeArithmetic::Pil,
+            sixteen_bit_gray: SixteenBitGray::Scale,
+        }
+    }
+}
+
+/// The largest side an image may be resized to. A larger value is a mistake or a damaged file.
+pub(crate) const MAX_SIDE: usize = 1 << 14;
+
+impl PreprocessConfig {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for the first setting that is out of range, with the reason.
+    pub fn validate(&self) -> Result<()> {
+        let smallest = match self.resize {
+            Resize::ShortSide(side) => [side, side],
+            Resize::Exact { height, width } => [height, width],
+        };
+        if smallest.iter().any(|&side| side == 0 || side > MAX_SIDE) {
+            let reason = format!("sides must be in 1..={MAX_SIDE} pixels, got {smallest:?}");
+            return Err(Error::config("resize", reason));
+        }
+        match self.crop {
+            Some(0) => Err(Error::config("crop", "must be at least 1 pixel, or none")),
+            Some(crop) if smallest.iter().any(|&side| crop > side) => Err(Error::config(
+                "crop",
+                format!("a crop of {crop} does not fit into {smallest:?} pixels; resize larger"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The network's input size `[height, width]`; `None` if it depends on the image.
+    pub fn input_size(&self) -> Option<[usize; 2]> {
+        match (self.crop, self.resize) {
+            (Some(crop), _) => Some([crop, crop]),
+            (None, Resize::Exact { height, width }) => Some([height, width]),
+            (None, Resize::ShortSide(_)) => None,
+        }
+    }
+}

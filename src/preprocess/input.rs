@@ -1,0 +1,162 @@
+//! The forms in which images are given.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use image::{
+    DynamicImage, GrayAlphaImage, GrayImage, ImageBuffer, Luma, LumaA, Rgb, Rgb32FImage, RgbImage,
+    Rgba, Rgba32FImage, RgbaImage,
+};
+
+use super::decode::{DecodeLimits, decode_bytes_with, decode_file_with};
+use crate::error::{Error, Result};
+
+/// An image to fit or to predict: a file, its bytes, a decoded image, a function that makes an
+/// image, or a tensor.
+#[derive(Clone)]
+// A tensor's handle takes a few hundred bytes, which is little next to the pixels of an image.
+#[allow(clippy::large_enum_variant)]
+#[non_exhaustive]
+pub enum ImageInput {
+    /// A PNG, JPEG, BMP, TIFF or WebP file.
+    Path(PathBuf),
+    /// The bytes of such a file.
+    Encoded {
+        /// The image's name in errors.
+        name: String,
+        /// The whole file.
+        bytes: Arc<[u8]>,
+    },
+    /// A decoded image of any pixel type and size.
+    Image(DynamicImage),
+    /// An image that is made only when it is needed. Several threads make images while the network
+    /// works.
+    Deferred {
+        /// The image's name in errors.
+        name: String,
+        /// Makes the image.
+        open: OpenImage,
+    },
+    /// Finished network input: normalized RGB `[3, height, width]`. Preprocessing and registration
+    /// are skipped.
+    Tensor(Tensor<3>),
+}
+
+/// Makes an image when it is needed. It gets the decode limits of the detector or fit, and should
+/// respect them.
+pub type OpenImage = Arc<dyn Fn(DecodeLimits) -> Result<DynamicImage> + Send + Sync>;
+
+impl ImageInput {
+    /// An image that `open` makes when it is needed, and its name in errors. If `open` panics, only
+    /// this image fails.
+    ///
+    /// ```
+    /// use padim::ImageInput;
+    /// use padim::preprocess::decode_file_with;
+    ///
+    /// let upside_down = ImageInput::deferred("part 7", |limits| {
+    ///     Ok(decode_file_with("7.png", limits)?.rotate180())
+    /// });
+    /// ```
+    pub fn deferred(
+        name: impl Into<String>,
+        open: impl Fn(DecodeLimits) -> Result<DynamicImage> + Send + Sync + 'static,
+    ) -> Self {
+        Self::Deferred { name: name.into(), open: Arc::new(open) }
+    }
+
+    /// The bytes of a PNG, JPEG, BMP, TIFF or WebP file, and the image's name in errors. They are
+    /// decoded when they are needed, within the same limits as files.
+    pub fn encoded(name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self::Encoded { name: name.into(), bytes: bytes.into() }
+    }
+
+    /// Its name in errors, if it has one.
+    pub(crate) fn name(&self) -> Option<String> {
+        match self {
+            Self::Path(path) => Some(path.display().to_string()),
+            Self::Deferred { name, .. } | Self::Encoded { name, .. } => Some(name.clone()),
+            Self::Image(_) | Self::Tensor(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Debug for ImageInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(path) => f.debug_tuple("Path").field(path).finish(),
+            Self::Image(image) => f.debug_tuple("Image").field(&image.color()).finish(),
+            Self::Encoded { name, .. } => f.debug_tuple("Encoded").field(name).finish(),
+            Self::Deferred { name, .. } => f.debug_tuple("Deferred").field(name).finish(),
+            Self::Tensor(tensor) => f.debug_tuple("Tensor").field(&tensor.dims()).finish(),
+        }
+    }
+}
+
+macro_rules! from_paths {
+    ($($path:ty),*) => {$(
+        impl From<$path> for ImageInput {
+            fn from(path: $path) -> Self {
+                Self::Path(path.into())
+            }
+        }
+    )*};
+}
+
+from_paths!(PathBuf, &PathBuf, &Path, String, &String, &str);
+
+macro_rules! from_images {
+    ($($image:ty),*) => {$(
+        impl From<$image> for ImageInput {
+            fn from(image: $image) -> Self {
+                Self::Image(image.into())
+            }
+        }
+
+        /// Copies the pixels.
+        impl From<&$image> for ImageInput {
+            fn from(image: &$image) -> Self {
+                Self::Image(image.clone().into())
+            }
+        }
+    )*};
+}
+
+from_images!(
+    DynamicImage,
+    RgbImage,
+    RgbaImage,
+    GrayImage,
+    GrayAlphaImage,
+    Rgb32FImage,
+    Rgba32FImage,
+    ImageBuffer<Luma<u16>, Vec<u16>>,
+    ImageBuffer<LumaA<u16>, Vec<u16>>,
+    ImageBuffer<Rgb<u16>, Vec<u16>>,
+    ImageBuffer<Rgba<u16>, Vec<u16>>
+);
+
+impl From<Tensor<3>> for ImageInput {
+    fn from(tensor: Tensor<3>) -> Self {
+        Self::Tensor(tensor)
+    }
+}
+
+impl ImageInput {
+    /// The decoded image.
+    pub(crate) fn open(self, name: &str, limits: DecodeLimits) -> Result<DynamicImage> {
+        match self {
+            Self::Path(path) => decode_file_with(path, limits),
+            Self::Image(image) => Ok(image),
+            Self::Encoded { name, bytes } => decode_bytes_with(&bytes, &name, limits),
+            Self::Deferred { open, .. } => open(limits),
+            Self::Tensor(_) => Err(Error::UnusableImage {
+                name: name.to_owned(),
+                reason:
+                    "it is network input (a tensor), which cannot be cut or copied; give an image"
+                        .into(),
+            }),
+        }
+    }
+}

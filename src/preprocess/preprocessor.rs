@@ -1,0 +1,202 @@
+//! From a decoded image to the network's input.
+
+use std::borrow::Cow;
+
+use image::{DynamicImage, RgbImage};
+
+use super::config::{MAX_SIDE, Normalization, PreprocessConfig, ResizeArithmetic};
+use super::decode::{DecodeLimits, rgb8};
+use super::geometry::ImageGeometry;
+use crate::error::{Error, Result};
+use crate::resample::{Filter, Taps, resample, resample_u8};
+
+/// An image as network input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PreprocessedImage {
+    /// Normalized values `[3, height, width]`, row-major, with the geometry's
+    /// [`input_size`](ImageGeometry::input_size).
+    pub values: Vec<f32>,
+    /// How the input relates to the original image.
+    pub geometry: ImageGeometry,
+}
+
+/// Turns images into network input.
+///
+/// ```
+/// use image::DynamicImage;
+/// use padim::preprocess::{Normalization, PreprocessConfig, Preprocessor};
+///
+/// let preprocessor = Preprocessor::new(PreprocessConfig::default(), Normalization::IMAGENET)?;
+/// let input = preprocessor.process(&DynamicImage::new_rgb8(640, 480))?;
+/// assert_eq!(input.geometry.input_size(), [224, 224]);
+/// assert_eq!(input.values.len(), 3 * 224 * 224);
+/// # Ok::<(), padim::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Preprocessor {
+    config: PreprocessConfig,
+    normalization: Normalization,
+    limits: DecodeLimits,
+}
+
+impl Preprocessor {
+    /// Checks the configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for sizes that are zero or too large, a crop that does not fit,
+    /// means that are not finite, or standard deviations that are not positive.
+    pub fn new(config: PreprocessConfig, normalization: Normalization) -> Result<Self> {
+        config.validate()?;
+        let Normalization { mean, std } = normalization;
+        if !mean.iter().all(|m| m.is_finite()) || !std.iter().all(|s| s.is_finite() && *s > 0.0) {
+            let reason =
+                format!("needs finite means and positive deviations, got {normalization:?}");
+            return Err(Error::config("normalization", reason));
+        }
+        Ok(Self { config, normalization, limits: DecodeLimits::default() })
+    }
+
+    /// Sets how large an image a file may decode to.
+    #[must_use]
+    pub fn with_decode_limits(self, limits: DecodeLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Sets how large an image a file may decode to.
+    pub fn set_decode_limits(&mut self, limits: DecodeLimits) {
+        self.limits = limits;
+    }
+
+    /// How large an image a file may decode to.
+    pub fn decode_limits(&self) -> DecodeLimits {
+        self.limits
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &PreprocessConfig {
+        &self.config
+    }
+
+    /// The mean and standard deviation for normalization.
+    pub fn normalization(&self) -> Normalization {
+        self.normalization
+    }
+
+    /// The geometry of an original image of `[height, width]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnusableImage`] if the image has no pixels, or if a resized side is 0 or too large.
+    pub fn geometry(&self, original: [usize; 2]) -> Result<ImageGeometry> {
+        if original.contains(&0) {
+            let reason = format!("it has no pixels: {original:?} (height, width)");
+            return Err(Error::UnusableImage { name: "given".into(), reason });
+        }
+        let resized = self.config.resize.resized(original);
+        if resized.iter().any(|&side| side == 0 || side > MAX_SIDE) {
+            return Err(Error::UnusableImage {
+                name: "given".into(),
+                reason: format!(
+                    "{original:?} pixels (height, width) become {resized:?} when resized, \
+                     which must be in 1..={MAX_SIDE}; crop it or resize to an exact size"
+                ),
+            });
+        }
+        Ok(ImageGeometry::new(original, resized, self.config.crop))
+    }
+
+    /// Resizes, crops and normalizes one image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnusableImage`] if the image has no pixels or holds NaN or infinite values.
+    pub fn process(&self, image: &DynamicImage) -> Result<PreprocessedImage> {
+        let (rgb, geometry) = self.rgb(image)?;
+        let values = match self.config.arithmetic {
+            ResizeArithmetic::Pil => {
+                self.normalized_u8(&self.resized_crop(rgb.as_raw(), &geometry))
+            }
+            ResizeArithmetic::Float { antialias } => {
+                self.normalized_float(rgb.as_raw(), &geometry, antialias)
+            }
+        };
+        Ok(PreprocessedImage { values, geometry })
+    }
+
+    /// The ground-truth mask of an image in the network's input: resized (nearest sample) and
+    /// cropped like the image, `true` where it is brighter than mid-gray. Row-major
+    /// `[height, width]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnusableImage`] if the mask has no pixels.
+    pub fn process_mask(&self, mask: &DynamicImage) -> Result<Vec<bool>> {
+        let grey = mask.to_luma8();
+        let geometry = self.geometry([grey.height() as usize, grey.width() as usize])?;
+        let [rows, columns] =
+            geometry.taps(|from, to| Taps::antialiased(Filter::Nearest, from, to));
+        let resized = resample_u8::<1>(grey.as_raw(), &rows, &columns);
+        Ok(geometry.cropped::<u8, 1>(&resized).into_iter().map(|v| v > 127).collect())
+    }
+
+    /// The resized and cropped image in 8-bit RGB, of [`input_size`](ImageGeometry::input_size):
+    /// what the network sees, for display. It is always resized in PIL's arithmetic, even if the
+    /// network's input is not.
+    ///
+    /// # Errors
+    ///
+    /// As [`process`](Self::process).
+    pub fn crop_picture(&self, image: &DynamicImage) -> Result<RgbImage> {
+        let (rgb, geometry) = self.rgb(image)?;
+        let [height, width] = geometry.input_size();
+        let pixels = self.resized_crop(rgb.as_raw(), &geometry);
+        RgbImage::from_raw(width as u32, height as u32, pixels)
+            .ok_or_else(|| Error::shape("picture", format!("{height}x{width}x3"), "fewer pixels"))
+    }
+
+    fn rgb<'a>(&self, image: &'a DynamicImage) -> Result<(Cow<'a, RgbImage>, ImageGeometry)> {
+        let rgb = rgb8(image, self.config.sixteen_bit_gray)?;
+        let geometry = self.geometry([rgb.height() as usize, rgb.width() as usize])?;
+        Ok((rgb, geometry))
+    }
+
+    fn resized_crop(&self, rgb: &[u8], geometry: &ImageGeometry) -> Vec<u8> {
+        let filter = self.config.filter;
+        let [rows, columns] = geometry.taps(|from, to| Taps::antialiased(filter, from, to));
+        geometry.cropped::<u8, 3>(&resample_u8::<3>(rgb, &rows, &columns))
+    }
+
+    fn normalized_u8(&self, rgb: &[u8]) -> Vec<f32> {
+        let mut values = Vec::with_capacity(rgb.len());
+        for channel in 0..3 {
+            let table: Vec<f32> =
+                (0..=255_u8).map(|v| self.normalize(f32::from(v) / 255.0, channel)).collect();
+            values.extend(rgb.iter().skip(channel).step_by(3).map(|&v| table[usize::from(v)]));
+        }
+        values
+    }
+
+    fn normalized_float(&self, rgb: &[u8], geometry: &ImageGeometry, antialias: bool) -> Vec<f32> {
+        let filter = self.config.filter;
+        let [rows, columns] = geometry.taps(|from, to| {
+            if antialias {
+                Taps::antialiased(filter, from, to)
+            } else {
+                Taps::interpolating(filter, from, to)
+            }
+        });
+        (0..3)
+            .flat_map(|channel| {
+                let plane: Vec<f32> =
+                    rgb.iter().skip(channel).step_by(3).map(|&v| f32::from(v) / 255.0).collect();
+                let resized = geometry.cropped::<f32, 1>(&resample(&plane, &rows, &columns));
+                resized.into_iter().map(move |v| self.normalize(v, channel))
+            })
+            .collect()
+    }
+
+    fn normalize(&self, value: f32, channel: usize) -> f32 {
+        (value - self.normalization.mean[channel]) / self.normalization.std[channel]
+    }
+}
