@@ -1,4 +1,4 @@
-//! The time of whole predictions, and of saving and loading.
+//! Times of predictions, saving and loading.
 //!
 //!     cargo bench --bench detector
 
@@ -15,10 +15,7 @@ fn picture(seed: u32) -> RgbImage {
 }
 
 fn detector(channels: usize, device: &Device) -> Detector {
-    let config = PadimConfig {
-        channels: ChannelSelection::random(channels, 1024),
-        ..PadimConfig::default()
-    };
+    let config = PadimConfig::default().with_channels(ChannelSelection::random(channels, 1024));
     let padim = Padim::new(config, ResNet18::untrained(0, device).unwrap()).unwrap();
     padim.fit((0..16).map(picture)).unwrap()
 }

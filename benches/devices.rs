@@ -1,12 +1,13 @@
-//! Images a second on each device, by batch size, and with `--stages` where the time goes. Prints a line of
-//! JSON for each device and batch; `scripts/bench_torch.py` times the same work in PyTorch.
+//! Measures images per second on each device, by batch size; with `--stages`, also the time of each
+//! stage. Prints a line of JSON for each device and batch. `scripts/bench_torch.py` measures the same
+//! in PyTorch.
 //!
 //!     cargo bench --bench devices --features vulkan -- [--device vulkan] [--network wide_resnet50]
 //!
-//! The program can be carried to a machine without Rust: `cargo bench --bench devices --features
-//! cuda,vulkan,autotune,fusion --no-run` prints where it lies. On CUDA the first run of each batch takes
-//! minutes (`first_s`); `CUBECL_AUTOTUNE_LEVEL=minimal` shortens that. Weights are untrained and images made
-//! up, which does not change the time.
+//! The program can be copied to a machine without Rust:
+//! `cargo bench --bench devices --features cuda,vulkan,autotune,fusion --no-run` prints its path. On
+//! CUDA, the first run of each batch size takes minutes (`first_s`); `CUBECL_AUTOTUNE_LEVEL=minimal`
+//! shortens this. Weights are untrained and images are synthetic; this does not change the time.
 
 use std::time::Instant;
 
@@ -23,7 +24,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 #[derive(Parser)]
 struct Options {
-    /// Only devices whose names begin so; all otherwise.
+    /// Measures only devices whose names begin with this [default: all]
     #[arg(long, default_value = "")]
     device: String,
     #[arg(long, default_value = "resnet18")]
@@ -33,30 +34,30 @@ struct Options {
     /// Side of the images in pixels.
     #[arg(long, default_value_t = 224)]
     side: usize,
-    /// How many images are fitted.
+    /// Number of images for the fit.
     #[arg(long, default_value_t = 200)]
     fit: usize,
-    /// Each figure is measured for so many seconds at least.
+    /// Each figure is measured for at least this number of seconds.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Where the time goes as well.
+    /// Also measures each stage.
     #[arg(long)]
     stages: bool,
-    /// Compute with 16 bits as well.
+    /// Also measures 16-bit arithmetic.
     #[arg(long)]
     half: bool,
-    /// What cargo passes to every benchmark.
+    /// Cargo passes this option to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 impl Options {
-    /// The median of milliseconds, after three runs to warm up.
+    /// The median time in milliseconds, after three warm-up runs.
     fn median_ms<T>(&self, mut work: impl FnMut() -> Outcome<T>) -> Outcome<f64> {
         self.median_ms_of(|| (), |()| work())
     }
 
-    /// As `median_ms`, of what takes something that it takes no time to have.
+    /// As `median_ms`, for work on an input; the time to make the input does not count.
     fn median_ms_of<I, T>(
         &self,
         mut ready: impl FnMut() -> I,
@@ -83,7 +84,7 @@ impl Options {
     }
 }
 
-/// Waits until a device has done all that it was asked to.
+/// Waits until a device has finished all its work.
 fn wait(device: &Device) -> Outcome<()> {
     Ok(device.sync()?)
 }
@@ -95,16 +96,12 @@ fn measure(options: &Options, info: &DeviceInfo) -> Outcome<()> {
         "wide_resnet50" => (WideResNet50::config(), 550),
         other => return Err(format!("no network is called {other}").into()),
     };
-    let config = PadimConfig {
-        preprocess: PreprocessConfig {
-            resize: Resize::square(options.side),
-            crop: None,
-            ..PreprocessConfig::default()
-        },
-        channels: ChannelSelection::random(channels, 1024),
-        batch_size: 32,
-        ..PadimConfig::default()
-    };
+    let config = PadimConfig::default()
+        .with_preprocess(
+            PreprocessConfig::default().with_resize(Resize::square(options.side)).with_crop(None),
+        )
+        .with_channels(ChannelSelection::random(channels, 1024))
+        .with_batch_size(32);
     let padim = Padim::new(config.clone(), network.untrained(0, device)?)?;
     let good = || {
         (0..options.fit).map(|i| {
@@ -125,7 +122,7 @@ fn measure(options: &Options, info: &DeviceInfo) -> Outcome<()> {
         let predict = |detector: &Detector, images| {
             Ok(detector.predict_tensor(Tensor::<4>::from_data(images, device))?)
         };
-        // Kernels are compiled, and with the feature `autotune` tried.
+        // The first run compiles kernels; with the feature `autotune`, it also tries them.
         let start = Instant::now();
         predict(&detector, images())?;
         let first = start.elapsed().as_secs_f64();
@@ -160,7 +157,7 @@ fn measure(options: &Options, info: &DeviceInfo) -> Outcome<()> {
     Ok(())
 }
 
-/// The stages one by one, waiting for each: their sum is more than the whole.
+/// Measures each stage separately and waits for the device after it, so the sum exceeds the total time.
 fn stages(
     options: &Options,
     detector: &Detector,

@@ -1,4 +1,4 @@
-//! The Gaussians in their storages: fitting, distances, conversion.
+//! Times of the Gaussians by storage: fit, distances, conversion.
 //!
 //!     cargo bench --bench gaussian
 
@@ -8,7 +8,7 @@ use padim::gaussian::{GaussianConfig, GaussianEstimator, Precision, Storage};
 
 const GRID: [usize; 2] = [56, 56];
 
-/// Features of which some vary more than others, as those of networks do.
+/// Random features with different variances, like those of networks.
 fn random(batch: usize, dimension: usize) -> Tensor<4> {
     let device = Device::default();
     let scales: Vec<f32> = (0..dimension).map(|c| 0.05 + (c % 17) as f32 * 0.03).collect();
@@ -41,10 +41,10 @@ fn storages(dimension: usize, images: usize) -> Vec<Storage> {
 }
 
 fn config(storage: Storage) -> GaussianConfig {
-    GaussianConfig { storage, ..GaussianConfig::default() }
+    GaussianConfig::default().with_storage(storage)
 }
 
-/// Everything that a benchmark needs is made when it runs: some of it takes seconds.
+/// The inputs of a benchmark are made when it runs, because some take seconds.
 fn fit(c: &mut Criterion) {
     let mut group = c.benchmark_group("gaussian-fit");
     group.sample_size(10);
@@ -83,7 +83,7 @@ fn distance(c: &mut Criterion) {
                 group.bench_function(id, |b| {
                     let fitted = estimator(dimension, images);
                     let model = fitted.statistics().model(&config(storage)).unwrap();
-                    // As in a pipeline, nobody else holds the embedding, so it is not copied.
+                    // The embedding has only one owner, as in a pipeline, so it is not copied.
                     b.iter_batched(
                         || random(batch, dimension),
                         |embeddings| model.mahalanobis_distance(embeddings).unwrap(),

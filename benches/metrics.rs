@@ -1,4 +1,4 @@
-//! Metrics of a test set of 160 maps of 1024x1024 pixels, three quarters of which have a defect.
+//! Times of the metrics for 160 maps of 1024x1024 pixels; three quarters of the maps have a defect.
 //!
 //!     cargo bench --bench metrics
 
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 const SIDE: usize = 1024;
 const IMAGES: usize = 160;
 
-/// Scores that hardly repeat, higher in the middle, and a round defect there.
+/// Scores with few repeated values, higher in the center, where there is a round defect.
 fn image(number: usize, radius: f32) -> (Vec<f32>, Vec<bool>) {
     let mut state = number as u32 * 0x9E37_79B9 + 1;
     let pixel = |i: usize| {

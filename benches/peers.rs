@@ -1,9 +1,10 @@
-//! The works that `scripts/compare-peers` times beside other implementations, each as they time theirs:
-//! some runs to warm up, then the median. Prints one JSON object, milliseconds by work.
+//! Measures the tasks that `scripts/compare-peers` compares with other implementations, in the same
+//! way: some warm-up runs, then the median. Prints one JSON object with milliseconds per task.
 //!
 //!     cargo bench --bench peers -- [--network resnet18|wide_resnet50] [--weights FILE] [--images DIR]
 //!
-//! Without weights the network is untrained, without images they are made up: neither changes the time.
+//! Without weights, the network is untrained; without images, they are synthetic. Neither changes the
+//! time.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -27,17 +28,17 @@ struct Options {
     /// PNG files of good parts.
     #[arg(long)]
     images: Option<PathBuf>,
-    /// How many images are fitted.
+    /// Number of images for the fit.
     #[arg(long, default_value_t = 200)]
     fit: usize,
-    /// What cargo passes to every benchmark.
+    /// Cargo passes this option to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 const SIDE: usize = 224;
 
-/// The normalised images `[3, SIDE, SIDE]`.
+/// The normalized images `[3, SIDE, SIDE]`.
 fn images(folder: Option<&Path>, count: usize) -> Outcome<Vec<Vec<f32>>> {
     let preprocessor = Preprocessor::new(PreprocessConfig::default(), Normalization::IMAGENET)?;
     let mut files: Vec<PathBuf> = match folder {
@@ -62,7 +63,7 @@ fn tensor(images: &[Vec<f32>], device: &Device) -> Tensor<4> {
     Tensor::from_data(TensorData::new(images.concat(), [images.len(), 3, SIDE, SIDE]), device)
 }
 
-/// The pixels of a normalised image.
+/// The pixels of a normalized image.
 fn pixels(values: &[f32]) -> RgbImage {
     let Normalization { mean, std } = Normalization::IMAGENET;
     RgbImage::from_fn(SIDE as u32, SIDE as u32, |x, y| {
@@ -72,7 +73,7 @@ fn pixels(values: &[f32]) -> RgbImage {
     })
 }
 
-/// Input is made, and results are dropped, outside of what is timed.
+/// The median time. Making inputs and dropping results does not count.
 fn median_ms<I, T>(
     runs: usize,
     input: impl Fn() -> I,
@@ -117,19 +118,16 @@ fn main() -> Outcome<()> {
     }
     drop(whole);
 
-    let preprocess =
-        PreprocessConfig { resize: Resize::square(SIDE), crop: None, ..Default::default() };
-    let config = PadimConfig {
-        preprocess,
-        channels: ChannelSelection::random(channels, 1024),
-        ..PadimConfig::default()
-    };
+    let preprocess = PreprocessConfig::default().with_resize(Resize::square(SIDE)).with_crop(None);
+    let config = PadimConfig::default()
+        .with_preprocess(preprocess)
+        .with_channels(ChannelSelection::random(channels, 1024));
     let padim = Padim::new(config, backbone()?)?;
     let single = |image: &Vec<f32>| {
         Tensor::<3>::from_data(TensorData::new(image.clone(), [3, SIDE, SIDE]), &device)
     };
     let fit: Vec<Tensor<3>> = all[..options.fit].iter().map(single).collect();
-    // As the peers: the network has been warmed up, the fit is timed once.
+    // As for the peers: the network is warmed up, and the fit is timed once.
     padim.fit(fit[..8.min(fit.len())].iter().cloned())?;
     let start = Instant::now();
     let detector = padim.fit(fit.iter().cloned())?;

@@ -1,5 +1,4 @@
-//! The time of each stage alone but the Gaussians' (see `gaussian`), inputs made outside the timed
-//! part.
+//! Times of each stage except the Gaussians (see `gaussian`). Making inputs does not count.
 //!
 //!     cargo bench --bench stages
 
@@ -47,7 +46,7 @@ fn backbone(c: &mut Criterion) {
             let images = random([batch, 3, 224, 224], &device);
             group.throughput(Throughput::Elements(batch as u64));
             group.bench_with_input(BenchmarkId::new(*name, batch), &images, |b, images| {
-                // Reading the last map back makes an asynchronous device finish.
+                // Reading the last map waits for an asynchronous device.
                 b.iter(|| {
                     let maps = network.forward(images.clone()).unwrap();
                     maps.maps().last().map(|map| map.clone().into_data())
@@ -57,7 +56,7 @@ fn backbone(c: &mut Criterion) {
     }
 }
 
-/// The maps of a network of the given channels at 224x224.
+/// The maps of a network with the given channels for 224x224 pixels.
 fn maps(channels: [usize; 3], batch: usize, device: &Device) -> FeatureMaps {
     let sides = [56, 28, 14];
     let map = |i: usize| random([batch, channels[i], sides[i], sides[i]], device);

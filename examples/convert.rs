@@ -1,5 +1,5 @@
-//! Brings what other programs have saved into this crate's files: weights into a small safetensors file,
-//! and a PaDiM that anomalib has fitted into a detector. No Python, and nothing in a pickle is executed.
+//! Converts files of other programs: weights to a small safetensors file, and a fitted PaDiM of
+//! anomalib to a detector. Needs no Python; nothing in a pickle is executed.
 //!
 //!     cargo run --release --example convert -- weights --weights resnet18-f37072fd.pth \
 //!         --precision f16 --out resnet18-trunk.safetensors
@@ -19,7 +19,7 @@ use padim::backbone::WeightPrecision;
 use padim::gaussian::Storage;
 use padim::preprocess::{PreprocessConfig, Preprocessor, decode_file};
 
-/// Converts weights, and detectors of anomalib.
+/// Converts weights of networks, and fitted models of anomalib.
 #[derive(Parser)]
 struct Options {
     #[command(subcommand)]
@@ -28,27 +28,28 @@ struct Options {
 
 #[derive(Subcommand)]
 enum What {
-    /// Writes what a network needs of a checkpoint (.pth, .safetensors) as safetensors.
+    /// Writes the weights that a network needs from a checkpoint (.pth, .safetensors) to a safetensors
+    /// file.
     Weights(Weights),
-    /// Makes a detector of a PaDiM that anomalib has saved (model.ckpt, or a state dict).
+    /// Converts a fitted PaDiM of anomalib (model.ckpt, or a state dict) to a detector.
     Anomalib(Anomalib),
 }
 
 #[derive(clap::Args)]
 struct Weights {
-    /// The checkpoint, in torchvision's layout.
+    /// The checkpoint, with torchvision's tensor names.
     #[arg(long)]
     weights: PathBuf,
-    /// Its network.
+    /// The network of the checkpoint.
     #[arg(long, value_enum, default_value = "resnet18")]
     backbone: Network,
-    /// Which of the network's three maps are needed; what lies behind the last one is left out.
+    /// Needed maps, among the network's three maps; weights of later layers are left out.
     #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
     maps: Vec<usize>,
     /// The type of the weights.
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
-    /// A picture on which f16 is compared with the source [default: one that is drawn]
+    /// A picture on which f16 is compared with the source [default: a drawn one]
     #[arg(long)]
     picture: Option<PathBuf>,
     /// The file to write.
@@ -64,17 +65,17 @@ enum Precision {
 
 #[derive(clap::Args)]
 struct Anomalib {
-    /// What anomalib has saved.
+    /// The checkpoint of anomalib.
     #[arg(long)]
     checkpoint: PathBuf,
-    /// The network's input size in pixels, such as 256,256 [default: the checkpoint's, or else a square
-    /// that goes with its positions]
+    /// The network's input size in pixels, such as 256,256 [default: from the checkpoint, or else a
+    /// square that fits its number of positions]
     #[arg(long, value_delimiter = ',', num_args = 1, value_names = ["HEIGHT,WIDTH"])]
     input_size: Option<Vec<usize>>,
-    /// The layers that make up the embedding [default: the checkpoint's, or else all that it holds]
+    /// The layers of the embedding [default: from the checkpoint, or else all layers in it]
     #[arg(long, value_delimiter = ',')]
     layers: Option<Vec<usize>>,
-    /// How the Gaussians are kept: full, triangle-f32 or triangle-f16.
+    /// Storage of the Gaussians: full, triangle-f32 or triangle-f16.
     #[arg(long, default_value = "triangle-f32")]
     storage: Storage,
     /// The detector file to write.
@@ -121,7 +122,7 @@ fn weights(options: &Weights) -> Outcome {
     Ok(())
 }
 
-/// For each map, the largest difference of two networks, as a share of the map's largest value.
+/// For each map, the largest difference between two networks, relative to the map's largest value.
 fn changes(
     source: &dyn Backbone,
     converted: &dyn Backbone,
@@ -162,7 +163,7 @@ fn anomalib(options: Anomalib) -> Outcome {
     let (scores, pixels) = (*checkpoint.scores(), checkpoint.scores().pixel_normalization());
 
     let detector = checkpoint.into_detector(&Device::default())?;
-    // Another form moves distances by less than a thousandth, so the thresholds stay.
+    // The storage changes distances by less than 0.1 %, so the thresholds stay valid.
     let detector = detector.with_storage(storage)?.with_thresholds(scores.thresholds())?;
     detector.save(&out)?;
     let config = detector.config();

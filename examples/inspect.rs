@@ -14,47 +14,47 @@ use padim::preprocess::{decode_file_with, to_rgb8};
 use padim::visualize::{ScoreRange, heat_map, overlay, panel, save_png};
 use padim::{Detector, Prediction};
 
-/// Scores images with a detector that was saved before.
+/// Scores images with a saved detector.
 #[derive(Parser)]
 struct Options {
     /// The detector file.
     #[arg(long)]
     detector: PathBuf,
-    /// The network's weights, for a detector that was saved without them.
+    /// Weights of the network, if the detector was saved without them.
     #[arg(long)]
     weights: Option<WeightsOption>,
     /// The network of these weights.
     #[arg(long, value_enum, default_value = "resnet18")]
     backbone: Network,
-    /// A folder of images, with all folders in it, or one image.
+    /// A folder of images (including subfolders), or one image.
     #[arg(long)]
     images: PathBuf,
     /// Writes the scores to this file instead of the terminal.
     #[arg(long)]
     csv: Option<PathBuf>,
-    /// Writes what each layer adds to the map to this folder: the picture, the map, then the layers in one
-    /// colour scale; and prints the parts of the strangest patch.
+    /// Writes the contribution of each layer to this folder: the picture, the map, then the layers,
+    /// with a common color scale. Also prints the contributions at the patch with the highest score.
     #[arg(long)]
     explain: Option<PathBuf>,
     /// Writes an overlay of each image to this folder.
     #[arg(long)]
     overlays: Option<PathBuf>,
-    /// Brings the Gaussians to another form first: full, triangle-f32, triangle-f16, low-rank-f32,
+    /// First converts the Gaussians to another storage: full, triangle-f32, triangle-f16, low-rank-f32,
     /// low-rank-f16, principal-f32, principal-f16 or diagonal.
     #[arg(long)]
     storage: Option<Storage>,
-    /// Saves the detector again, in the form that it has then.
+    /// Saves the detector, after the conversion by --storage.
     #[arg(long)]
     save: Option<PathBuf>,
-    /// Tells how well the covariances of some positions are conditioned.
+    /// Prints the condition numbers of the covariances at some positions.
     #[arg(long)]
     spectrum: bool,
-    /// Marks images from this score on, and draws contours there [default: the detector's own
+    /// Marks images with at least this score, and draws contours at it [default: the detector's
     /// thresholds, if it has been calibrated]
     #[arg(long)]
     threshold: Option<f32>,
-    /// The scores at which the overlay's colours begin and end
-    /// [default: 0.5 and 1.5 times the threshold, or else the image's own extremes]
+    /// The scores at which the overlay's colors begin and end
+    /// [default: 0.5 and 1.5 times the threshold, or else the extremes of the image]
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"])]
     range: Option<Vec<f32>>,
     #[command(flatten)]
@@ -69,7 +69,7 @@ fn main() {
     }
 }
 
-/// How the covariances of up to 16 positions are conditioned.
+/// Prints the condition numbers of the covariances at up to 16 positions.
 fn show_spectrum(detector: &Detector) {
     let model = detector.model();
     let [height, width] = model.grid();
@@ -77,14 +77,14 @@ fn show_spectrum(detector: &Detector) {
     eprintln!("position   effective rank   condition number");
     for position in (0..height * width).step_by(step) {
         if let Some(spectrum) = model.spectrum(position) {
-            let Spectrum { effective_rank, condition_number } = spectrum;
+            let Spectrum { effective_rank, condition_number, .. } = spectrum;
             let (row, column) = (position / width, position % width);
             eprintln!("{row:4},{column:4} {effective_rank:16.1} {condition_number:18.3e}");
         }
     }
 }
 
-/// Gives the number of images that could not be scored or drawn.
+/// Returns the number of images that could not be scored or drawn.
 fn run(options: &Options) -> Outcome<usize> {
     let device = &options.on.device;
     let detector = match &options.weights {
@@ -197,7 +197,7 @@ fn explain(detector: &Detector, path: &Path, target: &Path) -> Outcome {
     let map = &explanation.prediction.anomaly_map;
     let range = ScoreRange { min: 0.0, max: map.max() };
     let preprocessor = detector.preprocessor();
-    // Maps of layers are those of the registered image.
+    // The maps of layers refer to the registered image.
     let mut image = decode_file_with(path, preprocessor.decode_limits())?;
     if let Some(registration) = detector.registration() {
         image = registration.apply(&image)?.0;

@@ -1,4 +1,5 @@
-//! Fits and evaluates PaDiM on one category, or on all categories, of a folder laid out as MVTec AD.
+//! Fits and evaluates PaDiM on one category, or on all categories, of a folder in the layout of MVTec
+//! AD.
 //!
 //!     cargo run --release --example mvtec -- --data DIR --weights resnet18-f37072fd.pth
 
@@ -21,7 +22,7 @@ use padim::visualize::{ScoreRange, contact_sheet, save_png};
 use padim::{Padim, PadimConfig, Prediction};
 use serde_json::json;
 
-/// Fits PaDiM on the good images of an MVTec-layout folder and evaluates it on the test images.
+/// Fits PaDiM to the good images of a folder in MVTec AD's layout and evaluates it on the test images.
 #[derive(Parser)]
 struct Options {
     /// A category (with train/good, test/<defect>, ground_truth/<defect>), or a folder of them.
@@ -30,54 +31,55 @@ struct Options {
     /// The network.
     #[arg(long, value_enum, default_value = "resnet18")]
     backbone: Network,
-    /// Its weights: FILE (.pth or .safetensors in torchvision's layout), bundled (inside the crate), torchvision
-    /// (ImageNet's, where this machine has them) or untrained [default: bundled for resnet18, else torchvision]
+    /// The weights: FILE (.pth or .safetensors with torchvision's names), bundled (inside the crate),
+    /// torchvision (ImageNet weights on this machine) or untrained [default: bundled for resnet18, else
+    /// torchvision]
     #[arg(long)]
     weights: Option<WeightsOption>,
-    /// Which of the network's three maps are used: a rising list of 1, 2 and 3.
+    /// Layers to use: an increasing list of 1, 2 and 3.
     #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
     layers: Vec<usize>,
-    /// Which channels are kept: `all`, `seed:N:COUNT`, or a file of indices
+    /// Channels to use: `all`, `seed:N:COUNT`, or a file of indices
     /// [default: seed:1024:100, seed:1024:550 for wide_resnet50, all for efficientnet_b5]
     #[arg(long, value_parser = common::parse_channels)]
     channels: Option<ChannelSelection>,
-    /// `short:N` (short side) or `square:N`.
+    /// Resize to `short:N` (the short side) or `square:N`, in pixels.
     #[arg(long, value_parser = parse_resize, default_value = "short:256")]
     resize: Resize,
     /// The resizing filter: bilinear, bicubic or lanczos.
     #[arg(long, value_parser = parse_filter, default_value = "bilinear")]
     filter: Filter,
-    /// The side of the centred crop, or `none`.
+    /// The side of the center crop in pixels, or `none`.
     #[arg(long, value_parser = parse_crop, default_value = "224")]
     crop: Crop,
-    /// How the map is enlarged: bilinear or bicubic.
+    /// Upsampling of the map: bilinear or bicubic.
     #[arg(long, value_parser = parse_upsampling, default_value = "bilinear")]
     upsampling: Upsampling,
     /// Standard deviation of the map's blur in pixels; 0 for none.
     #[arg(long, default_value_t = 4.0)]
     sigma: f64,
-    /// Added to the variances.
+    /// The epsilon that is added to the variances.
     #[arg(long, default_value_t = 0.01)]
     epsilon: f64,
-    /// How covariances are drawn toward a multiple of the identity: none, a number in 0..=1,
+    /// Shrinkage of the covariances toward a multiple of the identity: none, a number in 0..=1,
     /// ledoit-wolf or oas.
     #[arg(long, value_parser = parse_shrinkage, default_value = "none")]
     shrinkage: Shrinkage,
-    /// Keeps so many principal components: `N` of each position by itself, `shared:N` the same
-    /// everywhere.
+    /// Number of principal components to keep: `N` separately at each position, `shared:N` common to
+    /// all positions.
     #[arg(long, value_parser = parse_components)]
     pca: Option<Components>,
-    /// How the Gaussians are kept: auto, full, triangle-f32, triangle-f16, low-rank-f32,
+    /// Storage of the Gaussians: auto, full, triangle-f32, triangle-f16, low-rank-f32,
     /// low-rank-f16, principal-f32, principal-f16 or diagonal.
     #[arg(long, default_value = "auto")]
     storage: Storage,
-    /// A picture of the images' framing; only where it is bright are they looked at.
+    /// A mask image of the region of interest: only its bright pixels are scored.
     #[arg(long)]
     region: Option<PathBuf>,
-    /// Fits on the first N training images only.
+    /// Fits only the first N training images.
     #[arg(long)]
     limit_train: Option<usize>,
-    /// Images at once.
+    /// Images per batch.
     #[arg(long, default_value_t = 8)]
     batch_size: usize,
     /// Writes the metrics to this file.
@@ -89,13 +91,13 @@ struct Options {
     /// Writes a panel for each test image (image, truth, map, overlay) to this folder.
     #[arg(long)]
     panels: Option<PathBuf>,
-    /// Saves each detector in this folder, as <category>.padim; a name that ends so is taken as the
-    /// file, for one category.
+    /// Saves each detector in this folder, as <category>.padim. For a single category, it can also be
+    /// the name of the file, ending in .padim.
     #[arg(long)]
     save: Option<PathBuf>,
     #[command(flatten)]
     on: DeviceOption,
-    /// Scores with 16 bits, on a device that can.
+    /// Scores with 16-bit arithmetic, if the device supports it.
     #[arg(long)]
     half: bool,
 }
@@ -172,32 +174,28 @@ fn main() {
 fn run(options: &Options) -> Outcome {
     let device = &options.on.device;
     let backbone = options.backbone.build(&options.layers, options.weights.as_ref(), device)?;
-    let config = PadimConfig {
-        preprocess: PreprocessConfig {
-            resize: options.resize,
-            crop: options.crop.0,
-            filter: options.filter,
-            ..PreprocessConfig::default()
-        },
-        channels: options.channels.clone().unwrap_or(options.backbone.channels()),
-        gaussian: GaussianConfig {
-            epsilon: options.epsilon,
-            shrinkage: options.shrinkage,
-            components: match options.pca {
-                Some(Components::OfEachPosition(count)) => Some(count),
-                _ => None,
-            },
-            storage: options.storage,
-            ..GaussianConfig::default()
-        },
-        scoring: ScoringConfig {
-            upsampling: options.upsampling,
-            blur: (options.sigma != 0.0).then(|| Blur { sigma: options.sigma, ..Blur::default() }),
-            ..ScoringConfig::default()
-        },
-        batch_size: options.batch_size,
-        ..PadimConfig::default()
-    };
+    let config = PadimConfig::default()
+        .with_preprocess(
+            PreprocessConfig::default()
+                .with_resize(options.resize)
+                .with_crop(options.crop.0)
+                .with_filter(options.filter),
+        )
+        .with_channels(options.channels.clone().unwrap_or(options.backbone.channels()))
+        .with_gaussian(
+            GaussianConfig::default()
+                .with_epsilon(options.epsilon)
+                .with_shrinkage(options.shrinkage)
+                .with_components(match options.pca {
+                    Some(Components::OfEachPosition(count)) => Some(count),
+                    _ => None,
+                })
+                .with_storage(options.storage),
+        )
+        .with_scoring(ScoringConfig::default().with_upsampling(options.upsampling).with_blur(
+            (options.sigma != 0.0).then(|| Blur { sigma: options.sigma, ..Blur::default() }),
+        ))
+        .with_batch_size(options.batch_size);
     let mut padim = Padim::new(config, backbone)?;
     if let Some(region) = &options.region {
         padim = padim.with_region(&RegionOfInterest::from_mask(&decode_file(region)?))?;
@@ -218,7 +216,7 @@ fn run(options: &Options) -> Outcome {
         let (category, result) = match run() {
             Ok(done) => done,
             Err(error) => {
-                // The other categories are worth their hours all the same.
+                // Go on with the other categories, so that a long run is not lost.
                 eprintln!("{name}: {error}");
                 failures += 1;
                 continue;
@@ -283,7 +281,7 @@ fn run_category(
 ) -> Outcome<CategoryResult> {
     let train =
         &category.train[..options.limit_train.unwrap_or(usize::MAX).min(category.train.len())];
-    // Most images of a category have the size of the first.
+    // Usually, all images of a category have the same size.
     let size =
         train.first().map_or(Ok([1, 1]), |sample| padim::preprocess::image_size(&sample.path));
     match size.and_then(|size| padim.memory_plan(size, train.len())) {

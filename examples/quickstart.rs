@@ -1,5 +1,5 @@
-//! Everything on something the crate brings itself: draws pictures of a machined part, learns from
-//! good ones, finds the defects in others, and writes what it found as pictures.
+//! The whole method on drawn images: draws pictures of a machined part, fits good ones, finds the
+//! defects in others, and writes the results as pictures.
 //!
 //!     cargo run --release --example quickstart
 
@@ -14,13 +14,13 @@ use padim::preprocess::{PreprocessConfig, Resize};
 use padim::visualize::{ScoreRange, contact_sheet, save_png};
 use padim::{Detector, Padim, PadimConfig, ResNet18, Weights};
 
-/// Draws parts with and without defects, fits PaDiM on good ones and finds the defects.
+/// Draws parts with and without defects, fits PaDiM to good parts and finds the defects.
 #[derive(Parser)]
 struct Options {
-    /// ResNet18 weights in torchvision's layout. Without: those inside the crate.
+    /// ResNet18 weights with torchvision's names [default: the bundled weights]
     #[arg(long)]
     weights: Option<PathBuf>,
-    /// How many good parts are learnt from.
+    /// Number of good parts for the fit.
     #[arg(long, default_value_t = 80)]
     train: u64,
     /// The folder for pictures and the detector.
@@ -38,14 +38,9 @@ fn run(options: &Options) -> Outcome {
     let device = &options.on.device;
     let weights = options.weights.as_ref().map_or(Weights::Bundled, Weights::from);
     let backbone = ResNet18::load(weights, device)?;
-    let config = PadimConfig {
-        preprocess: PreprocessConfig {
-            resize: Resize::square(SIDE as usize),
-            crop: None,
-            ..PreprocessConfig::default()
-        },
-        ..PadimConfig::default()
-    };
+    let config = PadimConfig::default().with_preprocess(
+        PreprocessConfig::default().with_resize(Resize::square(SIDE as usize)).with_crop(None),
+    );
 
     println!("Learning from {} good parts.", options.train);
     let bar = common::progress_bar("images", options.train);

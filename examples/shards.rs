@@ -1,5 +1,5 @@
-//! Fits shards of a data set in several processes and merges their files, as several machines would
-//! do; then lets the detector forget and learn on.
+//! Fits shards of a data set in several processes and merges their files, as on several machines.
+//! Then extends the detector with more images and a forgetting factor.
 //!
 //!     cargo run --release --example shards
 //!     cargo run --release --example shards -- --images DIR --weights resnet18-f37072fd.pth
@@ -19,22 +19,22 @@ use common::parts::{Defect, SIDE, draw};
 use padim::preprocess::{PreprocessConfig, Resize};
 use padim::{Backbone, Detector, ImageInput, Padim, PadimConfig, PartialFit, ResNet18, Weights};
 
-/// Fits shards in processes of their own, merges them, and compares with one fit of everything.
+/// Fits shards in separate processes, merges them, and compares the result with one fit of all images.
 #[derive(Parser)]
 struct Options {
-    /// A folder of images of good parts. Without: drawings of this program.
+    /// A folder of images of good parts [default: images that this program draws]
     #[arg(long)]
     images: Option<PathBuf>,
-    /// ResNet18 weights in torchvision's layout. Without: those inside the crate.
+    /// ResNet18 weights with torchvision's names [default: the bundled weights]
     #[arg(long)]
     weights: Option<PathBuf>,
-    /// How many processes.
+    /// Number of processes.
     #[arg(long, default_value_t = 3)]
     shards: usize,
     /// The folder for the shards' files and the detector.
     #[arg(long, default_value = "shards-out")]
     output: PathBuf,
-    /// What a worker process does: its shard. Set by the program itself.
+    /// The shard of a worker process. Set by the program itself.
     #[arg(long, hide = true)]
     worker: Option<usize>,
 }
@@ -51,7 +51,7 @@ fn backbone(options: &Options) -> Outcome<Arc<dyn Backbone>> {
     Ok(Arc::new(ResNet18::load(weights, &device)?))
 }
 
-/// The images of a shard: every so many of all.
+/// The images of a shard: every `shards`-th image.
 fn shard(options: &Options, number: usize) -> Outcome<Vec<ImageInput>> {
     let all: Vec<ImageInput> = match &options.images {
         Some(folder) => {
@@ -74,17 +74,12 @@ fn run(options: &Options) -> Outcome {
     if options.shards == 0 {
         return Err("--shards must be at least 1".into());
     }
-    let config = PadimConfig {
-        preprocess: match options.images {
-            Some(_) => PreprocessConfig::default(),
-            None => PreprocessConfig {
-                resize: Resize::square(SIDE as usize),
-                crop: None,
-                ..PreprocessConfig::default()
-            },
-        },
-        ..PadimConfig::default()
-    };
+    let config = PadimConfig::default().with_preprocess(match options.images {
+        Some(_) => PreprocessConfig::default(),
+        None => {
+            PreprocessConfig::default().with_resize(Resize::square(SIDE as usize)).with_crop(None)
+        }
+    });
     let padim = Padim::new(config, backbone(options)?)?;
     if let Some(number) = options.worker {
         let fit = padim.partial_fit(shard(options, number)?)?;
@@ -109,7 +104,7 @@ fn run(options: &Options) -> Outcome {
         }
     }
     let backbone = backbone(options)?;
-    // In any order: the model is the same to rounding.
+    // The order does not matter: the model is the same up to rounding.
     let mut fit = PartialFit::load(shard_file(options, options.shards - 1), Arc::clone(&backbone))?;
     for number in 0..options.shards - 1 {
         fit.merge(PartialFit::load(shard_file(options, number), Arc::clone(&backbone))?)?;
@@ -129,7 +124,7 @@ fn run(options: &Options) -> Outcome {
     let alone = padim.fit(everything)?;
     compare("merged and fitted at once", &merged, &alone, &probes)?;
 
-    // A state that is saved with the detector lets it learn on where it is used.
+    // The detector's file has the statistics, so the loaded detector can be extended.
     let file = options.output.join("merged.padim");
     merged.save(&file)?;
     let mut loaded = Detector::load(&file, &Device::default())?;

@@ -1,5 +1,5 @@
-//! Measures what each storage of the Gaussians costs and what it changes, on real images: bytes,
-//! errors of the distance against f64, and metrics. Prints a table in Markdown.
+//! Compares the storages of the Gaussians on real images: size, errors of the distance relative to f64,
+//! and metrics. Prints a table in Markdown.
 //!
 //!     cargo run --release --example storages -- --data screw --weights resnet18-f37072fd.pth
 
@@ -21,7 +21,7 @@ use padim::preprocess::{Normalization, Preprocessor};
 use padim::scoring::AnomalyScorer;
 use padim::{Padim, PadimConfig};
 
-/// Compares the storages of the Gaussians on a category laid out as MVTec AD.
+/// Compares the storages of the Gaussians on a category in MVTec AD's layout.
 #[derive(Parser)]
 struct Options {
     /// A category (with train/good, test/<defect>, ground_truth/<defect>).
@@ -30,20 +30,21 @@ struct Options {
     /// The network.
     #[arg(long, value_enum, default_value = "resnet18")]
     backbone: Network,
-    /// Its weights: FILE (.pth or .safetensors in torchvision's layout), bundled (inside the crate), torchvision
-    /// (ImageNet's, where this machine has them) or untrained [default: bundled for resnet18, else torchvision]
+    /// The weights: FILE (.pth or .safetensors with torchvision's names), bundled (inside the crate),
+    /// torchvision (ImageNet weights on this machine) or untrained [default: bundled for resnet18, else
+    /// torchvision]
     #[arg(long)]
     weights: Option<WeightsOption>,
-    /// Which channels are kept: `all`, `seed:N:COUNT`, or a file of indices.
+    /// Channels to use: `all`, `seed:N:COUNT`, or a file of indices.
     #[arg(long, value_parser = common::parse_channels)]
     channels: Option<ChannelSelection>,
-    /// Fits on the first N training images only.
+    /// Fits only the first N training images.
     #[arg(long)]
     limit_train: Option<usize>,
-    /// Compares these storages only, such as triangle-f32,triangle-f16.
+    /// Compares only these storages, such as triangle-f32,triangle-f16.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Storage>,
-    /// At how many positions distances are compared with f64.
+    /// Number of positions at which distances are compared with f64.
     #[arg(long, default_value_t = 49)]
     positions: usize,
     #[command(flatten)]
@@ -54,7 +55,7 @@ fn main() {
     common::report(run(&Options::parse()));
 }
 
-/// The Gaussian of a position in f64, as `L` of its covariance.
+/// The Gaussian of a position in f64; `factor` is the Cholesky factor of the covariance.
 struct Exact {
     position: usize,
     mean: DVector<f64>,
@@ -68,7 +69,7 @@ impl Exact {
     }
 }
 
-/// What is gathered of a storage.
+/// The measurements for a storage.
 struct Column {
     model: GaussianModel,
     fit_seconds: f64,
@@ -81,10 +82,8 @@ struct Column {
 fn run(options: &Options) -> Outcome {
     let device = &options.on.device;
     let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_ref(), device)?;
-    let config = PadimConfig {
-        channels: options.channels.clone().unwrap_or(options.backbone.channels()),
-        ..PadimConfig::default()
-    };
+    let config = PadimConfig::default()
+        .with_channels(options.channels.clone().unwrap_or(options.backbone.channels()));
     let category = Mvtec::open(&options.data)?;
     let count = options.limit_train.unwrap_or(usize::MAX).min(category.train.len());
     let train = &category.train[..count];
@@ -103,10 +102,11 @@ fn run(options: &Options) -> Outcome {
     storages.push(Storage::Diagonal);
     storages.retain(|storage| options.only.is_empty() || options.only.contains(storage));
     if storages.is_empty() {
-        return Err("none of the storages of --only goes with these images".into());
+        return Err("none of the storages of --only fits the number of images".into());
     }
-    let settings =
-        |storage, shrinkage| GaussianConfig { storage, shrinkage, ..GaussianConfig::default() };
+    let settings = |storage, shrinkage| {
+        GaussianConfig::default().with_storage(storage).with_shrinkage(shrinkage)
+    };
     let mut columns = Vec::new();
     for storage in storages {
         let start = Instant::now();

@@ -1,6 +1,6 @@
-//! Finds a threshold from good images alone, and shows what its promise is worth: over many random splits
-//! of the good images that were not fitted with, how many false alarms there are. Beside it, what comes of
-//! taking a percentile of their scores, which promises nothing.
+//! Computes a threshold from good images alone and checks its guarantee: it counts the false alarms
+//! over many random splits of the good images that are not used for the fit. For comparison, it also
+//! shows the false alarms of a percentile of their scores, which has no guarantee.
 //!
 //!     cargo run --release --example thresholds -- --data DIR --weights FILE --save part.padim
 
@@ -15,7 +15,7 @@ use padim::dataset::{Mvtec, Sample};
 use padim::decision::Calibration;
 use padim::{CalibrationConfig, Padim, PadimConfig};
 
-/// Fits on a part of a category's good images, and calibrates with the others.
+/// Fits a part of a category's good images, and calibrates with the others.
 #[derive(Parser)]
 struct Options {
     /// A category in MVTec AD's layout.
@@ -24,22 +24,23 @@ struct Options {
     /// The network.
     #[arg(long, value_enum, default_value = "resnet18")]
     backbone: Network,
-    /// Its weights: FILE (.pth or .safetensors in torchvision's layout), bundled (inside the crate), torchvision
-    /// (ImageNet's, where this machine has them) or untrained [default: bundled for resnet18, else torchvision]
+    /// The weights: FILE (.pth or .safetensors with torchvision's names), bundled (inside the crate),
+    /// torchvision (ImageNet weights on this machine) or untrained [default: bundled for resnet18, else
+    /// torchvision]
     #[arg(long)]
     weights: Option<WeightsOption>,
-    /// How many of the training images are fitted with; the others and the good test images are for
-    /// calibration.
+    /// Number of training images for the fit; the others and the good test images are for calibration
+    /// [default: all]
     #[arg(long)]
     fit: Option<usize>,
-    /// The shares of good images that may be called defective.
+    /// False alarm rates: the fractions of good images that may be classified as defective.
     #[arg(long, value_delimiter = ',', default_value = "0.01,0.02,0.05,0.1,0.2")]
     rates: Vec<f64>,
-    /// How many times the good images are split into halves: one calibrates, the other is tested.
+    /// Number of random splits of the good images: one half calibrates, the other half is tested.
     #[arg(long, default_value_t = 200)]
     splits: u64,
-    /// Calibrates with all good images that were not fitted with, at the first rate that they can promise,
-    /// and saves the detector.
+    /// Calibrates with all good images that are not used for the fit, at the first rate that their
+    /// number can guarantee, and saves the detector.
     #[arg(long)]
     save: Option<PathBuf>,
     #[command(flatten)]
@@ -53,7 +54,7 @@ fn main() {
 fn run(options: &Options) -> Outcome {
     let device = &options.on.device;
     let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_ref(), device)?;
-    let config = PadimConfig { channels: options.backbone.channels(), ..PadimConfig::default() };
+    let config = PadimConfig::default().with_channels(options.backbone.channels());
     let padim = Padim::new(config, backbone)?;
     let category = Mvtec::open(&options.data)?;
     let fitted = options.fit.unwrap_or(category.train.len()).min(category.train.len());
@@ -86,7 +87,7 @@ fn run(options: &Options) -> Outcome {
     if let Some(path) = &options.save {
         let able = |rate: &&f64| good.len() as f64 >= 1.0 / **rate - 1.0;
         let rate = options.rates.iter().find(able).ok_or("too few good images for these rates")?;
-        let config = CalibrationConfig { image_false_alarm_rate: *rate, ..Default::default() };
+        let config = CalibrationConfig::default().with_image_false_alarm_rate(*rate);
         let bar = common::progress_bar("images", good.len() as u64);
         detector.calibrate_with(good, &config, common::show_fit(&bar))?;
         bar.finish_and_clear();
@@ -96,7 +97,7 @@ fn run(options: &Options) -> Outcome {
     Ok(())
 }
 
-/// A line of the table: what was promised and what came.
+/// Prints a line of the table: the guaranteed and the observed rate.
 fn show(rate: f64, good: &[f32], defective: &[f32], splits: u64) {
     let half = good.len() / 2;
     let tested = good.len() - half;
@@ -123,11 +124,13 @@ fn show(rate: f64, good: &[f32], defective: &[f32], splits: u64) {
         by_percentile[0] += alarm(percentile) / splits as f64;
         by_percentile[1] += hit(percentile) / splits as f64;
     }
-    // So many of the places among the others' scores are alarms.
+    // A new good score has one of `half + 1` ranks among the calibration scores, equally likely. This
+    // fraction of the ranks gives an alarm.
     let places = (half + 1) as f64;
     let exact = (rate * places + 1e-9).floor() / places;
     let observed = alarms.iter().sum::<f64>() / splits as f64;
-    // Of a share among so many tested images, whose threshold varies with as many calibration images.
+    // The variance of a rate over the tested images, where the threshold varies with the calibration
+    // images.
     let variance = exact * (1.0 - exact) * (1.0 / tested as f64 + 1.0 / places);
     let near = |share: &&f64| (**share - exact).abs() <= 2.0 * variance.sqrt() + 1e-9;
     let inside = alarms.iter().filter(near).count() as f64 / splits as f64;
@@ -140,7 +143,7 @@ fn show(rate: f64, good: &[f32], defective: &[f32], splits: u64) {
     );
 }
 
-/// The numbers below `count` in an order that a seed decides (Fisher and Yates).
+/// A random permutation of `0..count` by a seed (Fisher-Yates).
 fn shuffled(count: usize, seed: u64) -> Vec<usize> {
     let mut random = Random(seed);
     let mut order: Vec<usize> = (0..count).collect();

@@ -1,5 +1,5 @@
-//! A large picture in tiles: draws cloth, learns from good pieces, finds the flaws in another,
-//! and writes what it found as pictures to look at for seams.
+//! A large picture in tiles: draws cloth, fits good pieces, finds the flaws in another piece, and
+//! writes pictures in which you can look for seams between tiles.
 //!
 //!     cargo run --release --example tiles
 
@@ -17,34 +17,34 @@ use padim::tiling::TileModels;
 use padim::visualize::{ScoreRange, heat_map, overlay, save_png};
 use padim::{ImageInput, PadimConfig, ResNet18, TiledDetector, TiledPadim, TilingConfig, Weights};
 
-/// Draws cloth, fits PaDiM on tiles of it and finds flaws.
+/// Draws cloth, fits PaDiM to tiles of it and finds flaws.
 #[derive(Parser)]
 struct Options {
-    /// ResNet18 weights in torchvision's layout. Without: those inside the crate.
+    /// ResNet18 weights with torchvision's names [default: the bundled weights]
     #[arg(long)]
     weights: Option<PathBuf>,
     /// Height of the pictures in pixels.
     #[arg(long, default_value_t = 3072)]
     height: u32,
-    /// Their width.
+    /// Width of the pictures in pixels.
     #[arg(long, default_value_t = 4096)]
     width: u32,
     /// Side of a tile in pixels.
     #[arg(long, default_value_t = 512)]
     tile: usize,
-    /// How many pixels neighboring tiles share.
+    /// Overlap of neighboring tiles in pixels.
     #[arg(long, default_value_t = 128)]
     overlap: usize,
-    /// Side of a tile for the network.
+    /// Side of the network's input for a tile, in pixels.
     #[arg(long, default_value_t = 256)]
     input: usize,
-    /// A model for each tile position, instead of one for all.
+    /// Fits a model per tile position, instead of one for all tiles.
     #[arg(long)]
     per_position: bool,
-    /// How many good pictures are learnt from.
+    /// Number of good pictures for the fit.
     #[arg(long, default_value_t = 6)]
     train: u32,
-    /// Memory for the fit in megabytes: with a model for each position, pictures are then gone through
+    /// Memory limit for the fit in megabytes. With a model per position, pictures may then be read
     /// several times.
     #[arg(long)]
     megabytes: Option<usize>,
@@ -64,19 +64,17 @@ fn run(options: &Options) -> Outcome {
     let device = &options.on.device;
     let weights = options.weights.as_ref().map_or(Weights::Bundled, Weights::from);
     let backbone = ResNet18::load(weights, device)?;
-    let tiling = TilingConfig {
-        tile: [options.tile; 2],
-        overlap: options.overlap,
-        models: if options.per_position { TileModels::PerPosition } else { TileModels::Shared },
-    };
-    let config = PadimConfig {
-        preprocess: PreprocessConfig {
-            resize: Resize::square(options.input),
-            crop: None,
-            ..PreprocessConfig::default()
-        },
-        ..PadimConfig::default()
-    };
+    let tiling = TilingConfig::default()
+        .with_tile([options.tile; 2])
+        .with_overlap(options.overlap)
+        .with_models(if options.per_position {
+            TileModels::PerPosition
+        } else {
+            TileModels::Shared
+        });
+    let config = PadimConfig::default().with_preprocess(
+        PreprocessConfig::default().with_resize(Resize::square(options.input)).with_crop(None),
+    );
     let padim = TiledPadim::new(config, tiling, backbone)?;
     let (height, width) = (options.height, options.width);
     let size = [height as usize, width as usize];
@@ -84,7 +82,7 @@ fn run(options: &Options) -> Outcome {
     println!("{count} tiles of {0}x{0} pixels in a picture of {height}x{width}.", options.tile);
     println!("Planned: {}.", padim.memory_plan(size, options.train as usize)?);
 
-    // Drawn when its turn comes, so that memory holds no more than two.
+    // A picture is drawn when it is needed, so that at most two are in memory.
     let good = (0..options.train).map(|seed| {
         ImageInput::deferred(format!("picture {seed}"), move |_| {
             Ok(cloth([height, width], seed).into())
@@ -119,7 +117,7 @@ fn run(options: &Options) -> Outcome {
         let over = overlay(&picture, map, range, Some(threshold))?;
         save_png(&over, options.output.join("overlay.png"))?;
     }
-    // The good picture's own range: steps would show.
+    // The color range of the good picture itself, so that steps between tiles would be visible.
     if let Some(range) = ScoreRange::of([&clean.anomaly_map]) {
         save_png(&heat_map(&clean.anomaly_map, range), options.output.join("good_map.png"))?;
     }
@@ -142,14 +140,14 @@ fn run(options: &Options) -> Outcome {
     Ok(())
 }
 
-/// Seconds, and the most memory that the process has taken so far, where the system tells.
+/// Prints the time and the peak memory of the process so far (only on Linux).
 fn report(what: &str, start: Instant) {
     let peak = common::memory("VmHWM")
         .map_or("unknown".to_owned(), |bytes| format!("{} kB", bytes / 1024));
     println!("{what}: {:.1} s; peak of memory so far {peak}.", start.elapsed().as_secs_f64());
 }
 
-/// Woven threads of uneven thickness, that look alike everywhere.
+/// Draws woven threads of uneven thickness, with the same statistics everywhere.
 fn cloth([height, width]: [u32; 2], seed: u32) -> RgbImage {
     let noise = |x: u32, y: u32, salt: u32| {
         let mut z = x.wrapping_mul(0x9E37_79B1)
@@ -179,7 +177,7 @@ struct Flaw {
     colour: [f32; 3],
 }
 
-/// A stain, a hole, and a pulled thread; the first lies where four tiles of the default size meet.
+/// A stain, a hole, and a pulled thread. The stain is at the corner of four tiles of the default size.
 fn flaws([height, width]: [u32; 2]) -> [Flaw; 3] {
     let (w, h) = (width as f32, height as f32);
     let dark = [40.0, 38.0, 36.0];

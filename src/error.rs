@@ -7,46 +7,50 @@ use crate::fingerprint::Fingerprint;
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, what was expected and what to do about it.
+/// An error: what went wrong, what was expected and what to do.
 ///
-/// Its text says everything, the operating system's or a decoder's reason included. So
-/// [`source`](std::error::Error::source) is `None`: programs that print a chain of errors print each reason
-/// once.
+/// The message contains everything, including the reason of the operating system or a decoder. So
+/// [`source`](std::error::Error::source) is `None`, and programs that print a chain of errors print
+/// each reason once.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting, or a combination of settings, that cannot work. Occurs when a configuration is
-    /// checked, before any work is done.
+    /// A setting or a combination of settings is invalid. Occurs when a configuration is checked,
+    /// before any work is done.
     #[error("invalid configuration: {field}: {reason}")]
     InvalidConfig {
-        /// The setting, as it is named in its configuration.
+        /// The name of the setting in its configuration.
         field: &'static str,
-        /// What is wrong with its value, and what would be right.
+        /// What is wrong with its value, and which values are valid.
         reason: String,
     },
 
     /// The operating system refused to read or write a file.
-    #[error("cannot {action} {}: {reason}", path.display())]
+    #[error("cannot {action} the {kind} {}: {reason}", path.display())]
+    #[non_exhaustive]
     Io {
-        /// What was attempted ("read", "write", ...).
+        /// The attempted action ("read", "write", ...).
         action: &'static str,
+        /// The kind of file.
+        kind: FileKind,
         /// The file.
         path: PathBuf,
         /// The operating system's reason.
         reason: std::io::Error,
     },
 
-    /// An image could not be decoded: the file is damaged, is not an image, or is of a format that
-    /// this crate does not read (it reads PNG, JPEG, BMP, TIFF and WebP).
-    #[error("cannot decode the image {name}: {reason}; PNG, JPEG, BMP, TIFF and WebP can be read")]
+    /// An image could not be decoded: the file is damaged, is not an image, or has an unsupported
+    /// format. PNG, JPEG, BMP, TIFF and WebP are supported.
+    #[error("cannot decode the image {name}: {reason}; use PNG, JPEG, BMP, TIFF or WebP")]
     Decode {
-        /// The image's path, or a description of where it came from.
+        /// The image's path, or a description of its origin.
         name: String,
         /// The decoder's reason.
         reason: image::ImageError,
     },
 
-    /// A file would decode to an image that is larger than the [`DecodeLimits`](crate::preprocess::DecodeLimits).
+    /// A file would decode to an image that exceeds the
+    /// [`DecodeLimits`](crate::preprocess::DecodeLimits).
     #[error(
         "the image {name} is too large: {what}; if the file can be trusted, raise the limits by \
          `with_decode_limits`"
@@ -54,50 +58,50 @@ pub enum Error {
     ImageTooLarge {
         /// The image's path.
         name: String,
-        /// Its size, and what is allowed.
+        /// Its size and the limit.
         what: String,
     },
 
-    /// An image decoded, but cannot be used as it is (no pixels, too small for the crop, values
-    /// that are not numbers).
+    /// A decoded image cannot be used, for example because it has no pixels, is smaller than the crop,
+    /// or holds NaN.
     #[error("cannot use the image {name}: {reason}")]
     UnusableImage {
-        /// The image's path, or a description of where it came from.
+        /// The image's path, or a description of its origin.
         name: String,
         /// What is wrong with it.
         reason: String,
     },
 
-    /// A tensor, map or list has other dimensions than its user expects.
+    /// A tensor, map or list has an unexpected shape.
     #[error("{what}: expected {expected}, got {actual}")]
     ShapeMismatch {
         /// What has the wrong shape.
         what: &'static str,
-        /// The shape that was expected.
+        /// The expected shape.
         expected: String,
-        /// The shape that came.
+        /// The actual shape.
         actual: String,
     },
 
     /// Values that must be finite numbers are NaN or infinite.
     #[error("NaN or infinite values in {what}; check the input images and the backbone's weights")]
     NotFinite {
-        /// What holds the values.
+        /// The object that holds the values.
         what: String,
     },
 
-    /// Too few images were given to estimate a covariance. PaDiM needs at least two good images;
-    /// a useful model usually needs fifty or more.
+    /// There are too few images to estimate a covariance. PaDiM needs at least two good images; a
+    /// useful model usually needs fifty or more.
     #[error(
         "a Gaussian needs at least 2 training images, got {count}; give more images of good parts"
     )]
     TooFewImages {
-        /// How many images were given.
+        /// The number of images.
         count: usize,
     },
 
-    /// The covariance matrix of a position cannot be inverted, which happens when epsilon is too
-    /// small for the range of the features.
+    /// The covariance matrix of a position cannot be inverted, because epsilon is too small for the
+    /// range of the features.
     #[error(
         "the covariance at grid position {position} is not positive definite; use a larger epsilon"
     )]
@@ -106,21 +110,20 @@ pub enum Error {
         position: usize,
     },
 
-    /// A detector was asked to take in more images or to fit again, but nothing was kept of those it
-    /// was fitted with.
+    /// A detector cannot be extended or refitted, because it has not kept the statistics of its images.
     #[error(
-        "the detector has kept nothing of its images; make it with `PartialFit::finish_extendable`"
+        "the detector has no statistics of its images; make it with `PartialFit::finish_extendable`"
     )]
     NoStatistics,
 
-    /// A fit or a calibration was stopped by its own progress callback.
+    /// The progress callback stopped a fit or a calibration.
     #[error("stopped by the progress callback")]
     Cancelled,
 
-    /// A detector was fitted with registered images, and its file holds only the registration's name,
-    /// since code cannot be saved. It would score images that lie as they come.
+    /// A loaded detector lacks the registration of its fit, because a file holds only the name of a
+    /// custom registration. Without it, scores would be wrong.
     #[error(
-        "the detector was fitted with images registered by {name:?}, which no file can hold; give it \
+        "the detector was fitted with the registration {name:?}, which a file cannot hold; set it \
          again by `with_registration`"
     )]
     RegistrationMissing {
@@ -128,7 +131,7 @@ pub enum Error {
         name: String,
     },
 
-    /// A file of weights cannot be read: damaged, truncated, or not a checkpoint.
+    /// A file of weights cannot be read: it is damaged, truncated, or not a checkpoint.
     #[error("cannot read weights from {}: {reason}", path.display())]
     Weights {
         /// The file.
@@ -147,11 +150,11 @@ pub enum Error {
     WeightsNotFound {
         /// The file's name.
         file: String,
-        /// How its SHA-256 begins, in hexadecimal digits.
+        /// The first hexadecimal digits of its SHA-256.
         digits: String,
-        /// Where it can be had.
+        /// The address for the download.
         url: String,
-        /// The folders in which it was looked for.
+        /// The folders that were searched.
         folders: Vec<PathBuf>,
     },
 
@@ -160,7 +163,7 @@ pub enum Error {
     Download {
         /// The file's address.
         url: String,
-        /// What was expected, and what came.
+        /// What was expected and what came.
         reason: String,
     },
 
@@ -175,7 +178,7 @@ pub enum Error {
         expected: Vec<usize>,
     },
 
-    /// A file of weights has a tensor that the network does not know.
+    /// A file of weights has a tensor that the network does not have.
     #[error(
         "the weights hold a tensor `{name}` that the network does not have; is this a checkpoint of the right network?"
     )]
@@ -184,7 +187,7 @@ pub enum Error {
         name: String,
     },
 
-    /// A tensor of the weights has another shape than the network needs.
+    /// A tensor of the weights has a wrong shape.
     #[error("the tensor `{name}` has shape {actual:?}, the network needs {expected:?}")]
     TensorShape {
         /// The tensor's name.
@@ -195,7 +198,7 @@ pub enum Error {
         actual: Vec<usize>,
     },
 
-    /// A tensor of the weights has a data type from which the network cannot be built.
+    /// A tensor of the weights has an unsupported data type.
     #[error(
         "the tensor `{name}` has data type {actual}, the network needs f32, f16 or bf16; convert the checkpoint first"
     )]
@@ -206,11 +209,11 @@ pub enum Error {
         actual: String,
     },
 
-    /// A detector was loaded with a backbone whose weights are not those it was fitted with. Its
-    /// scores would be meaningless.
+    /// A detector was loaded with a backbone whose weights differ from those of its fit. Its scores
+    /// would be meaningless.
     #[error(
-        "the detector was fitted with backbone weights {expected}, but those given are {actual}; load \
-         it with the weights that it was fitted with"
+        "the detector was fitted with the backbone weights {expected}, got {actual}; use the weights \
+         of the fit"
     )]
     BackboneMismatch {
         /// The fingerprint stored in the detector.
@@ -219,11 +222,11 @@ pub enum Error {
         actual: Fingerprint,
     },
 
-    /// A detector cannot be saved or loaded in the way that was asked for, because its backbone is
-    /// not in the file.
+    /// A detector cannot be saved, loaded or moved in this way, because its backbone cannot be in the
+    /// file or is not in it.
     #[error("{reason}")]
     BackboneNotEmbedded {
-        /// Why, and what to call instead.
+        /// The reason, and what to call instead.
         reason: String,
     },
 
@@ -232,7 +235,7 @@ pub enum Error {
     InvalidDetectorFile {
         /// The file.
         path: PathBuf,
-        /// Which invariant of the format is broken.
+        /// The broken invariant of the format.
         reason: String,
     },
 
@@ -247,16 +250,16 @@ pub enum Error {
         supported: u32,
     },
 
-    /// A metric has no value for the given labels (an AUROC without a defective example, say).
+    /// A metric is undefined for the given labels, for example an AUROC without a defective image.
     #[error("{metric} is undefined: {reason}")]
     UndefinedMetric {
         /// The metric.
         metric: &'static str,
-        /// Why it has no value.
+        /// Why it is undefined.
         reason: String,
     },
 
-    /// A folder is not laid out as its dataset reader expects.
+    /// A folder does not have the layout that its dataset reader expects.
     #[error("{}: {reason}", path.display())]
     Dataset {
         /// The folder or file.
@@ -265,55 +268,114 @@ pub enum Error {
         reason: String,
     },
 
-    /// Code that was called panicked: a decoder, a backbone, or an image's own
-    /// ([`ImageInput::Deferred`](crate::ImageInput::Deferred)).
+    /// A decoder, a backbone or a user's closure
+    /// ([`ImageInput::Deferred`](crate::ImageInput::Deferred)) panicked.
     #[error("{what} panicked: {message}")]
     Panicked {
-        /// What was being done.
+        /// The step that panicked.
         what: &'static str,
-        /// What the panic said.
+        /// The panic's message.
         message: String,
     },
 
-    /// A [`line::Line`](crate::line::Line) takes no images any more.
+    /// A [`line::Line`](crate::line::Line) no longer accepts images.
     #[error("the line is closed: {reason}")]
     LineClosed {
-        /// Why.
+        /// Why it is closed.
         reason: String,
     },
 
-    /// There is no device of this name, on this machine or in this build.
+    /// There is no device with this name on this machine or in this build.
     #[error(
-        "there is no device {name:?}: this build looks for {}, and found {}; other kinds need a cargo \
-         feature of their name (cuda, metal, vulkan, webgpu, wgpu), and a driver",
+        "there is no device {name:?}: this build looks for {}, and found {}; other kinds need the \
+         cargo feature with their name (cuda, metal, vulkan, webgpu, wgpu), and a driver",
         looked_for.join(", "),
         found.join(", ")
     )]
     NoDevice {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What there is, with names and descriptions.
+        /// The devices that exist, with names and descriptions.
         found: Vec<String>,
         /// The kinds of devices that this build looks for.
         looked_for: Vec<String>,
     },
 
-    /// The device failed to compute or to hand back its results.
+    /// The device failed to compute or to return its results.
     #[error("the device failed: {reason}")]
     Device {
         /// The device's reason.
         reason: String,
     },
+
+    /// An error of user code ([`Error::other`]).
+    #[error("{0}")]
+    Other(Box<dyn std::error::Error + Send + Sync>),
+
+    /// A feature that this type does not have.
+    #[error("{what} is not available {place}: {advice}")]
+    #[non_exhaustive]
+    Unsupported {
+        /// The feature.
+        what: &'static str,
+        /// Where it is missing.
+        place: &'static str,
+        /// What to use instead.
+        advice: &'static str,
+    },
+}
+
+/// The kind of a file, in [`Error::Io`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FileKind {
+    /// An image, or a folder of images.
+    Image,
+    /// A detector or a partial fit.
+    Detector,
+    /// Weights of a network.
+    Weights,
+    /// A data set: its folders, tables and arrays.
+    Dataset,
+    /// A picture of results.
+    Picture,
+}
+
+impl std::fmt::Display for FileKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Image => "image",
+            Self::Detector => "detector file",
+            Self::Weights => "weights file",
+            Self::Dataset => "data set file",
+            Self::Picture => "picture",
+        })
+    }
 }
 
 impl Error {
+    /// Wraps an error of user code, such as a backbone, an image closure or a registration.
+    ///
+    /// ```
+    /// use padim::{Error, ImageInput};
+    ///
+    /// let camera = ImageInput::deferred("camera 3", |_limits| Err(Error::other("no trigger")));
+    /// ```
+    pub fn other(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(source.into())
+    }
+
     pub(crate) fn config(field: &'static str, reason: impl Into<String>) -> Self {
         Self::InvalidConfig { field, reason: reason.into() }
     }
 
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(
+        kind: FileKind,
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |reason| Self::Io { action, path, reason }
+        move |reason| Self::Io { action, kind, path, reason }
     }
 
     pub(crate) fn shape(
@@ -325,7 +387,7 @@ impl Error {
     }
 }
 
-/// Folders for a message. There is none where the environment names no home.
+/// Lists folders for a message. There is none if the environment does not define a home folder.
 fn list(folders: &[PathBuf]) -> String {
     match folders {
         [] => "the folder `PADIM_WEIGHTS_DIR`, which is not set".to_owned(),

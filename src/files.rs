@@ -6,17 +6,17 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 
 /// Opens a file for reading, and returns its length in bytes. Only regular files are accepted:
 /// opening a pipe would wait for a writer.
-pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
-    let metadata = fs::metadata(path).map_err(Error::io("open", path))?;
+pub(crate) fn open(kind: FileKind, path: &Path) -> Result<(File, u64)> {
+    let metadata = fs::metadata(path).map_err(Error::io(kind, "open", path))?;
     if !metadata.is_file() {
         let reason = std::io::Error::other("it is a folder, a pipe or a device, not a file");
-        return Err(Error::io("read", path)(reason));
+        return Err(Error::io(kind, "read", path)(reason));
     }
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = File::open(path).map_err(Error::io(kind, "open", path))?;
     Ok((file, metadata.len()))
 }
 
@@ -27,11 +27,12 @@ const NAME: [&str; 2] = [".padim-", ".tmp"];
 /// On an error, the target is unchanged and the temporary file is removed. A killed process leaves
 /// it behind ([`remove_left_over`]).
 pub(crate) fn write_atomically(
+    kind: FileKind,
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
 ) -> Result<()> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let fail = |reason| Error::Io { action: "write", path: path.to_owned(), reason };
+    let fail = |reason| Error::io(kind, "write", path)(reason);
     let (temporary, file) = loop {
         // Not the target's name with a suffix, because that name may already have the maximum length.
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -91,14 +92,14 @@ mod tests {
     fn a_failed_write_leaves_the_old_file_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        write_atomically(&path, |w| w.write_all(b"old")).unwrap();
-        let error = write_atomically(&path, |w| {
+        write_atomically(FileKind::Picture, &path, |w| w.write_all(b"old")).unwrap();
+        let error = write_atomically(FileKind::Picture, &path, |w| {
             w.write_all(b"half")?;
             Err(std::io::Error::other("the disk is full"))
         });
         assert!(error.unwrap_err().to_string().contains("the disk is full"));
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        write_atomically(&path, |w| w.write_all(b"new")).unwrap();
+        write_atomically(FileKind::Picture, &path, |w| w.write_all(b"new")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -141,7 +142,7 @@ mod tests {
             return;
         }
         for path in [&*pipe, folder.path()] {
-            let error = open(path).unwrap_err().to_string();
+            let error = open(FileKind::Image, path).unwrap_err().to_string();
             assert!(error.contains("not a file"), "{error}");
         }
         assert!(
@@ -154,9 +155,12 @@ mod tests {
     #[test]
     fn a_target_that_is_no_file_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(write_atomically(folder.path(), |_| Ok(())).is_err());
-        assert!(write_atomically(Path::new("/"), |_| Ok(())).is_err());
-        assert!(write_atomically(&folder.path().join("no/such/folder"), |_| Ok(())).is_err());
+        assert!(write_atomically(FileKind::Picture, folder.path(), |_| Ok(())).is_err());
+        assert!(write_atomically(FileKind::Picture, Path::new("/"), |_| Ok(())).is_err());
+        assert!(
+            write_atomically(FileKind::Picture, &folder.path().join("no/such/folder"), |_| Ok(()))
+                .is_err()
+        );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -17,8 +17,8 @@
 //! let device = Device::flex();
 //! // Or the path of a file, such as "resnet18-f37072fd.pth".
 //! let backbone = ResNet18::load(Weights::Bundled, &device)?;
-//! let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
-//! let config = PadimConfig { preprocess: small, ..Default::default() };
+//! let small = PreprocessConfig::default().with_resize(Resize::square(64)).with_crop(None);
+//! let config = PadimConfig::default().with_preprocess(small);
 //!
 //! let part = |i: u32| RgbImage::from_fn(80, 80, move |x, _| Rgb([(x * 3 + i) as u8; 3]));
 //! let detector = Padim::new(config, backbone)?.fit((0..10).map(part))?;
@@ -75,7 +75,9 @@
 // In the order in which the data flows; a module uses only what stands above it.
 pub mod fingerprint;
 
-mod error;
+pub mod error;
+
+mod names;
 
 mod caught;
 mod files;
@@ -120,10 +122,13 @@ pub mod line;
 pub mod metrics;
 pub mod visualize;
 
+pub mod evaluation;
+
 // The crates whose types stand in this one's interface, so that their versions always fit.
 pub use {burn, image, nalgebra};
 
 pub use backbone::{Backbone, EfficientNetB5, ResNet18, WideResNet50};
+pub use dataset::images_in;
 pub use decision::{CalibrationConfig, Thresholds};
 pub use detector::{
     Detector, Padim, PadimConfig, PartialFit, Prediction, TiledDetector, TiledPadim,

@@ -12,6 +12,11 @@ pub(crate) struct Once<T> {
 }
 
 impl<T> Once<T> {
+    /// The value, if it has been made.
+    pub fn get(&self) -> Option<&T> {
+        self.value.get()
+    }
+
     /// The value, made by `make` if there is none yet. Other threads that need it wait meanwhile,
     /// so `make` must not use rayon (see `threads.rs`).
     pub fn get_or_try_make(&self, make: impl FnOnce() -> Result<T>) -> Result<&T> {

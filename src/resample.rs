@@ -5,6 +5,7 @@
 //! alone. So one type serves PIL's antialiased image resizing, torch's interpolation of score maps
 //! and the Gaussian blur, and a chain of them along an axis collapses into one ([`Taps::then`]).
 
+use crate::names::named;
 use std::f64::consts::PI;
 
 use rayon::prelude::*;
@@ -26,6 +27,18 @@ pub enum Filter {
     /// Windowed sinc of radius 3.
     Lanczos,
 }
+
+named!(
+    Filter,
+    "filter",
+    [
+        ("nearest", Filter::Nearest),
+        ("box", Filter::Box),
+        ("bilinear", Filter::Bilinear),
+        ("bicubic", Filter::Bicubic),
+        ("lanczos", Filter::Lanczos)
+    ]
+);
 
 impl Filter {
     fn radius(self) -> f64 {
@@ -75,6 +88,12 @@ pub enum Border {
     /// and numpy's `reflect`).
     EdgeNotRepeated,
 }
+
+named!(
+    Border,
+    "border",
+    [("edge-repeated", Border::EdgeRepeated), ("edge-not-repeated", Border::EdgeNotRepeated)]
+);
 
 impl Border {
     /// The index of the sample for position `i`, which may be outside an axis of `len` samples.

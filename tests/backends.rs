@@ -1,8 +1,8 @@
-//! The same case on every backend that is compiled in, against the processor: what is fitted, saved,
-//! loaded, moved and scored must agree to a ten-thousandth.
+//! Compares every compiled backend with the CPU: fits, files, moves between devices and scores must
+//! agree to a relative difference of 1e-4.
 //!
-//! Graphics interfaces without a card can be tried in software: Mesa's lavapipe (Debian's
-//! `mesa-vulkan-drivers` and `libvulkan1`) with the feature `vulkan`.
+//! Without a graphics card, the feature `vulkan` works in software with Mesa's lavapipe (Debian's
+//! `mesa-vulkan-drivers` and `libvulkan1`).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,32 +15,32 @@ use padim::device::devices;
 use padim::embedding::ChannelSelection;
 use padim::fingerprint::Fingerprint;
 use padim::gaussian::{GaussianConfig, GaussianEstimator, Precision, Storage};
-use padim::preprocess::{PreprocessConfig, RegionOfInterest, Resize};
+use padim::preprocess::{RegionOfInterest, Resize};
 use padim::scoring::{AnomalyScorer, Blur, ImageScore, ScoringConfig, Upsampling};
 use padim::{
     Backbone, Detector, Error, Padim, PadimConfig, Prediction, ResNet18, Result, Weights, burn,
     image,
 };
 
-/// Scores agree to this share of the largest.
+/// Tolerance relative to the largest value.
 const TOLERANCE: f32 = 1e-4;
 
-/// On CUDA, where 1.2e-3 was measured: kernels for tensor cores round the factors of products to 10 bits
-/// (TF32).
+/// Tolerance on CUDA (measured: 1.2e-3), because kernels for tensor cores round the factors of products
+/// to 10 bits (TF32).
 const ROUNDED_TOLERANCE: f32 = 3e-3;
 
 fn tolerance(name: &str) -> f32 {
     if name.starts_with("cuda") { ROUNDED_TOLERANCE } else { TOLERANCE }
 }
 
-/// One test after the other: they share devices, and one of them watches their memory.
+/// Tests run one after the other, because they share devices and one of them measures their memory.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// All devices but the one that the others are compared with.
+/// All devices except the CPU, with which they are compared.
 fn others() -> Vec<(String, Device)> {
     let found = devices().into_iter().filter(|info| info.device != Device::flex());
     let others = found.map(|info| (format!("{} ({})", info.name, info.description), info.device));
@@ -67,27 +67,16 @@ fn scratched() -> RgbImage {
 }
 
 fn config() -> PadimConfig {
-    PadimConfig {
-        preprocess: PreprocessConfig {
-            resize: Resize::square(64),
-            crop: None,
-            ..PreprocessConfig::default()
-        },
-        // What 16 bits round to can depend on the last digit of a covariance.
-        gaussian: GaussianConfig {
-            storage: Storage::Triangle(Precision::F32),
-            ..GaussianConfig::default()
-        },
-        batch_size: 3,
-        ..PadimConfig::default()
-    }
+    // 32 bits, because rounding to 16 bits can depend on the last digit of a covariance.
+    let gaussian = GaussianConfig::default().with_storage(Storage::Triangle(Precision::F32));
+    PadimConfig::default().with_input_size([64, 64]).with_gaussian(gaussian).with_batch_size(3)
 }
 
 fn padim(device: &Device) -> Padim {
     Padim::new(config(), ResNet18::load(Weights::Bundled, device).unwrap()).unwrap()
 }
 
-/// The largest difference as a share of the largest value.
+/// The largest difference, relative to the largest value.
 fn difference(expected: &[f32], actual: &[f32]) -> f32 {
     assert_eq!(expected.len(), actual.len());
     let largest = expected.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
@@ -100,7 +89,7 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
 }
 
-/// The differences of maps and of scores, of which neither may be larger than `allowed` says.
+/// Checks that the differences of maps and of scores do not exceed `allowed`.
 fn compare(
     name: &str,
     what: &str,
@@ -179,12 +168,10 @@ fn every_storage_region_and_window_on_every_backend() {
                     continue;
                 }
                 let principal = matches!(storage, Storage::Principal(_));
-                let config = GaussianConfig {
-                    storage,
-                    components: principal.then_some(4),
-                    pooled,
-                    ..GaussianConfig::default()
-                };
+                let config = GaussianConfig::default()
+                    .with_storage(storage)
+                    .with_components(principal.then_some(4))
+                    .with_pooled(pooled);
                 let mut estimator = match region {
                     None => GaussianEstimator::new(config, d, grid),
                     Some(region) => GaussianEstimator::with_region(config, d, grid, region),
@@ -224,12 +211,10 @@ fn maps_of_every_setting_on_every_backend() {
             for blur in [None, Some(Blur::default())] {
                 for image_score in [ImageScore::MaxOfMap, ImageScore::MaxBeforeBlur] {
                     for region in [None, Some(region)] {
-                        let config = ScoringConfig {
-                            upsampling,
-                            blur,
-                            image_score,
-                            ..ScoringConfig::default()
-                        };
+                        let config = ScoringConfig::default()
+                            .with_upsampling(upsampling)
+                            .with_blur(blur)
+                            .with_image_score(image_score);
                         let scorer = AnomalyScorer::new(config).unwrap();
                         let score = |device: &Device| {
                             let distances = distances.clone().to_device(device);
@@ -260,7 +245,7 @@ fn half_precision_where_there_is_any() {
         match moved.with_half_precision() {
             Ok(half) => {
                 let predictions = half.predict_batch(images()).unwrap();
-                // Of maps, 3.6e-2 is seen here, where twelve pictures of 64 pixels make the Gaussians.
+                // Measured for maps: 3.6e-2, with Gaussians of twelve pictures of 64 pixels.
                 compare(&name, "16 bits", &expected, &predictions, [5e-2, 2e-2]);
                 assert_ne!(expected, predictions);
             }
@@ -289,8 +274,8 @@ fn what_is_no_number_is_refused_on_every_backend() {
     }
 }
 
-/// Means of squares of pixels, and the largest batch that came. It says that a map of an image takes 50 MB,
-/// of which two fit the buffers of every device.
+/// A backbone of mean pixel values that records its largest batch. It claims that an image's map takes
+/// 50 MB, so two of them fit into the buffers of every device.
 #[derive(Debug)]
 struct Counting(Device, [LayerInfo; 1], Arc<AtomicUsize>);
 
@@ -310,7 +295,9 @@ impl Backbone for Counting {
         FeatureMaps::new(vec![pool.forward(images)])
     }
     fn memory_estimate(&self, images: [usize; 4]) -> Option<BackboneMemory> {
-        Some(BackboneMemory { largest_map: images[0] * 50_000_000, ..BackboneMemory::default() })
+        let mut memory = BackboneMemory::default();
+        memory.largest_map = images[0] * 50_000_000;
+        Some(memory)
     }
 }
 
@@ -320,7 +307,7 @@ fn batches_are_cut_to_what_a_device_can_hold() {
     let fit = |device: &Device, largest: &Arc<AtomicUsize>| {
         let layer = LayerInfo { name: "squares".into(), channels: 3, stride: 8 };
         let backbone = Counting(device.clone(), [layer], largest.clone());
-        let config = PadimConfig { channels: ChannelSelection::All, batch_size: 7, ..config() };
+        let config = config().with_channels(ChannelSelection::All).with_batch_size(7);
         Padim::new(config, backbone).unwrap().fit((0..12).map(picture)).unwrap()
     };
     let cpu = Arc::default();
@@ -337,8 +324,7 @@ fn batches_are_cut_to_what_a_device_can_hold() {
     }
 }
 
-/// Whatever a device is given at the first prediction, no thread of a pool may wait for another that waits
-/// for it.
+/// At the first predictions on a device, threads of a pool must not deadlock.
 #[test]
 fn first_predictions_at_once_on_every_backend() {
     let _alone = alone();
@@ -372,7 +358,7 @@ fn first_predictions_at_once_on_every_backend() {
     }
 }
 
-/// `PADIM_TEST_PREDICTIONS` sets how many; each prediction is of a batch of three.
+/// `PADIM_TEST_PREDICTIONS` sets the number of predictions; each is a batch of three.
 #[test]
 fn device_memory_does_not_grow() {
     let _alone = alone();
@@ -397,7 +383,7 @@ fn device_memory_does_not_grow() {
     }
 }
 
-/// In a process of its own, in which nothing else takes memory of devices.
+/// Runs in a separate process, in which nothing else uses the memory of devices.
 #[test]
 fn a_plan_foresees_the_memory_of_a_device() {
     const VARIABLE: &str = "PADIM_TEST_DEVICE_PLAN";
@@ -418,8 +404,8 @@ fn a_plan_foresees_the_memory_of_a_device() {
             println!("SKIPPED: {name} does not tell how much memory it has taken");
             continue;
         };
-        let preprocess = PreprocessConfig { resize: Resize::square(128), ..config().preprocess };
-        let config = PadimConfig { preprocess, batch_size: 2, ..config() };
+        let preprocess = (config().preprocess).with_resize(Resize::square(128));
+        let config = config().with_preprocess(preprocess).with_batch_size(2);
         let network = ResNet18::load(Weights::Bundled, &device).unwrap();
         let padim = Padim::new(config, network).unwrap();
         let planned = padim.memory_plan([64, 72], 4).unwrap().device as f64;
@@ -427,20 +413,20 @@ fn a_plan_foresees_the_memory_of_a_device() {
         detector.predict_batch((0..4).map(picture)).unwrap();
         let share = (reserved().unwrap() - before) / planned;
         println!("{name}: planned {planned}, of which {share:.2} were reserved");
-        // Allocators reserve pages, and keep what is free again for the next.
+        // Allocators reserve pages and keep freed memory.
         assert!((0.5..2.5).contains(&share), "{name}: {share}");
     }
     let plan = padim(&Device::flex()).memory_plan([64, 72], 4).unwrap();
     assert_eq!(plan.device, 0);
 }
 
-/// In a process of its own, which is shown no driver.
+/// Runs in a separate process without drivers.
 #[cfg(feature = "wgpu")]
 #[test]
 fn without_an_adapter_there_is_an_error_that_says_what_there_is() {
     if std::env::var_os("PADIM_TEST_NO_ADAPTER").is_none() {
         let test = "without_an_adapter_there_is_an_error_that_says_what_there_is";
-        // Of Vulkan, and of OpenGL, which stands in for it.
+        // The drivers of Vulkan, and of OpenGL, which would replace it.
         let drivers = [
             "VK_ICD_FILENAMES",
             "VK_DRIVER_FILES",

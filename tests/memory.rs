@@ -1,5 +1,5 @@
-//! The memory that fits and predictions take, against what the plan had said. Each is measured in a
-//! process of its own, by the operating system.
+//! Compares the memory of fits and predictions with the plan. Each is measured in a separate process,
+//! by the operating system.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +22,8 @@ fn picture(i: u64) -> RgbImage {
     })
 }
 
-/// What the operating system says of this process, in bytes: `VmRSS` now, `VmHWM` at the peak.
+/// The memory of this process in bytes, from the operating system: `VmRSS` is the current value,
+/// `VmHWM` the peak.
 fn resident(which: &str) -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with(which))?;
@@ -52,7 +53,7 @@ const FIRST: Case = Case {
     arithmetic: ResizeArithmetic::Pil,
 };
 
-/// Of a camera of 20 megapixels.
+/// The image size of a camera with 20 megapixels.
 const LARGE: [usize; 2] = [3648, 5472];
 
 const CASES: [Case; 7] = [
@@ -94,18 +95,16 @@ const CASES: [Case; 7] = [
 
 impl Case {
     fn padim(&self) -> Padim {
-        let config = PadimConfig {
-            preprocess: PreprocessConfig {
-                resize: Resize::square(224),
-                crop: None,
-                arithmetic: self.arithmetic,
-                ..PreprocessConfig::default()
-            },
-            neighborhood: self.neighborhood,
-            channels: ChannelSelection::random(self.channels, 1),
-            gaussian: GaussianConfig { storage: self.storage, ..GaussianConfig::default() },
-            ..PadimConfig::default()
-        };
+        let config = PadimConfig::default()
+            .with_preprocess(
+                PreprocessConfig::default()
+                    .with_resize(Resize::square(224))
+                    .with_crop(None)
+                    .with_arithmetic(self.arithmetic),
+            )
+            .with_neighborhood(self.neighborhood)
+            .with_channels(ChannelSelection::random(self.channels, 1))
+            .with_gaussian(GaussianConfig::default().with_storage(self.storage));
         let network = (self.network)().untrained(0, &Device::flex()).unwrap();
         Padim::new(config, network).unwrap()
     }
@@ -114,7 +113,7 @@ impl Case {
         self.files.unwrap_or([224, 224])
     }
 
-    /// Images that are decoded or drawn when their turn comes.
+    /// Images that are decoded or drawn when they are needed.
     fn images(&self, count: usize, folder: &Path) -> Vec<ImageInput> {
         let image = |i: usize| match self.files {
             Some(_) => ImageInput::from(&*file(folder, i)),
@@ -129,14 +128,14 @@ fn file(folder: &Path, number: usize) -> std::path::PathBuf {
     folder.join(["large.png", "large.jpg"][number % 2])
 }
 
-/// Written by the parent of the processes that are measured.
+/// Writes the files; called by the parent of the measured processes.
 fn write_files(folder: &Path) {
     let [height, width] = LARGE.map(|side| side as u32);
     let image = RgbImage::from_fn(width, height, |x, y| Rgb([(x / 8) as u8, (y / 8) as u8, 90]));
     (0..2).for_each(|number| image.save(file(folder, number)).unwrap());
 }
 
-/// Images that a calibration is given, more than their maps would have room for.
+/// Number of calibration images; their maps together would exceed the plan.
 const CALIBRATED: usize = 300;
 const FOLDS: usize = 5;
 
@@ -144,21 +143,17 @@ const TILES: [TileModels; 2] = [TileModels::Shared, TileModels::PerPosition];
 const FRAME: [usize; 2] = [3072, 4096];
 const FRAMES: u64 = 8;
 
-/// Twenty tiles of a frame, each a quarter of the size for the network.
+/// A frame in twenty tiles; the network's input has a quarter of a tile's size.
 fn tiled(models: TileModels) -> TiledPadim {
-    let config = PadimConfig {
-        preprocess: PreprocessConfig {
-            resize: Resize::square(256),
-            crop: None,
-            ..PreprocessConfig::default()
-        },
-        ..PadimConfig::default()
-    };
-    let tiling = TilingConfig { tile: [1024, 1024], overlap: 128, models };
+    let config = PadimConfig::default().with_preprocess(
+        PreprocessConfig::default().with_resize(Resize::square(256)).with_crop(None),
+    );
+    let tiling =
+        TilingConfig::default().with_tile([1024, 1024]).with_overlap(128).with_models(models);
     TiledPadim::new(config, tiling, ResNet18::untrained(0, &Device::flex()).unwrap()).unwrap()
 }
 
-/// Frames that are made when their turn comes.
+/// Frames that are made when they are needed.
 fn frames() -> impl ExactSizeIterator<Item = ImageInput> {
     let [height, width] = FRAME.map(|side| side as u32);
     (0..FRAMES as u32).map(move |i| {
@@ -169,7 +164,8 @@ fn frames() -> impl ExactSizeIterator<Item = ImageInput> {
     })
 }
 
-/// What a process of its own does: prints how much its peak is above its beginning.
+/// The task of a separate process: prints the difference between its peak memory and its memory at the
+/// start.
 #[test]
 fn measured() {
     let Ok(task) = std::env::var("PADIM_MEMORY_TASK") else { return };
@@ -224,7 +220,8 @@ fn measured() {
     }
 }
 
-/// Runs a task in a process of its own and gives the number behind a word that it prints.
+/// Runs a task in a separate process. Returns a function that finds the number after a word of the
+/// output.
 fn run(task: &str, case: usize, path: &Path) -> impl Fn(&str) -> usize {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "measured", "--nocapture", "--test-threads", "1"])
@@ -239,7 +236,7 @@ fn run(task: &str, case: usize, path: &Path) -> impl Fn(&str) -> usize {
     }
 }
 
-/// A fuzzer found it: 427 bytes for whose directory the reader reserves 154 MiB.
+/// A file of 427 bytes, found by a fuzzer: the reader would reserve 154 MiB for its directory.
 #[test]
 fn a_tiff_that_claims_a_large_directory_takes_no_memory() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/image/found-tiff-directory");
@@ -252,7 +249,7 @@ fn a_tiff_that_claims_a_large_directory_takes_no_memory() {
     assert!(peak < 4 << 20, "{peak}");
 }
 
-/// A sparse file of a gigabyte that begins as a JPEG does.
+/// A sparse file of a gigabyte that begins like a JPEG.
 #[test]
 fn a_large_file_is_not_read_before_its_limit() {
     if resident("VmHWM").is_none() {
@@ -307,10 +304,10 @@ fn plans_hold() {
         for (what, planned, measured) in measured {
             let share = measured as f64 / planned as f64;
             println!("  {what}: planned {planned}, measured {measured}, {share:.2} of it");
-            // A few megabytes are the program's own: threads, code that is touched, buffers; and the
-            // allocator keeps some of what is freed.
+            // The program itself takes some megabytes: threads, loaded code and buffers. And the
+            // allocator keeps some freed memory.
             let own = 24 << 20;
-            // How many large files are decoded at the same moment is up to chance.
+            // The number of large files that are decoded at the same moment is random.
             let least = if name.starts_with("files") { 0.6 } else { 0.8 };
             if share < least || measured as f64 > 1.2 * planned as f64 + f64::from(own) {
                 wrong.push(format!("{name}, {what}: {share:.2}"));

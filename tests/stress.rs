@@ -1,7 +1,7 @@
-//! Many first predictions at once inside rayon's pool, with more threads than cores: whatever a detector
-//! prepares when it is first used, no thread may wait for another that waits for it.
+//! Many first predictions at once inside rayon's pool, with more threads than cores. A detector
+//! prepares data at its first use; this must not deadlock.
 //!
-//! Each case has a limit of its own, after which the whole program ends with an error.
+//! Each case has a time limit, after which the whole program ends with an error.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
@@ -27,13 +27,12 @@ fn part(i: usize) -> RgbImage {
 }
 
 fn config() -> PadimConfig {
-    let preprocess =
-        PreprocessConfig { resize: Resize::square(64), crop: None, ..PreprocessConfig::default() };
+    let preprocess = PreprocessConfig::default().with_resize(Resize::square(64)).with_crop(None);
     let channels = ChannelSelection::random(50, 1);
-    PadimConfig { preprocess, channels, ..PadimConfig::default() }
+    PadimConfig::default().with_preprocess(preprocess).with_channels(channels)
 }
 
-/// Runs a case in the pool of all cases, within the limit.
+/// Runs a case in the common pool, within the time limit.
 fn within_limit(name: &'static str, case: impl FnOnce() + Send) {
     static POOL: Once = Once::new();
     POOL.call_once(|| {
@@ -57,7 +56,7 @@ fn within_limit(name: &'static str, case: impl FnOnce() + Send) {
     println!("{name}: {:.1} s", begin.elapsed().as_secs_f64());
 }
 
-/// Runs first predictions of detectors that are loaded anew each round.
+/// Runs first predictions of detectors; each round loads a new detector.
 fn predict_at_once<D: Sync>(
     rounds: usize,
     load: impl Fn() -> D,
@@ -119,7 +118,7 @@ fn tiles() {
     within_limit("tiles", || {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tiles.padim");
-        let tiling = TilingConfig { tile: [48, 48], overlap: 16, ..TilingConfig::default() };
+        let tiling = TilingConfig::default().with_tile([48, 48]).with_overlap(16);
         let backbone = ResNet18::load(Weights::Bundled, &Device::flex()).unwrap();
         let padim = TiledPadim::new(config(), tiling, backbone).unwrap();
         padim.fit((0..4).map(part)).unwrap().save(&file).unwrap();
@@ -128,7 +127,7 @@ fn tiles() {
     });
 }
 
-/// Several fits of one backbone that has not been used yet, and predictions beside them.
+/// Several fits with one unused backbone, and predictions at the same time.
 #[test]
 fn fits() {
     within_limit("fits", || {
@@ -145,7 +144,7 @@ fn fits() {
     });
 }
 
-/// Two lines and a pool full of predictions share a detector that has not been used yet.
+/// Two lines and many predictions in the pool share one unused detector.
 #[test]
 fn lines() {
     within_limit("lines", || {
@@ -183,13 +182,13 @@ fn lines() {
     });
 }
 
-/// Every thread of the pool waits for room in a line, whose network must not wait for the pool.
+/// Every thread of the pool waits for room in a line, so the line's network must not need the pool.
 #[test]
 fn submissions_from_the_pool() {
     within_limit("submissions from the pool", || {
         let backbone = ResNet18::load(Weights::Bundled, &Device::flex()).unwrap();
         let detector = Padim::new(config(), backbone).unwrap().fit((0..6).map(part)).unwrap();
-        let small = LineConfig { queue: 1, decoders: 1, batch: 2, ..LineConfig::default() };
+        let small = LineConfig::default().with_queue(1).with_decoders(1).with_batch(2);
         let line = Line::start(Arc::new(detector), small, |_| Ok(())).unwrap();
         (0..100_usize).into_par_iter().with_max_len(1).for_each(|i| {
             line.submit(i, part(i)).unwrap();

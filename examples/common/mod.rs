@@ -1,4 +1,4 @@
-//! What the examples share: the progress bar, option parsing and evaluation.
+//! Common code of the examples: the progress bar, option parsing and evaluation.
 #![allow(dead_code)]
 
 pub mod parts;
@@ -22,10 +22,10 @@ use padim::visualize::{ScoreRange, heat_map, mask_picture, overlay, panel};
 use padim::weights::TorchvisionNetwork;
 use padim::{Backbone, Detector, EfficientNetB5, Prediction, ResNet18, Weights, WideResNet50};
 
-/// Whatever goes wrong in an example ends in a sentence for a person.
+/// A result whose error is a readable sentence.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-/// The result, or else the error's sentence on stderr and exit code 1.
+/// Returns the value; for an error, prints it to stderr and exits with code 1.
 pub fn report<T>(outcome: Outcome<T>) -> T {
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error}");
@@ -33,17 +33,17 @@ pub fn report<T>(outcome: Outcome<T>) -> T {
     })
 }
 
-/// How the names of files end that may hold images.
+/// File name extensions of images.
 pub const IMAGE_EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"];
 
-/// The memory of this process in bytes, where the system tells (Linux): `VmRSS` now, `VmHWM` at most so far.
+/// The memory of this process in bytes, only on Linux: `VmRSS` is the current value, `VmHWM` the peak.
 pub fn memory(what: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with(what))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
-/// A bar with the time left, on stderr, hidden where that is no terminal.
+/// A progress bar with the remaining time, on stderr; hidden if stderr is not a terminal.
 pub fn progress_bar(message: &'static str, total: u64) -> ProgressBar {
     let template = "{msg:12} {wide_bar:.cyan} {pos}/{len}, {eta} left";
     let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
@@ -52,7 +52,7 @@ pub fn progress_bar(message: &'static str, total: u64) -> ProgressBar {
     bar
 }
 
-/// Shows a fit as a bar.
+/// Shows the progress of a fit in a progress bar.
 pub fn show_fit(bar: &ProgressBar) -> impl FnMut(FitProgress) -> ControlFlow<()> + '_ {
     |progress| {
         bar.set_message(match progress.stage {
@@ -71,12 +71,12 @@ pub fn show_fit(bar: &ProgressBar) -> impl FnMut(FitProgress) -> ControlFlow<()>
 /// The argument `--device`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DeviceOption {
-    /// Where to compute: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; the second one as cuda:1.
+    /// The device: auto, cpu, cuda, metal, vulkan, webgpu or wgpu; cuda:1 is the second CUDA device.
     #[arg(long, default_value = "auto", value_parser = padim::device::device_named)]
     pub device: Device,
 }
 
-/// The networks that come with the crate, by name.
+/// The networks of the crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Network {
     #[value(name = "resnet18")]
@@ -88,7 +88,7 @@ pub enum Network {
 }
 
 impl Network {
-    /// The number of channels that the paper draws, if it does not take all.
+    /// The number of channels that the paper draws; `None` if it uses all channels.
     pub fn channel_count(self) -> Option<usize> {
         match self {
             Self::ResNet18 => Some(100),
@@ -97,7 +97,7 @@ impl Network {
         }
     }
 
-    /// These, drawn as the best-known implementation does.
+    /// The paper's number of channels, drawn with the seed of xiahaifeng's implementation.
     pub fn channels(self) -> ChannelSelection {
         match self.channel_count() {
             Some(count) => ChannelSelection::random(count, 1024),
@@ -105,12 +105,12 @@ impl Network {
         }
     }
 
-    /// Its name as an option.
+    /// The name as an option's value.
     pub fn name(self) -> String {
         self.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
     }
 
-    /// The network giving out some of its three maps, counted from 1.
+    /// Builds the network with the given maps as output, counted from 1.
     pub fn build(
         self,
         maps: &[usize],
@@ -130,7 +130,7 @@ impl Network {
         })
     }
 
-    /// Writes what some of its maps need of a file of weights to another file.
+    /// Writes the weights that the given maps need from one file to another.
     pub fn convert(
         self,
         maps: &[usize],
@@ -149,7 +149,7 @@ impl Network {
             Self::WideResNet50 => Config::Residual(WideResNet50::config().with_layers(maps)),
             Self::EfficientNetB5 => {
                 let config = EfficientNetB5::config();
-                // A block 0 is refused in words.
+                // Block 0 gives an error message later.
                 let block = |&map: &usize| *config.blocks.get(map.wrapping_sub(1)).unwrap_or(&0);
                 let blocks: Vec<usize> = maps.iter().map(block).collect();
                 Config::Efficient(config.with_blocks(blocks))
@@ -157,8 +157,7 @@ impl Network {
         }
     }
 
-    /// The weights that were asked for, or the ones that are there without asking; none for untrained
-    /// ones.
+    /// The weights of the option, or the default weights; `None` for untrained weights.
     fn weights(self, option: Option<&WeightsOption>) -> Option<Weights> {
         let torchvision = || {
             Weights::torchvision(match self {
@@ -177,15 +176,15 @@ impl Network {
     }
 }
 
-/// What `--weights` takes: a file in torchvision's layout, .pth or .safetensors, or one of three words.
-/// Without it ResNet18 takes `bundled`, the others `torchvision`.
+/// The value of `--weights`: a file with torchvision's names (.pth or .safetensors), or one of three
+/// words. The default is `bundled` for ResNet18, and `torchvision` for other networks.
 #[derive(Debug, Clone)]
 pub enum WeightsOption {
-    /// `bundled`: those inside the crate.
+    /// `bundled`: the weights inside the crate.
     Bundled,
-    /// `torchvision`: ImageNet's, where this machine has them.
+    /// `torchvision`: ImageNet weights, if this machine has them.
     Torchvision,
-    /// `untrained`: random ones of seed 0.
+    /// `untrained`: random weights with seed 0.
     Untrained,
     File(PathBuf),
 }
@@ -207,7 +206,7 @@ enum Config {
     Efficient(EfficientNetConfig),
 }
 
-/// `all`, `seed:N:COUNT`, or a file of indices separated by commas or white space.
+/// Parses `all`, `seed:N:COUNT`, or a file of indices separated by commas or white space.
 pub fn parse_channels(text: &str) -> Result<ChannelSelection, String> {
     if text == "all" {
         return Ok(ChannelSelection::All);
@@ -234,12 +233,12 @@ pub fn parse_channels(text: &str) -> Result<ChannelSelection, String> {
 pub struct Evaluation {
     pub image_auroc: f64,
     pub f1: metrics::F1Max,
-    /// Where there are masks.
+    /// `None` without masks.
     pub pixel_auroc: Option<f64>,
     pub aupro: Option<f64>,
 }
 
-/// The form and the size of a detector's Gaussians.
+/// The storage and the size of a detector's Gaussians.
 pub fn describe_model(detector: &Detector) -> String {
     let model = detector.model();
     let [height, width] = model.grid();
@@ -255,7 +254,8 @@ pub fn describe_model(detector: &Detector) -> String {
     )
 }
 
-/// Compares predictions with the truth, where a region is given inside of it: whether each image is defective, and where.
+/// Compares predictions with the ground truth. `defective`: for each image; `masks`: for each pixel;
+/// `region`: only its pixels count.
 pub fn evaluate(
     predictions: &[Prediction],
     defective: &[bool],
@@ -284,7 +284,7 @@ pub fn evaluate(
     })
 }
 
-/// Image, truth, map and overlay side by side. The contour is drawn at the threshold.
+/// Image, ground truth, map and overlay side by side. The contour is drawn at the threshold.
 pub fn result_panel(
     picture: &RgbImage,
     truth: Option<&[bool]>,
@@ -303,8 +303,8 @@ pub fn result_panel(
     }
 }
 
-/// The name of a file without its folder and extension, for a person, and short enough for the name of
-/// another file. Two files can have the same one.
+/// The name of a file without folder and extension, shortened for use in another file name. It need not
+/// be unique.
 pub fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().chars().take(50).collect()
 }

@@ -1,11 +1,11 @@
-//! Pictures of a machined part, good or defective, that the examples draw themselves.
+//! Draws pictures of a machined part, good or defective, for the examples.
 
 use image::{Rgb, RgbImage};
 
 /// Side of the pictures in pixels.
 pub const SIDE: u32 = 224;
 
-/// What can be wrong with a part.
+/// The kinds of defects.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Defect {
     Scratch,
@@ -34,8 +34,8 @@ impl Random {
     }
 }
 
-/// Draws a flange with six holes on a brushed plate, each a little different, and the truth about
-/// its defect.
+/// Draws a flange with six holes on a brushed plate, slightly different for each seed, and the ground
+/// truth mask of its defect.
 pub fn draw(seed: u64, defect: Option<Defect>) -> (RgbImage, Vec<bool>) {
     let mut random = Random(seed.wrapping_mul(0xA24B_AED4_963E_E407));
     let center = SIDE as f32 / 2.0;
@@ -76,7 +76,7 @@ pub fn draw(seed: u64, defect: Option<Defect>) -> (RgbImage, Vec<bool>) {
             }
         }
 
-        // The defect's own axes: along and across the direction in which it lies.
+        // Coordinates along and across the direction of the defect.
         let (along, across) =
             (x * angle.cos() + y * angle.sin() - at, y * angle.cos() - x * angle.sin());
         let hurt = match defect {

@@ -1,4 +1,4 @@
-//! One cell of a table: a variant fitted and evaluated on a category.
+//! One cell of the tables: a variant that is fitted and evaluated on a category.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -24,7 +24,7 @@ use crate::common::{self, Outcome};
 use crate::motion::Motion;
 use crate::variant::Reduction;
 
-/// The metrics by their names in files, with the headings of their columns.
+/// The metrics: names in files, and column headings.
 pub const METRICS: [(&str, &str); 7] = [
     ("image_auroc", "image AUROC"),
     ("pixel_auroc", "pixel AUROC"),
@@ -35,10 +35,10 @@ pub const METRICS: [(&str, &str); 7] = [
     ("pixel_f1_max", "pixel F1"),
 ];
 
-/// Metrics by name, as shares of 1; `None` where one is not defined.
+/// Metrics by name, from 0 to 1; `None` if undefined.
 pub type Metrics = BTreeMap<String, Option<f64>>;
 
-/// What a cell is of.
+/// Identifies a cell.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Name {
     pub dataset: String,
@@ -49,7 +49,7 @@ pub struct Name {
     pub seed: u64,
 }
 
-/// A finished cell, as it is kept and shown.
+/// The results of a finished cell.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cell {
     #[serde(flatten)]
@@ -60,7 +60,7 @@ pub struct Cell {
     pub intervals: BTreeMap<String, [f64; 2]>,
     pub defects: Vec<DefectType>,
     pub images: Vec<Image>,
-    /// Where F1 is largest.
+    /// The threshold with the largest F1.
     pub image_threshold: Option<f32>,
     pub curves: Curves,
     pub aupro_limit: f64,
@@ -86,7 +86,7 @@ pub struct Image {
     pub score: f32,
 }
 
-/// Corners from (0, 0) to (1, 1).
+/// Curves as points from (0, 0) to (1, 1).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Curves {
     pub image_roc: Option<Vec<[f64; 2]>>,
@@ -94,31 +94,31 @@ pub struct Curves {
     pub pro: Option<Vec<[f64; 2]>>,
 }
 
-/// An image, its truth, its map and both together.
+/// A panel: an image, its ground truth, its map and the overlay.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Panel {
-    /// Which of the images.
+    /// Index of the image.
     pub image: usize,
     pub kind: String,
-    /// A `data:` address.
+    /// A `data:` URL.
     pub picture: String,
 }
 
-/// What is measured, besides the metrics themselves.
+/// The settings of the measurements.
 #[derive(Debug, Clone)]
 pub struct Wishes {
     pub aupro_limit: f64,
-    /// How many draws an interval takes; 0 for none.
+    /// Bootstrap draws per confidence interval; 0 for no intervals.
     pub interval_draws: usize,
-    /// How many images of each kind are shown; 0 for none.
+    /// Images of each kind in the report; 0 for none.
     pub sheet: usize,
 }
 
-/// Everything that a cell needs.
+/// The inputs of a cell.
 pub struct Job {
     pub name: Name,
     pub config: PadimConfig,
-    /// One for each detector; with several, maps are added.
+    /// One backbone per detector; the maps of several detectors are added.
     pub backbones: Vec<Arc<dyn Backbone>>,
     pub reduction: Reduction,
     pub motion: Motion,
@@ -128,7 +128,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// Made when they are needed, as one that has run keeps a network of its own that is ready to run.
+    /// Created when needed, because a `Padim` that has run keeps a prepared network in memory.
     fn padims(&self) -> impl Iterator<Item = padim::Result<Padim>> {
         let padim = |network: &Arc<dyn Backbone>| {
             let padim = Padim::new(self.config.clone(), network.clone())?;
@@ -137,7 +137,7 @@ impl Job {
         self.backbones.iter().map(padim)
     }
 
-    /// Identifies all that the result depends on.
+    /// A fingerprint of everything that affects the result.
     pub fn key(&self) -> padim::Result<Fingerprint> {
         let mut pieces = vec![format!("padim {}", env!("CARGO_PKG_VERSION"))];
         pieces.push(format!("{:?} {:?} {:?}", self.name, self.reduction, self.wishes));
@@ -152,7 +152,7 @@ impl Job {
         Ok(Fingerprint::of(pieces))
     }
 
-    /// How many times an image is looked at.
+    /// The number of image passes, for the progress.
     pub fn steps(&self) -> u64 {
         let Category { train, test, .. } = &self.category;
         let passes = match self.reduction {
@@ -163,7 +163,7 @@ impl Job {
         (self.backbones.len() * (fitted + test.len())) as u64
     }
 
-    /// The bytes that it will take at its peak, if that can be told.
+    /// The peak memory in bytes, if it can be planned.
     pub fn memory(&self) -> Option<usize> {
         let of_fit = |padim: padim::Result<Padim>| {
             let train = &self.category.train;
@@ -173,12 +173,12 @@ impl Job {
         };
         let detector = self.padims().map(of_fit).collect::<Option<Vec<_>>>()?;
         let size = self.config.preprocess.input_size()?;
-        // Maps as f32 and their truth.
+        // Maps as f32 and ground truth masks.
         let maps = 5 * size[0] * size[1] * self.category.test.len();
         Some(detector.into_iter().max()? + maps)
     }
 
-    /// Fits and evaluates; `step` is called as images are looked at.
+    /// Fits and evaluates; calls `step` for the progress.
     pub fn run(&self, step: &dyn Fn(u64)) -> Outcome<Cell> {
         let (train, test) = (&self.category.train, &self.category.test);
         let mut results = Results::default();
@@ -279,7 +279,7 @@ impl Job {
         })
     }
 
-    /// The images whose scores are furthest from what they should be, and the clearest ones.
+    /// Panels of the images with the worst and the best scores of each kind.
     fn panels(
         &self,
         detector: &Detector,
@@ -310,7 +310,7 @@ impl Job {
                 images.iter().copied().take(self.wishes.sheet).collect()
             };
             for image in ends {
-                // Where there are few, one image can be at both ends.
+                // With few images, one image can be both worst and best.
                 if panels.iter().any(|panel| panel.image == image) {
                     continue;
                 }
@@ -325,7 +325,7 @@ impl Job {
     }
 }
 
-/// Scores and maps of the test images, added up over detectors.
+/// Scores and maps of the test images, summed over detectors.
 #[derive(Default)]
 struct Results {
     scores: Vec<f32>,
@@ -334,7 +334,8 @@ struct Results {
 
 impl Results {
     fn add(&mut self, place: usize, prediction: padim::Prediction) -> Outcome {
-        // Whatever registers images, all are measured by the same pixels.
+        // Maps without registration, so that all variants are measured with the same ground truth
+        // pixels.
         let own = prediction.map_in_input()?;
         match self.maps.get_mut(place) {
             None => {
@@ -351,7 +352,7 @@ impl Results {
     }
 }
 
-/// What is known of test images.
+/// The results of test images.
 #[derive(Clone, Copy)]
 struct Measured<'a> {
     scores: &'a [f32],
@@ -360,7 +361,7 @@ struct Measured<'a> {
 }
 
 impl Measured<'_> {
-    /// What `work` makes of some of the images.
+    /// Calls `work` with the results of some of the images.
     fn of<T>(&self, chosen: &[usize], work: impl FnOnce(Measured) -> T) -> T {
         let scores: Vec<f32> = chosen.iter().map(|&i| self.scores[i]).collect();
         let defective: Vec<bool> = chosen.iter().map(|&i| self.defective[i]).collect();
@@ -393,12 +394,12 @@ impl Measured<'_> {
 
     fn intervals(&self, wishes: &Wishes) -> Outcome<BTreeMap<String, [f64; 2]>> {
         let mut intervals = BTreeMap::new();
-        let bootstrap = Bootstrap { draws: wishes.interval_draws, ..Bootstrap::default() };
+        let bootstrap = Bootstrap::default().with_draws(wishes.interval_draws);
         for (name, _) in METRICS.into_iter().filter(|_| wishes.interval_draws > 0) {
             let interval = bootstrap.interval(self.scores.len(), |drawn| {
                 self.of(drawn, |part| part.metric(name, wishes.aupro_limit))
             });
-            if let Some(Interval { low, high }) = defined(interval)? {
+            if let Some(Interval { low, high, .. }) = defined(interval)? {
                 intervals.insert(name.to_owned(), [low, high]);
             }
         }
@@ -416,7 +417,7 @@ impl Measured<'_> {
     }
 }
 
-/// Without a value where a metric is not defined, as without masks or without defective images.
+/// Converts an undefined metric to `None`, for example without masks or without defective images.
 fn defined<T>(result: padim::Result<T>) -> padim::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -432,12 +433,12 @@ fn data_address(picture: &RgbImage) -> Outcome<String> {
 }
 
 impl Cell {
-    /// A cell that was finished before, if this is one.
+    /// Reads a finished cell; `None` if the file is missing or invalid.
     pub fn read(path: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }
 
-    /// Keeps the cell: whole or not at all.
+    /// Writes the cell atomically.
     pub fn write(&self, path: &Path) -> Outcome {
         let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
         common::write_text(&temporary, &serde_json::to_string(self)?)?;
@@ -446,7 +447,7 @@ impl Cell {
     }
 }
 
-/// For a person who waits.
+/// For the progress output.
 impl std::fmt::Display for Name {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { preset, variant, category, seed, .. } = self;

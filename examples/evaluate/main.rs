@@ -1,10 +1,10 @@
-//! Evaluates PaDiM: data sets x settings x variants x seeds in one run, as the paper's tables, with
-//! the published values beside.
+//! Evaluates PaDiM: data sets x settings x variants x seeds in one run. Prints tables like the paper's,
+//! with the published values for comparison.
 //!
 //!     cargo run --release --example evaluate -- --dataset mvtec:DIR --weights resnet18-f37072fd.pth \
 //!         --preset paper --variants table1,table2 --seeds 0..10 --html report.html
 //!
-//! What is finished is kept in the folder `--out`, and a run that was broken off goes on from there.
+//! Finished results are kept in the folder `--out`; an interrupted run continues from there.
 
 mod cell;
 #[path = "../common/mod.rs"]
@@ -37,71 +37,73 @@ use source::Source;
 use tables::Table;
 use variant::{Reduction, Variant};
 
-/// Evaluates PaDiM on data sets, in the settings and variants of the paper and of others.
+/// Evaluates PaDiM on data sets, with settings and variants of the paper and of other implementations.
 #[derive(Parser)]
 struct Options {
-    /// A data set; may be given several times.
+    /// A data set; can be given several times.
     #[arg(long, required = true, help = format!("A data set: {}", source::SYNTAX))]
     dataset: Vec<Source>,
-    /// Only these categories.
+    /// Evaluates only these categories.
     #[arg(long, value_delimiter = ',')]
     categories: Vec<String>,
-    /// Whose settings; several separated by commas.
+    /// The sources of the settings, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "paper")]
     preset: Vec<Preset>,
     /// The network.
     #[arg(long, value_enum, default_value = "resnet18")]
     backbone: Network,
-    /// Its weights: FILE (.pth or .safetensors in torchvision's layout), bundled (inside the crate), torchvision
-    /// (ImageNet's, where this machine has them) or untrained [default: bundled for resnet18, else torchvision]
+    /// The weights: FILE (.pth or .safetensors with torchvision's names), bundled (inside the crate),
+    /// torchvision (ImageNet weights on this machine) or untrained [default: bundled for resnet18, else
+    /// torchvision]
     #[arg(long)]
     weights: Option<WeightsOption>,
-    /// Variants of the embedding, separated by commas [default: table3, the network's own of the paper]
+    /// Variants of the embedding, separated by commas [default: table3, the paper's variant for the
+    /// network]
     #[arg(long, value_delimiter = ',', default_value = "table3",
         help = format!("Variants, separated by commas: {}{}", variant::SYNTAX, motion::SYNTAX))]
     variants: Vec<String>,
-    /// Seeds of the draws of channels, or with rd: of the versions of the data: 1,2,3 or 0..10
-    /// [default: the preset's, 1024 or 0; with rd: 0..5]
+    /// Seeds of the channel draws; with rd:, seeds of the versions of the data. Such as 1,2,3 or 0..10
+    /// [default: the preset's seed, 1024 or 0; with rd: 0..5]
     #[arg(long, value_parser = parse_seeds)]
     seeds: Option<Seeds>,
-    /// Up to which false positive rate AUPRO is integrated.
+    /// The false positive rate up to which AUPRO is integrated.
     #[arg(long, default_value_t = DEFAULT_FPR_LIMIT)]
     fpr_limit: f64,
-    /// Adds intervals of 95 % confidence, from so many bootstrap draws.
+    /// Adds 95 % confidence intervals from this number of bootstrap draws.
     #[arg(long, default_value_t = 0)]
     intervals: usize,
-    /// Shows so many images of each kind (best and worst) in the HTML report, for the first variant and
+    /// Number of images of each kind (best and worst) in the HTML report, for the first variant and
     /// seed of each category.
     #[arg(long, default_value_t = 4)]
     sheet: usize,
-    /// Fits with the first N training images only.
+    /// Fits only the first N training images.
     #[arg(long)]
     limit_train: Option<usize>,
-    /// Evaluates N test images only, taken evenly.
+    /// Evaluates only N test images, evenly spaced.
     #[arg(long)]
     limit_test: Option<usize>,
-    /// Gigabytes that cells which run at once may take together.
+    /// Memory limit for all cells that run at once, in gigabytes.
     #[arg(long, default_value_t = 4.0)]
     memory: f64,
-    /// Cells at once, as far as memory allows.
+    /// Number of cells that run at once, as far as memory allows.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Where finished cells are kept.
+    /// The folder for finished cells.
     #[arg(long, default_value = "padim-evaluation")]
     out: PathBuf,
-    /// Prints the kinds of defects by themselves, too.
+    /// Also prints results per kind of defect.
     #[arg(long)]
     defects: bool,
-    /// Writes everything but pictures to this file.
+    /// Writes everything except pictures to this file, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Writes a line for each cell to this file.
+    /// Writes a line per cell to this file, as CSV.
     #[arg(long)]
     csv: Option<PathBuf>,
-    /// Writes the tables to this file.
+    /// Writes the tables to this file, as Markdown.
     #[arg(long)]
     markdown: Option<PathBuf>,
-    /// Writes a report to look at to this file: one page that needs nothing else.
+    /// Writes a report to this file, as a single HTML page that works offline.
     #[arg(long)]
     html: Option<PathBuf>,
     #[command(flatten)]
@@ -131,7 +133,7 @@ impl Preset {
         }
     }
 
-    /// Of the draw of channels.
+    /// The default seed of the channel draw.
     fn seed(self) -> u64 {
         match self {
             Self::Anomalib => 0,
@@ -196,7 +198,7 @@ fn run(options: &Options) -> Outcome {
     }
 }
 
-/// Networks that were loaded, by the layers that they give.
+/// Loaded networks, by their output layers.
 struct Networks<'a> {
     options: &'a Options,
     loaded: BTreeMap<Vec<usize>, Arc<dyn Backbone>>,
@@ -214,10 +216,10 @@ impl Networks<'_> {
     }
 }
 
-/// A cell that is wanted, and the name of its file.
+/// A planned cell, and the name of its file.
 type Planned = (Job, String);
 
-/// All cells that are wanted with the names of their files, and those that cannot be.
+/// Plans all cells with the names of their files; returns also the cells that are impossible.
 fn plan(options: &Options) -> Outcome<(Vec<Planned>, Vec<Failure>)> {
     let main = options.backbone.variant();
     let variants: Vec<Variant> = options
@@ -276,7 +278,7 @@ fn without_repetition(variants: Vec<Variant>) -> Vec<Variant> {
     kept
 }
 
-/// By their names in the data set and in the tables.
+/// The chosen categories, by their names in the data set and in the tables.
 fn chosen_categories(source: &Source, wanted: &[String]) -> Outcome<Vec<(String, String)>> {
     let there = source.categories()?;
     if wanted.is_empty() {
@@ -292,7 +294,7 @@ fn chosen_categories(source: &Source, wanted: &[String]) -> Outcome<Vec<(String,
 
 fn seeds(options: &Options, source: &Source, preset: Preset, variant: &Variant) -> Vec<u64> {
     match (&options.seeds, source.rotated) {
-        // The seed chooses the version of the data set, of which the paper has five.
+        // The seed chooses the version of the data set; the paper has five versions.
         (None, true) => (0..5).collect(),
         (Some(Seeds(seeds)), true) => seeds.clone(),
         (Some(Seeds(seeds)), false) if variant.is_random() => seeds.clone(),
@@ -316,11 +318,8 @@ fn job(
         category.test = evenly(category.test, limit);
     }
     let draw = if source.rotated { preset.seed() } else { name.seed };
-    let config = PadimConfig {
-        preprocess: source.preprocess(&config),
-        channels: variant.channels(&config, draw),
-        ..config
-    };
+    let (preprocess, channels) = (source.preprocess(&config), variant.channels(&config, draw));
+    let config = config.with_preprocess(preprocess).with_channels(channels);
     let config = variant.motion.config(config);
     let layer_sets = variant.layer_sets();
     let backbones = layer_sets.iter().map(|layers| networks.with_layers(layers));
@@ -331,7 +330,7 @@ fn job(
     Ok((job, file))
 }
 
-/// Of a cell: for people first, then for what it depends on.
+/// The file name of a cell: a readable part, then the fingerprint of its inputs.
 fn file_name(name: &Name, key: Fingerprint) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "+-".contains(c) { c } else { '-' };
     let Name { preset, backbone, variant, category, seed, .. } = name;
@@ -351,7 +350,7 @@ fn evenly(samples: Vec<Sample>, limit: usize) -> Vec<Sample> {
         .collect()
 }
 
-/// Takes the cells that are there, and makes the others.
+/// Reads the finished cells and runs the others.
 fn run_all(
     jobs: &[(Job, String)],
     options: &Options,
@@ -396,14 +395,14 @@ fn run_all(
         let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(cell) => results.0.push(cell),
-            // The other cells are worth their hours all the same.
+            // Go on with the other cells, so that a long run is not lost.
             Err(error) => results.1.push(Failure { name: job.name.clone(), error }),
         }
     });
     bar.finish_and_clear();
     let (cells, failed) = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     failures.extend(failed);
-    // In the order in which they were wanted.
+    // In the planned order.
     let place = |cell: &Cell| jobs.iter().position(|(job, _)| job.name == cell.name);
     let mut cells = cells;
     cells.sort_by_key(place);
@@ -420,7 +419,7 @@ fn short(cell: &Cell) -> String {
 }
 
 impl Network {
-    /// The paper's variant of it.
+    /// The paper's variant for this network.
     fn variant(self) -> Variant {
         let reduction = match self.channel_count() {
             Some(count) => Reduction::Random(count),

@@ -1,19 +1,18 @@
-//! What is done about parts that do not lie still.
+//! Settings for parts that move.
 
 use std::fmt;
 
 use padim::detector::{Augmentation, Registration};
-use padim::gaussian::GaussianConfig;
 use padim::preprocess::RegionOfInterest;
 use padim::{Padim, PadimConfig, Result};
 
-/// How it is written in `--variants`, behind the embedding.
-pub const SYNTAX: &str = "turn10, shift5 and x4 (4 copies of each training image, turned by up to 10 degrees \
-    and shifted by up to 5 percent), k3 (the nearest Gaussian of 3x3 positions), pooled (one Gaussian for \
-    all positions), axis45 (long parts turned so that their heavier end points to 45 degrees), \
-    band30 (only a band along that axis is looked at, 30 percent of the side wide)";
+/// The syntax in `--variants`, after the embedding.
+pub const SYNTAX: &str = "turn10, shift5 and x4 (4 copies of each training image, rotated by up to \
+    10 degrees and shifted by up to 5 percent), k3 (the nearest Gaussian of 3x3 positions), pooled \
+    (one Gaussian for all positions), axis45 (long parts are rotated so that their heavier end points \
+    to 45 degrees), band30 (scores only a band along that axis; its width is 30 percent of the side)";
 
-/// What a variant adds to its preset.
+/// The changes of a variant to its preset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Motion {
     degrees: Option<u32>,
@@ -26,7 +25,7 @@ pub struct Motion {
 }
 
 impl Motion {
-    /// Takes in a part of a variant's name, if it is one of these.
+    /// Parses a part of a variant's name; returns whether it is one of these settings.
     pub fn take(&mut self, part: &str) -> bool {
         let number = |prefix: &str| part.strip_prefix(prefix)?.parse().ok();
         let Self { degrees, percent, copies, neighborhood, pooled, axis, band } = self;
@@ -49,7 +48,7 @@ impl Motion {
         fresh
     }
 
-    /// How many times a training image is looked at.
+    /// The number of passes per training image.
     pub fn images(&self, config: &PadimConfig) -> usize {
         1 + self.augmentation(config).map_or(0, |augmentation| augmentation.copies)
     }
@@ -60,28 +59,28 @@ impl Motion {
             return config.augmentation.clone();
         }
         let default = Augmentation::default();
-        Some(Augmentation {
-            degrees: degrees.unwrap_or(0).into(),
-            shift: f64::from(percent.unwrap_or(0)) / 100.0,
-            copies: copies.map_or(default.copies, |n| n as usize),
-            ..default
-        })
+        let copies = copies.map_or(default.copies, |n| n as usize);
+        Some(
+            default
+                .with_degrees(f64::from(degrees.unwrap_or(0)))
+                .with_shift(f64::from(percent.unwrap_or(0)) / 100.0)
+                .with_copies(copies),
+        )
     }
 
     pub fn config(&self, config: PadimConfig) -> PadimConfig {
-        PadimConfig {
-            augmentation: self.augmentation(&config),
-            neighborhood: self.neighborhood.map_or(config.neighborhood, |k| k as usize),
-            gaussian: GaussianConfig { pooled: self.pooled, ..config.gaussian },
-            ..config
-        }
+        let mut config = config;
+        config.augmentation = self.augmentation(&config);
+        config.neighborhood = self.neighborhood.map_or(config.neighborhood, |k| k as usize);
+        config.gaussian.pooled = self.pooled;
+        config
     }
 
     pub fn padim(&self, padim: Padim) -> Result<Padim> {
         let Some(degrees) = self.axis.map(f64::from) else { return Ok(padim) };
         let padim = padim.with_registration(Registration::principal_axis(degrees));
         let Some(percent) = self.band else { return Ok(padim) };
-        // In thousandths of a square picture.
+        // Coordinates in thousandths of a square picture's side.
         let (sin, cos) = degrees.to_radians().sin_cos();
         let half = 5.0 * f64::from(percent);
         let corner = |[along, across]: [f64; 2]| {
@@ -92,7 +91,7 @@ impl Motion {
     }
 }
 
-/// As it is written, with a slash before each part.
+/// In the syntax of `--variants`, with a slash before each part.
 impl fmt::Display for Motion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { degrees, percent, copies, neighborhood, pooled, axis, band } = *self;

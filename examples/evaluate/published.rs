@@ -1,10 +1,9 @@
-//! What was published, to stand beside what was measured: the paper's tables, and what two
-//! implementations say of themselves.
+//! Published values to compare with: the paper's tables, and the values of two other implementations.
 
 use crate::cell::Name;
 use crate::source::Layout;
 
-/// Kinds of parts of MVTec AD.
+/// The textures and objects of MVTec AD.
 pub const TEXTURES: [&str; 5] = ["carpet", "grid", "leather", "tile", "wood"];
 pub const OBJECTS: [&str; 10] = [
     "bottle",
@@ -19,13 +18,13 @@ pub const OBJECTS: [&str; 10] = [
     "zipper",
 ];
 
-/// Names of means over categories, besides "mean of N".
+/// Names of means over categories; another one is "mean of N".
 pub const GROUPS: [&str; 3] = ["textures", "objects", "all"];
 
 /// Pixel AUROC and PRO in percent.
 type Localisation = [f64; 2];
 
-/// Tables I and II, of ResNet18: textures, objects, all.
+/// Tables I and II, ResNet18: textures, objects, all.
 const BY_VARIANT: [(&str, [Localisation; 3]); 9] = [
     ("layer1", [[93.1, 87.1], [95.6, 86.5], [94.8, 86.8]]),
     ("layer2", [[95.0, 89.7], [96.1, 87.9], [95.7, 88.5]]),
@@ -57,7 +56,7 @@ const BY_CLASS: [(&str, Localisation, Localisation); 15] = [
     ("zipper", [98.2, 94.7], [98.5, 95.9]),
 ];
 
-/// The published value of a metric in percent, by the source of the preset.
+/// The published value of a metric in percent, from the source of the preset.
 pub fn value(name: &Name, layout: Layout, rotated: bool, metric: &str) -> Option<f64> {
     let Name { preset, backbone, variant, category, .. } = name;
     let row = (backbone.as_str(), variant.as_str());
@@ -111,7 +110,7 @@ fn rotated_paper(row: (&str, &str), category: &str, metric: &str) -> Option<f64>
     (row == ("wide_resnet50", "rd550")).then(|| localisation(values[group], metric))?
 }
 
-/// Screw and the mean of all, as the implementations' own pages give them.
+/// The values for screw and for the mean of all categories, from the web pages of the implementations.
 fn implementation(preset: &str, row: (&str, &str), category: &str, metric: &str) -> Option<f64> {
     let network = match row {
         ("resnet18", "rd100") => 0,

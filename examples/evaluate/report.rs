@@ -1,4 +1,4 @@
-//! The report as a whole: JSON, Markdown, and a page that opens offline.
+//! The whole report: as JSON, as Markdown, and as an HTML page that works offline.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use crate::common::Outcome;
 use crate::summary::Row;
 use crate::tables::Table;
 
-/// Everything that an evaluation found.
+/// All results of an evaluation.
 #[derive(Serialize)]
 pub struct Report {
     pub title: String,
@@ -18,7 +18,7 @@ pub struct Report {
     pub created: u64,
     pub version: String,
     pub command: String,
-    /// Of the intervals.
+    /// The confidence level of the intervals.
     pub confidence: f64,
     pub rows: Vec<Row>,
     pub cells: Vec<Cell>,
@@ -57,7 +57,7 @@ impl Report {
         }
     }
 
-    /// Without the pictures.
+    /// The report as JSON, without pictures.
     pub fn json(&self) -> Outcome<String> {
         let mut value = serde_json::to_value(self)?;
         let cells = value.get_mut("cells").and_then(|cells| cells.as_array_mut());
@@ -67,9 +67,9 @@ impl Report {
         Ok(serde_json::to_string_pretty(&value)? + "\n")
     }
 
-    /// The page, with all data and pictures in it.
+    /// The HTML page, which contains all data and pictures.
     pub fn html(&self) -> Outcome<String> {
-        // No text can end the script element that holds it.
+        // Escape `<`, so that no text can close the script element.
         let json = serde_json::to_string(self)?.replace('<', "\\u003c");
         Ok(PAGE.replacen("@REPORT@", &json, 1))
     }

@@ -1,9 +1,9 @@
-//! Several cells at once, as many as memory holds.
+//! Runs several cells at once, within a memory limit.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Bytes to share.
+/// A memory budget in bytes.
 pub struct Budget {
     total: usize,
     free: Mutex<usize>,
@@ -15,8 +15,8 @@ impl Budget {
         Self { total, free: Mutex::new(total), returned: Condvar::new() }
     }
 
-    /// Waits until so many bytes are free, and does `work` with them. What takes more than all there is,
-    /// or nobody knows how much, has all to itself.
+    /// Waits until this number of bytes is free, and runs `work`. If it exceeds the whole budget or is
+    /// unknown, `work` runs alone.
     pub fn with<T>(&self, bytes: Option<usize>, work: impl FnOnce() -> T) -> T {
         let bytes = bytes.unwrap_or(self.total).min(self.total);
         let mut free = self.free();
@@ -34,7 +34,7 @@ impl Budget {
     }
 }
 
-/// Gives its bytes back however the work ends.
+/// Returns its bytes to the budget on drop, also after a panic.
 struct Reservation<'a> {
     budget: &'a Budget,
     bytes: usize,
@@ -47,7 +47,7 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// Does `work` for each of the items, `threads` at a time, beginning in their order.
+/// Runs `work` for each item, `threads` at a time; items start in their order.
 pub fn for_each<T: Sync>(items: &[T], threads: usize, work: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {

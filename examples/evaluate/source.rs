@@ -1,4 +1,4 @@
-//! Which images: the data sets that can be named on the command line.
+//! The data sets on the command line.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -12,10 +12,10 @@ use padim::preprocess::PreprocessConfig;
 
 use crate::common::Outcome;
 
-/// How `--dataset` is written.
-pub const SYNTAX: &str = "mvtec:DIR[,name=NAME], visa:DIR, btad:DIR, stc:DIR[,train=5][,test=1], csv:FILE or \
-    folder:DIR[,defects=DIR]..[,masks=DIR][,test=DIR][,share=0.2][,seed=0][,name=NAME]; \
-    rd: before any of them turns and crops its images";
+/// The syntax of `--dataset`.
+pub const SYNTAX: &str = "mvtec:DIR[,name=NAME], visa:DIR, btad:DIR, stc:DIR[,train=5][,test=1], \
+    csv:FILE or folder:DIR[,defects=DIR]..[,masks=DIR][,test=DIR][,share=0.2][,seed=0][,name=NAME]; \
+    the prefix rd: rotates and crops its images";
 
 /// The layout of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,15 +25,15 @@ pub enum Layout {
     Other,
 }
 
-/// A data set as it was named.
+/// A data set of the command line.
 #[derive(Clone)]
 pub struct Source {
     pub text: String,
     pub layout: Layout,
-    /// Whether images are turned by a random angle and cut at a random place (Rd-MVTec AD).
+    /// Whether images are rotated and cropped at random (Rd-MVTec AD).
     pub rotated: bool,
     dataset: Arc<dyn Dataset>,
-    /// What its only category is to be called.
+    /// The name for its only category.
     name: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl Source {
         }
     }
 
-    /// A category, turned and cut by a seed if it is to be.
+    /// A category; with `rd:`, rotated and cropped by a seed.
     pub fn category(&self, name: &str, seed: u64, config: &PadimConfig) -> Outcome<Category> {
         if !self.rotated {
             return Ok(self.dataset.category(name)?);
@@ -63,20 +63,18 @@ impl Source {
         RotatedCrops::new(self.dataset.clone(), seed).with_filter(config.preprocess.filter)
     }
 
-    /// What is done to its images before the network.
+    /// The preprocessing of its images.
     pub fn preprocess(&self, config: &PadimConfig) -> PreprocessConfig {
         let own = config.preprocess.clone();
         if self.rotated {
             let PreprocessConfig { resize, crop, .. } = self.version(0, config).preprocess();
-            return PreprocessConfig { resize, crop, ..own };
+            return own.with_resize(resize).with_crop(crop);
         }
         match self.layout {
-            // The paper's frames of ShanghaiTech Campus are resized, not cropped.
-            Layout::ShanghaiTech => PreprocessConfig {
-                resize: padim::preprocess::Resize::square(256),
-                crop: None,
-                ..own
-            },
+            // The paper resizes the frames of ShanghaiTech Campus and does not crop them.
+            Layout::ShanghaiTech => {
+                own.with_resize(padim::preprocess::Resize::square(256)).with_crop(None)
+            }
             _ => own,
         }
     }
@@ -144,7 +142,7 @@ impl FromStr for Source {
     }
 }
 
-/// The folders of a `folder:`.
+/// The folders of a `folder:` data set.
 struct FolderParts {
     name: String,
     good: PathBuf,
@@ -152,13 +150,14 @@ struct FolderParts {
     masks: Option<PathBuf>,
 }
 
-/// What folders beside those of images may be called.
+/// Names of subfolders with good images and with masks.
 const GOOD_NAMES: [&str; 4] = ["good", "normal", "ok", "train"];
 const MASK_NAMES: [&str; 3] = ["masks", "ground_truth", "mask"];
 
 impl FolderParts {
-    /// From the names of what is inside: one folder of good images, perhaps one of masks, and any others
-    /// each of a kind of defect. If none is called as good images are, the folder itself holds them.
+    /// Guesses from the names of the subfolders: one with good images, perhaps one with masks, and each
+    /// other one with a kind of defect. If none has a name for good images, the folder itself holds
+    /// them.
     fn guess(root: &Path) -> Self {
         let inside = |entry: std::io::Result<std::fs::DirEntry>| {
             entry.ok().map(|entry| entry.path()).filter(|path| path.is_dir())

@@ -1,4 +1,4 @@
-//! From cells to the rows of tables: means over seeds and over categories.
+//! Computes the rows of tables from cells: means over seeds and over categories.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use crate::cell::{Cell, METRICS, Name};
 use crate::published::{self, OBJECTS, TEXTURES};
 use crate::source::{Layout, Source};
 
-/// A metric over seeds, as shares of 1.
+/// A metric over seeds, from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Value {
     pub mean: f64,
-    /// The sample's standard deviation over the seeds, if there are several.
+    /// The sample standard deviation over the seeds, if there are several.
     pub spread: Option<f64>,
-    /// What the source of the preset has published.
+    /// The value that the source of the preset has published.
     pub published: Option<f64>,
 }
 
@@ -32,14 +32,14 @@ pub struct Row {
     pub metrics: BTreeMap<String, Option<Value>>,
 }
 
-/// What rows differ in, besides the category.
+/// The properties that distinguish rows, except the category.
 type Setting = [String; 4];
 
 fn setting(name: &Name) -> Setting {
     [&name.dataset, &name.preset, &name.backbone, &name.variant].map(String::clone)
 }
 
-/// One row a category, then the means of groups, for each setting in the order of its first cell.
+/// For each setting, in the order of its first cell: one row per category, then the means of groups.
 pub fn rows(cells: &[Cell], sources: &[Source]) -> Vec<Row> {
     let mut settings: Vec<Setting> = Vec::new();
     for cell in cells {
@@ -70,7 +70,7 @@ fn setting_rows(cells: &[&Cell], source: Option<&Source>) -> Vec<Row> {
             rows.push(row(cells, group, name, true, source));
         }
     }
-    // The paper's number for ShanghaiTech Campus is over its 13 scenes.
+    // The paper's value for ShanghaiTech Campus is the mean over its 13 scenes.
     let scenes = source.is_some_and(|source| source.layout == Layout::ShanghaiTech);
     if scenes && categories.len() == 13 {
         rows.push(row(cells, &categories, "all", true, source));
@@ -93,7 +93,7 @@ fn row(
     let mut seeds: Vec<u64> = own.iter().map(|cell| cell.name.seed).collect();
     seeds.sort_unstable();
     seeds.dedup();
-    // A seed that some category lacks would make the mean one of something else.
+    // Use only seeds that all categories have; otherwise the means would not be comparable.
     seeds.retain(|seed| {
         let of_seed = own.iter().filter(|cell| cell.name.seed == *seed);
         of_seed.count() == categories.len()

@@ -1,4 +1,4 @@
-//! Rows as text: for a terminal, as Markdown, and as CSV.
+//! Formats rows for a terminal, as Markdown, and as CSV.
 
 use std::fmt::Write as _;
 
@@ -6,21 +6,21 @@ use crate::cell::{Cell, METRICS, Metrics};
 use crate::common::csv_field;
 use crate::summary::{Row, Value};
 
-/// A word of each row, under a heading.
+/// A heading, and the text of each row under it.
 type Column = (&'static str, fn(&Row) -> &str);
 
-/// A table with a column of words for each thing in which rows differ, then the metrics in percent.
+/// A table: a text column for each property in which rows differ, then the metrics in percent.
 pub struct Table {
-    /// What all rows have in common.
+    /// The properties that all rows share.
     pub common: Vec<String>,
     headings: Vec<String>,
     rows: Vec<Vec<String>>,
-    /// How many columns hold words.
+    /// Number of text columns.
     words: usize,
 }
 
 impl Table {
-    /// Of means over seeds.
+    /// A table of means over seeds.
     pub fn of(rows: &[Row]) -> Self {
         let columns: [Column; 5] = [
             ("dataset", |row| &row.dataset),
@@ -30,7 +30,7 @@ impl Table {
             ("category", |row| &row.category),
         ];
         let (differing, common): (Vec<_>, Vec<_>) = columns.into_iter().partition(|(name, get)| {
-            // The category is what most tables are of.
+            // The category is always a column.
             *name == "category" || rows.windows(2).any(|pair| get(&pair[0]) != get(&pair[1]))
         });
         let common = common
@@ -54,7 +54,7 @@ impl Table {
         Self { common: common.collect(), rows: rows.iter().map(line).collect(), headings, words }
     }
 
-    /// Of the kinds of defects in each cell.
+    /// A table of the kinds of defects in each cell.
     pub fn of_defects(cells: &[Cell]) -> Self {
         let all = || cells.iter().flat_map(|cell| &cell.defects);
         let used = used_metrics(|metric| all().any(|d| value(&d.metrics, metric).is_some()));
@@ -84,7 +84,7 @@ impl Table {
         Self { common: Vec::new(), headings, rows, words: words.len() }
     }
 
-    /// With columns as wide as they must be.
+    /// Aligned columns, for a terminal.
     pub fn for_terminal(&self) -> String {
         let lines = || std::iter::once(&self.headings).chain(&self.rows);
         let width =
@@ -94,7 +94,7 @@ impl Table {
         for line in lines() {
             let mut out = String::new();
             for (column, (word, &width)) in line.iter().zip(&widths).enumerate() {
-                // Infallible: a string takes anything.
+                // Writing to a string cannot fail.
                 let _ = if column < self.words {
                     write!(out, "{word:width$}  ")
                 } else {
@@ -140,7 +140,7 @@ fn show(value: Value) -> String {
     text
 }
 
-/// One line a cell, with all digits.
+/// CSV with one line per cell and all digits.
 pub fn csv(cells: &[Cell]) -> String {
     let mut text = String::from("dataset,preset,backbone,variant,category,seed");
     for (metric, _) in METRICS {

@@ -1,4 +1,4 @@
-//! Which embedding: layers, and how their channels are reduced; and what is done about parts that move.
+//! Variants: the layers, the reduction of their channels, and the settings for parts that move.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,23 +8,23 @@ use padim::embedding::ChannelSelection;
 
 use crate::motion::{self, Motion};
 
-/// How `--variants` is written.
-pub const SYNTAX: &str = "LAYERS/REDUCTION, either of which may be left out: layer1, layer2, layer3, \
-    layer1+2, .. or sum (of the maps of each layer by itself); all, rd100 (100 channels at random) or \
-    pca100 (100 principal components); or table1, table2, table3 for the paper's. Behind it /half (the \
-    fitted detector computes with 16 bits, on a device that can), and for parts that move /PART, several if \
-    need be: ";
+/// The syntax of `--variants`.
+pub const SYNTAX: &str = "LAYERS/REDUCTION, where one of both can be left out. LAYERS: layer1, layer2, \
+    layer3, layer1+2, .. or sum (of the maps of the single layers). REDUCTION: all, rd100 (100 \
+    channels at random) or pca100 (100 principal components). Or table1, table2, table3 for the \
+    paper's variants. Then /half (the fitted detector uses 16-bit arithmetic, if the device supports \
+    it), and for parts that move one or more of /PART: ";
 
-/// Which layers describe a patch.
+/// The layers that describe a patch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layers {
-    /// These, concatenated; numbers from 1.
+    /// These layers, concatenated; numbers from 1.
     Together(Vec<usize>),
-    /// Each by itself; their anomaly maps are added.
+    /// A detector per layer; their anomaly maps are added.
     Sum,
 }
 
-/// Which of their channels.
+/// The reduction of the channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reduction {
     All,
@@ -32,13 +32,13 @@ pub enum Reduction {
     Components(usize),
 }
 
-/// One row of the paper's tables I and II, or more.
+/// A variant, such as a row of the paper's tables I and II.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variant {
     pub layers: Layers,
     pub reduction: Reduction,
     pub motion: Motion,
-    /// Whether the detector computes with 16 bits once it is fitted.
+    /// Whether the fitted detector uses 16-bit arithmetic.
     pub half: bool,
 }
 
@@ -47,7 +47,7 @@ impl Variant {
         Self { layers: Layers::Together(layers), reduction, motion: Motion::default(), half: false }
     }
 
-    /// The lists of layers that get Gaussians of their own.
+    /// The lists of layers; each list gets its own Gaussians.
     pub fn layer_sets(&self) -> Vec<Vec<usize>> {
         match &self.layers {
             Layers::Together(layers) => vec![layers.clone()],
@@ -55,12 +55,12 @@ impl Variant {
         }
     }
 
-    /// Whether a seed makes a difference to it.
+    /// Whether the variant depends on a seed.
     pub fn is_random(&self) -> bool {
         matches!(self.reduction, Reduction::Random(_))
     }
 
-    /// The channels, drawn in the way of a preset.
+    /// The channels, drawn like those of a preset.
     pub fn channels(&self, preset: &PadimConfig, seed: u64) -> ChannelSelection {
         match (self.reduction, &preset.channels) {
             (Reduction::Random(count), ChannelSelection::RandomTorch { .. }) => {
@@ -71,7 +71,7 @@ impl Variant {
         }
     }
 
-    /// Variants by one name; `main` is the network's own.
+    /// Parses the name of one or more variants; `main` is the paper's variant for the network.
     pub fn parse(text: &str, main: &Self) -> Result<Vec<Self>, String> {
         let names: &[&str] = match text {
             "table1" => &["layer1", "layer2", "layer3", "sum", "all"],
@@ -120,7 +120,7 @@ impl FromStr for Variant {
     }
 }
 
-/// As it is written.
+/// In the syntax of `--variants`.
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layers = match &self.layers {

@@ -1,4 +1,4 @@
-//! The other program of a soak: fills the folder at full speed.
+//! The other process of a soak test: fills the folder at full speed.
 
 use std::fs;
 use std::io::Write;
@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 use super::common::parts::{DEFECTS, draw};
 use super::common::{self, Outcome};
 
-/// So many files may be in the folder at once.
+/// Largest number of files in the folder at once.
 const MOST: usize = 150;
-/// So many of each kind are drawn, and linked under many names.
+/// Number of drawn good pictures; they are linked under many names.
 const GOOD: u64 = 40;
 
-/// A file that is being written.
+/// A half-written file.
 struct Half {
     file: fs::File,
     rest: Vec<u8>,
     due: Instant,
 }
 
-/// Fills a folder, and writes what it has put there to `ledger` beside it: a name and what must become of
-/// it, a line each.
+/// Fills a folder, and writes a file `ledger` next to it: for each image a line with its name and its
+/// expected result.
 pub fn feed(folder: &Path, seconds: f64) -> Outcome<u64> {
     let beside = folder.parent().unwrap_or(folder);
     let pictures = pictures(&beside.join("pictures"))?;
@@ -37,7 +37,7 @@ pub fn feed(folder: &Path, seconds: f64) -> Outcome<u64> {
             let extension = picture.extension().unwrap_or_default().to_string_lossy();
             let name = format!("{number:07}.{extension}");
             let target = folder.join(&name);
-            // Damaged in three ways, half-written, renamed into place, linked.
+            // Files are damaged in three ways, half-written, renamed into place, or linked.
             let expected = match number % 100 {
                 3 | 53 => {
                     let content = fs::read(picture)?;

@@ -1,4 +1,4 @@
-//! Which files of the folder are ready.
+//! Finds the files of the folder that are ready.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,20 +13,20 @@ use padim::preprocess::{DecodeLimits, decode_file_with};
 
 use super::common::{IMAGE_EXTENSIONS, Outcome};
 
-/// A file on its way through the line.
+/// A file in the line.
 #[derive(Debug, Clone)]
 pub struct Ticket {
     pub name: OsString,
-    /// Whether a failure now is for good, if the file is still as it was.
+    /// Whether a failure is final, if the file is still unchanged.
     pub last_try: bool,
     size: u64,
     modified: Option<SystemTime>,
 }
 
-/// Decodes a file. Half a JPEG would decode, too, with a grey rest: it must have its end.
+/// Decodes a file. A JPEG must have its end marker, because half a JPEG decodes, too, with a gray rest.
 pub fn open(path: &Path, limits: DecodeLimits) -> padim::Result<DynamicImage> {
-    let failed = |reason| Error::Io { action: "read", path: path.to_owned(), reason };
-    let bytes = std::fs::read(path).map_err(failed)?;
+    // Whatever cannot be read gives its error below.
+    let bytes = std::fs::read(path).unwrap_or_default();
     let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     if bytes.starts_with(&[0xFF, 0xD8]) && !bytes[..end].ends_with(&[0xFF, 0xD9]) {
         let (name, reason) = (path.display().to_string(), "the JPEG ends too soon".to_owned());
@@ -35,7 +35,7 @@ pub fn open(path: &Path, limits: DecodeLimits) -> padim::Result<DynamicImage> {
     decode_file_with(path, limits)
 }
 
-/// The files that are in the folder, and where they are on their way. It forgets those that are gone.
+/// The files in the folder and their states. Files that are gone are removed.
 pub struct Folder {
     path: PathBuf,
     patience: Duration,
@@ -47,19 +47,19 @@ pub struct Folder {
 struct File {
     size: u64,
     modified: Option<SystemTime>,
-    /// When it was first seen so.
+    /// When it was first seen in this state.
     since: Instant,
     state: State,
-    /// The look in which it was last seen.
+    /// Whether the current look has seen the file.
     look: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
-    /// Seen once as it is.
+    /// Seen once with this size and time.
     New,
     InLine,
-    /// It could not be decoded as it is.
+    /// Could not be decoded with this size and time.
     Failed,
 }
 
@@ -69,7 +69,7 @@ impl Folder {
         Self { path: path.to_owned(), patience, files, retried }
     }
 
-    /// Whether a failure is for good: the file has stood still, also while it was in the line.
+    /// Whether a failure is final: the file has not changed for long enough, also while in the line.
     pub fn is_final(&self, ticket: &Ticket) -> bool {
         let now = std::fs::metadata(self.path_of(ticket)).ok();
         let same = now
@@ -81,7 +81,7 @@ impl Folder {
         self.path.join(&ticket.name)
     }
 
-    /// How many files were given to the line more than once.
+    /// The number of repeated tries.
     pub fn retried(&self) -> u64 {
         self.retried.load(Ordering::Relaxed)
     }
@@ -90,8 +90,8 @@ impl Folder {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the folder and gives the files that are ready to `submit`, the oldest first, until that
-    /// says stop. Gives whether there are none left at all.
+    /// Looks at the folder and passes the ready files to `submit`, the oldest first, until `submit`
+    /// returns `false`. Returns whether the folder has no more files.
     pub fn look(&self, mut submit: impl FnMut(Ticket, PathBuf) -> Outcome<bool>) -> Outcome<bool> {
         let failed = |e| format!("cannot read the folder {}: {e}", self.path.display());
         let mut ready = Vec::new();
@@ -102,7 +102,7 @@ impl Folder {
             for entry in entries {
                 let entry = entry.map_err(failed)?;
                 let name = entry.file_name();
-                // What is gone by now is none of ours.
+                // The file may be gone already; then ignore it.
                 let Some(about) = entry.metadata().ok().filter(|a| a.is_file() && is_image(&name))
                 else {
                     continue;
@@ -149,12 +149,13 @@ impl Folder {
         Ok(self.files().is_empty())
     }
 
-    /// The file was worked on and is gone, or is to be looked at anew.
+    /// Removes a file that is finished, or that must be examined again.
     pub fn forget(&self, ticket: &Ticket) {
         self.files().remove(&ticket.name);
     }
 
-    /// The file could not be decoded: it is tried again when it changes, or has stood still long enough.
+    /// Marks a file that could not be decoded. It is tried again when it changes, or after it has not
+    /// changed for long enough.
     pub fn wait_for_change(&self, ticket: &Ticket) {
         if let Some(file) = self.files().get_mut(&ticket.name) {
             file.state = State::Failed;

@@ -1,15 +1,15 @@
-//! Watches a folder that another program fills with images: scores them as they come, writes what it found
-//! as lines of JSON, and pictures of the defective ones.
+//! Watches a folder that another program fills with images. Scores them as they come, writes the
+//! results as lines of JSON, and writes pictures of the defective ones.
 //!
 //!     cargo run --release --example watch_folder -- --detector part.padim --watch DIR --output DIR
 //!     cargo run --release --example watch_folder -- --soak 1
 //!
-//! A file is taken when its size and time stay the same from one look to the next, so half-written ones are
-//! left alone; names that begin with a dot or end in `.tmp` or `.part` are, too. One that cannot be decoded
-//! is tried again when it changes, and once more after `--patience`; then it is moved to `failed`. Whatever
-//! cannot be written (a full disk) is tried again until it can: images wait in the folder meanwhile. A file
-//! is moved only after its line is written, so a program that is killed loses none; it may then score one
-//! twice.
+//! A file is taken when its size and time stay the same between two looks, so half-written files are
+//! not read. Names that begin with a dot or end in `.tmp` or `.part` are ignored. A file that cannot be
+//! decoded is tried again when it changes, and once more after `--patience`; then it is moved to
+//! `failed`. If a result cannot be written (because the disk is full), it is tried again until it
+//! succeeds, while images wait in the folder. A file is moved only after its line is written, so if the
+//! program is killed, no image is lost, but one may be scored twice.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -33,13 +33,13 @@ use padim::preprocess::{PreprocessConfig, Resize};
 use padim::{CalibrationConfig, Detector, ImageInput, Padim, PadimConfig, ResNet18};
 use record::Recorder;
 
-/// Scores the images that come into a folder.
+/// Scores the images that arrive in a folder.
 #[derive(Parser)]
 struct Options {
-    /// The detector file; `thresholds --save` makes one that decides, `quickstart` one that does not.
+    /// The detector file; `thresholds --save` makes one with thresholds, `quickstart` one without.
     #[arg(long, required_unless_present_any = ["demo", "soak", "feed"])]
     detector: Option<PathBuf>,
-    /// Learns from drawn parts instead.
+    /// Fits a detector to drawn parts instead.
     #[arg(long)]
     demo: bool,
     /// The folder that another program fills.
@@ -50,22 +50,22 @@ struct Options {
     /// Stops when the folder is empty.
     #[arg(long)]
     once: bool,
-    /// Stops after so many seconds.
+    /// Stops after this number of seconds.
     #[arg(long)]
     seconds: Option<f64>,
-    /// Stops when this file is there [default: `stop` in the output folder]
+    /// Stops when this file exists [default: `stop` in the output folder]
     #[arg(long)]
     stop_file: Option<PathBuf>,
-    /// Fills the folder at full speed for so many minutes, also with damaged and half-written files, then
-    /// checks that no image was lost and that memory stayed the same.
+    /// Soak test: fills the folder at full speed for this number of minutes, also with damaged and
+    /// half-written files, then checks that no image was lost and that memory did not grow.
     #[arg(long)]
     soak: Option<f64>,
-    /// Of a soak: the program that fills the folder, for so many seconds.
+    /// Internal, for a soak test: fills the folder for this number of seconds.
     #[arg(long, hide = true)]
     feed: Option<f64>,
 }
 
-/// How images are worked on.
+/// The processing of images.
 #[derive(Args, Clone)]
 struct Work {
     /// The folder for `results.jsonl`, `overlays`, `done`, `failed` and `drift.json`.
@@ -74,26 +74,26 @@ struct Work {
     /// Deletes images that were scored instead of moving them to `done`.
     #[arg(long)]
     delete: bool,
-    /// How often the folder is looked at, in milliseconds.
+    /// The interval between looks at the folder, in milliseconds.
     #[arg(long, default_value_t = 50)]
     poll: u64,
-    /// How long a file that cannot be decoded must have stood still until it counts as damaged, in
+    /// The time for which an undecodable file must not change until it counts as damaged, in
     /// milliseconds.
     #[arg(long, default_value_t = 3000)]
     patience: u64,
-    /// How often it tells how it goes, in seconds.
+    /// The interval between progress reports, in seconds.
     #[arg(long, default_value_t = 10.0)]
     report: f64,
-    /// How many images may wait to be decoded.
+    /// Largest number of images that wait to be decoded.
     #[arg(long, default_value_t = 32)]
     queue: usize,
-    /// How many threads decode.
+    /// Number of threads that decode images.
     #[arg(long, default_value_t = 2)]
     decoders: usize,
-    /// How many images go through the network at once.
+    /// Largest number of images that go through the network at once.
     #[arg(long, default_value_t = 8)]
     batch: usize,
-    /// How many good parts pass until there is a false alarm of drift, on average and at least.
+    /// The average number of good parts until a false drift alarm is at least this.
     #[arg(long, default_value_t = 100_000.0)]
     parts_per_false_alarm: f64,
     #[command(flatten)]
@@ -128,8 +128,8 @@ fn run(options: &Options) -> Outcome<u64> {
     Ok(statistics.sink_failures)
 }
 
-/// Works until `stop` says so, or until there is nothing to do and `done_when_idle` says that this is the
-/// end. `sample` gets the resident memory every second.
+/// Processes images until `stop` returns `true`, or until there is nothing to do and `done_when_idle`
+/// returns `true`. `sample` gets the resident memory every second.
 fn watch(
     detector: Detector,
     watched: &Path,
@@ -140,13 +140,12 @@ fn watch(
 ) -> Outcome<LineStatistics> {
     common::create_folder(watched)?;
     let detector = Arc::new(detector);
-    let config = LineConfig {
-        queue: work.queue,
-        decoders: work.decoders,
-        batch: work.batch,
-        ..LineConfig::default()
-    };
-    let drift = DriftConfig { parts_per_false_alarm: work.parts_per_false_alarm, seed: 0 };
+    let config = LineConfig::default()
+        .with_queue(work.queue)
+        .with_decoders(work.decoders)
+        .with_batch(work.batch);
+    let drift =
+        DriftConfig::default().with_parts_per_false_alarm(work.parts_per_false_alarm).with_seed(0);
     let patience = Duration::from_millis(work.patience);
     let folder = Arc::new(Folder::new(watched, patience));
     let stopping = Arc::new(AtomicBool::new(false));
@@ -156,7 +155,7 @@ fn watch(
     let mut sink = recorder;
     let line = Line::start(Arc::clone(&detector), config, move |result| sink.record(result))?;
 
-    // A thread of its own: with a full disk, this one may wait for room in the line.
+    // A separate thread, because this one may block on a full line if the disk is full.
     let stop_thread = {
         let stopping = Arc::clone(&stopping);
         std::thread::spawn(move || {
@@ -247,20 +246,15 @@ fn summary(begin: Instant, s: &LineStatistics, folder: &Folder) -> String {
     text
 }
 
-/// Learns from drawn parts, and calibrates with others, with an untrained network.
+/// Fits and calibrates a detector with drawn parts and an untrained network.
 fn demo_detector(device: &Device) -> Outcome<Detector> {
-    let config = PadimConfig {
-        preprocess: PreprocessConfig {
-            resize: Resize::square(SIDE as usize),
-            crop: None,
-            ..PreprocessConfig::default()
-        },
-        ..PadimConfig::default()
-    };
+    let config = PadimConfig::default().with_preprocess(
+        PreprocessConfig::default().with_resize(Resize::square(SIDE as usize)).with_crop(None),
+    );
     let padim = Padim::new(config, ResNet18::untrained(0, device)?)?;
     let good = |seeds: std::ops::Range<u64>| seeds.map(|seed| draw(seed, None).0);
     let mut detector = padim.fit(good(0..60))?;
-    let rates = CalibrationConfig { image_false_alarm_rate: 0.02, ..Default::default() };
+    let rates = CalibrationConfig::default().with_image_false_alarm_rate(0.02);
     detector.calibrate(good(1000..1100), &rates)?;
     Ok(detector)
 }

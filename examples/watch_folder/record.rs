@@ -1,4 +1,4 @@
-//! The sink: writes results down, and gets images out of the way.
+//! The sink: writes results and moves images out of the folder.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -17,7 +17,7 @@ use super::Work;
 use super::common::{self, Outcome};
 use super::folder::{Folder, Ticket};
 
-/// Writes results down.
+/// Writes results.
 pub struct Recorder {
     detector: Arc<Detector>,
     folder: Arc<Folder>,
@@ -29,7 +29,7 @@ pub struct Recorder {
     written: u64,
 }
 
-/// So many results are written between two of the drift monitor's state.
+/// Number of results between two saves of the drift monitor's state.
 const SAVE_EVERY: u64 = 1000;
 
 impl Recorder {
@@ -43,7 +43,7 @@ impl Recorder {
         for name in ["overlays", "done", "failed"] {
             common::create_folder(&work.output.join(name))?;
         }
-        // It goes on where the last run stopped.
+        // Continue from the state of the last run.
         let monitor = match std::fs::read(work.output.join("drift.json")) {
             Ok(saved) => serde_json::from_slice(&saved)
                 .map_err(|e| format!("drift.json is damaged ({e}); delete it to begin anew"))?,
@@ -65,8 +65,8 @@ impl Recorder {
         Arc::clone(&self.monitor)
     }
 
-    /// Writes a result down. While that fails it is tried again, until the program is to stop: the image
-    /// then stays in the folder, for the next run.
+    /// Writes a result. Tries again after a failure, until the program is stopped; then the image stays
+    /// in the folder for the next run.
     pub fn record(&mut self, result: LineResult<Ticket>) -> Result<(), SinkError> {
         let ticket = result.id.clone();
         if matches!(result.outcome, What::Failed(_)) && !self.folder.is_final(&ticket) {
@@ -124,14 +124,14 @@ impl Recorder {
         }
     }
 
-    /// Each step can be done again: the picture, the line, moving the image.
+    /// Writes the picture, writes the line and moves the image; each step can be repeated.
     fn try_record(&mut self, result: &LineResult<Ticket>, line_written: &mut bool) -> Outcome {
         let path = self.folder.path_of(&result.id);
         let name = result.id.name.to_string_lossy();
         let value = match &result.outcome {
             What::Predicted(prediction) => self.describe(prediction, &path)?,
             What::Failed(error) => json!({ "error": error.to_string() }),
-            What::Dropped => return Ok(()),
+            _ => return Ok(()),
         };
         if !*line_written {
             let mut line = json!({
@@ -190,7 +190,7 @@ impl Drop for Recorder {
     }
 }
 
-/// Moves a file away; if there is one of its name already, under another.
+/// Moves a file to a folder; uses another name if the name is taken.
 fn put_away(path: &Path, folder: &Path) -> Outcome {
     let name = path.file_name().unwrap_or_default();
     let mut target = folder.join(name);
@@ -200,7 +200,7 @@ fn put_away(path: &Path, folder: &Path) -> Outcome {
         number += 1;
     }
     match std::fs::rename(path, &target) {
-        // Another file system: a copy, which is complete before the image is gone.
+        // Another file system: first copy completely, then delete the image.
         Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
             let copied = std::fs::copy(path, &target);
             if let Err(error) = copied {
@@ -209,7 +209,7 @@ fn put_away(path: &Path, folder: &Path) -> Outcome {
             }
             remove(path)
         }
-        // Whoever wrote it has taken it away.
+        // Another program has removed the image.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.exists() => Ok(()),
         Err(error) => Err(format!("cannot move it to {}: {error}", target.display()).into()),
         Ok(()) => Ok(()),
@@ -223,16 +223,16 @@ fn remove(path: &Path) -> Outcome {
     }
 }
 
-/// A file of whole lines, also when the disk gets full in the middle of one.
+/// A file that has only whole lines, even if the disk becomes full while a line is written.
 struct Lines {
     path: PathBuf,
     file: File,
-    /// Up to here they are whole.
+    /// The length of the whole lines, in bytes.
     len: u64,
 }
 
 impl Lines {
-    /// What a program that was killed has left of a last line is cut off.
+    /// Opens a file and removes an incomplete last line of a killed program.
     fn open(path: &Path) -> Outcome<Self> {
         let failed = |e| format!("cannot open {}: {e}", path.display());
         let options =
@@ -255,7 +255,7 @@ impl Lines {
 
     fn write(&mut self, line: &str) -> Outcome {
         let written = (|| {
-            // Half a line may stand there.
+            // Overwrite an incomplete line.
             self.file.set_len(self.len)?;
             self.file.seek(SeekFrom::Start(self.len))?;
             self.file.write_all(line.as_bytes())

@@ -1,4 +1,4 @@
-//! Full speed for minutes: nothing may be lost, and memory must stay the same.
+//! Soak test: runs at full speed for minutes; no image may be lost, and memory must not grow.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,11 +11,11 @@ use serde_json::Value;
 use super::common::{self, Outcome};
 use super::{Work, demo_detector, watch};
 
-/// Memory may grow by so much from the second quarter of the time to the last, in bytes.
+/// Allowed growth of memory from the second quarter of the time to the last, in bytes.
 const MOST_GROWTH: f64 = 8e6;
 
-/// Fills a folder by another process while this one works on it, then compares what was put there with what
-/// was written.
+/// Another process fills a folder while this process scores its images. Then compares the images with
+/// the results.
 pub fn soak(work: &Work, minutes: f64) -> Outcome<u64> {
     let folder = work.output.join("in");
     common::create_folder(&folder)?;
@@ -30,7 +30,7 @@ pub fn soak(work: &Work, minutes: f64) -> Outcome<u64> {
         .arg(&folder)
         .spawn()?;
     println!("Filling {} for {minutes} minutes.", folder.display());
-    // If this process fails, the other one ends by itself.
+    // If this process fails, the other process ends by itself.
     let feeder = Mutex::new(feeder);
     let fed = || feeder.lock().is_ok_and(|mut feeder| matches!(feeder.try_wait(), Ok(Some(_))));
     let mut memory = Vec::new();
@@ -68,7 +68,7 @@ pub fn soak(work: &Work, minutes: f64) -> Outcome<u64> {
         println!("{time:6.0} s: {megabytes:.1} MB");
     }
     println!("memory: {early:.1} MB in the second quarter of the time, {late:.1} MB in the last");
-    // In the first seconds it still grows to what the work takes.
+    // In the first seconds, memory grows to its working size.
     if minutes >= 0.5 && late - early > MOST_GROWTH / 1e6 {
         wrong.push("memory grows".to_owned());
     }
@@ -79,7 +79,7 @@ pub fn soak(work: &Work, minutes: f64) -> Outcome<u64> {
     Err(format!("the soak failed:\n{}", wrong.join("\n")).into())
 }
 
-/// What was put into the folder against what was written of it, exactly once each.
+/// Checks that each image of the ledger has exactly one result, the expected one.
 fn compare(output: &Path) -> Outcome<Vec<String>> {
     let ledger = std::fs::read_to_string(output.join("ledger"))?;
     let results = std::fs::read_to_string(output.join("results.jsonl"))?;

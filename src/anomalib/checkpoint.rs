@@ -1,4 +1,4 @@
-//! A PaDiM that anomalib has fitted.
+//! A PaDiM model that was fitted by anomalib.
 
 use std::path::Path;
 
@@ -14,23 +14,23 @@ use crate::gaussian::GaussianModel;
 use crate::preprocess::{PreprocessConfig, Resize};
 use crate::scoring::ScoringConfig;
 
-/// Where anomalib's model has its network.
+/// The name prefix of the network in anomalib's model.
 const NETWORK: &str = "feature_extractor.feature_extractor.";
 const MEAN: &str = "gaussian.mean";
 const INVERSE: &str = "gaussian.inv_covariance";
 
-/// What anomalib has saved of a fitted PaDiM (`anomalib.models.Padim`): network, channels, mean and
-/// inverse covariance at each position, preprocessing and thresholds.
+/// A fitted PaDiM of anomalib (`anomalib.models.Padim`): network, channels, mean and inverse covariance
+/// at each position, preprocessing and thresholds.
 ///
-/// It takes a Lightning checkpoint (`model.ckpt`) or a state dict of it (`torch.save` of
-/// `model.state_dict()`, or safetensors), with residual networks of torchvision's layout: resnet18 to
-/// resnet152 and the wide ones, up to layer3. A state dict does not tell the layers, the input size and
-/// the preprocessing; anomalib's defaults are then assumed: all layers that it holds, a square, resized
-/// to and not cropped.
+/// It is read from a Lightning checkpoint (`model.ckpt`) or a state dict of it (`torch.save` of
+/// `model.state_dict()`, or safetensors). The network must be a torchvision ResNet: resnet18 to
+/// resnet152 or a wide one, up to layer3. A state dict does not contain the layers, the input size and
+/// the preprocessing. Then anomalib's defaults are assumed: all layers in the file, and a square input
+/// without a crop.
 ///
-/// The detector gives the anomaly maps and image scores that anomalib's `Engine` gives with the
-/// checkpoint, within rounding. (What anomalib exports for other programs resizes without antialiasing
-/// and scores a little differently.)
+/// Up to rounding, the detector gives the same anomaly maps and image scores as anomalib's `Engine`
+/// with the checkpoint. (Models that anomalib exports to other formats resize without antialiasing, so
+/// their scores differ slightly.)
 ///
 /// ```no_run
 /// use padim::anomalib::AnomalibCheckpoint;
@@ -62,7 +62,8 @@ impl AnomalibCheckpoint {
     ///
     /// [`Error::Io`] and [`Error::Weights`] tell why a file cannot be read; [`Error::MissingTensor`],
     /// [`Error::TensorShape`] and [`Error::TensorType`] name the tensor that does not fit;
-    /// [`Error::InvalidConfig`] for networks, layers and preprocessing that this crate does not have.
+    /// [`Error::InvalidConfig`] for networks, layers and preprocessing that this crate does not
+    /// support.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let fail = |reason: String| Error::Weights { path: path.to_owned(), reason };
@@ -99,16 +100,16 @@ impl AnomalibCheckpoint {
         Ok(Self { network, weights, channels, means, inverses, preprocess, scores })
     }
 
-    /// Sets which layers make up the embedding, if the file does not tell or tells something else: a
-    /// rising list of 1, 2 and 3. Those behind the last one are left out.
+    /// Sets the layers of the embedding, instead of those of the file: an increasing list of 1, 2 and
+    /// 3. Later layers are removed.
     #[must_use]
     pub fn with_layers(mut self, layers: impl Into<Vec<usize>>) -> Self {
         self.network = self.network.with_layers(layers);
         self
     }
 
-    /// Sets the network's input size `[height, width]`, to which images are resized as anomalib does by
-    /// default.
+    /// Sets the network's input size `[height, width]` in pixels. Images are resized to it, as by
+    /// anomalib's default.
     #[must_use]
     pub fn with_input_size(mut self, [height, width]: [usize; 2]) -> Self {
         self.preprocess = Some(PreprocessConfig {
@@ -118,7 +119,7 @@ impl AnomalibCheckpoint {
         self
     }
 
-    /// The network, as its tensors and settings describe it.
+    /// The description of the network.
     pub fn network(&self) -> &ResNetConfig {
         &self.network
     }
@@ -133,7 +134,7 @@ impl AnomalibCheckpoint {
         self.means.len() / self.channels.len().max(1)
     }
 
-    /// How images become network input; `None` if the file does not tell.
+    /// The preprocessing; `None` if the file does not contain it.
     pub fn preprocess(&self) -> Option<&PreprocessConfig> {
         self.preprocess.as_ref()
     }
@@ -143,15 +144,15 @@ impl AnomalibCheckpoint {
         &self.scores
     }
 
-    /// Makes a detector with the settings [`PadimConfig::anomalib`], the checkpoint's own channels,
-    /// layers and input size, its normalisation of image scores and its thresholds. Gaussians are kept
-    /// in 32 bits; [`Detector::with_storage`] makes them half as large.
+    /// Makes a detector with the settings [`PadimConfig::anomalib`] and with the checkpoint's channels,
+    /// layers, input size, normalization of image scores and thresholds. The Gaussians have 32 bits;
+    /// [`Detector::with_storage`] converts them to half the size.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if positions do not go with the input size, and for matrices that are
-    /// not symmetric; [`Error::NotPositiveDefinite`] for those that no covariance has; the errors of
-    /// [`ResNetConfig::load`] for weights that do not fit.
+    /// [`Error::InvalidConfig`] if the number of positions does not fit the input size, or if a matrix
+    /// is not symmetric; [`Error::NotPositiveDefinite`] if a matrix is not positive definite; the
+    /// errors of [`ResNetConfig::load`] for weights that do not fit.
     pub fn into_detector(mut self, device: &Device) -> Result<Detector> {
         self.network.validate()?;
         let preprocess = match &self.preprocess {
@@ -161,7 +162,7 @@ impl AnomalibCheckpoint {
         let stride = self.stride();
         let positions = self.position_count();
         let input_size = preprocess.input_size().ok_or_else(|| {
-            let reason = "depends on the image; set it";
+            let reason = "the preprocessing gives no fixed size; set the input size";
             Error::config("input size", reason)
         })?;
         let grid = input_size.map(|side| side.div_ceil(stride));
@@ -194,17 +195,17 @@ impl AnomalibCheckpoint {
         detector.with_thresholds(self.scores.thresholds())
     }
 
-    /// Pixels of network input for a position.
+    /// Input pixels per position, along each axis.
     fn stride(&self) -> usize {
         self.network.layer_infos().first().map_or(1, |layer| layer.stride)
     }
 
-    /// The preprocessing of anomalib for a square of as many positions.
+    /// anomalib's default preprocessing, for a square input with the checkpoint's number of positions.
     fn square(&self) -> Result<PreprocessConfig> {
         let positions = self.position_count();
         let side = positions.isqrt();
         if side * side != positions {
-            let reason = format!("cannot be told from {positions} positions, no square; set it");
+            let reason = format!("{positions} positions are no square; set the input size");
             return Err(Error::config("input size", reason));
         }
         let resize = Resize::square(side * self.stride());
@@ -212,24 +213,24 @@ impl AnomalibCheckpoint {
     }
 }
 
-/// Says what to do about a pickle that cannot be read: mostly one that holds the model itself.
+/// Adds advice to the error for an unreadable pickle. Usually, the pickle holds the model object.
 fn advice(reason: &str) -> String {
     format!(
-        "{reason}. If it holds a whole model, write its tensors alone, with Python: \
+        "{reason}. If it holds a whole model, save only its tensors, with Python: \
          torch.save(torch.load(\"model.pt\", weights_only=False)[\"model\"].state_dict(), \
          \"state.pt\"); if it is a Lightning checkpoint of an older anomalib: \
          torch.save(torch.load(\"model.ckpt\", weights_only=False)[\"state_dict\"], \"state.pt\")"
     )
 }
 
-/// The layers 1, 2 and 3 of which there are tensors.
+/// The layers among 1, 2 and 3 that have tensors.
 fn present_layers(weights: &Checkpoint) -> Vec<usize> {
     let present = |layer: &usize| weights.shape(&format!("layer{layer}.0.conv1.weight")).is_some();
     (1..=3).filter(present).collect()
 }
 
-/// A residual network by the shapes of its tensors. Of layers that are not there, nothing depends on what
-/// it says.
+/// Describes a residual network by the shapes of its tensors. For missing layers, the values are
+/// placeholders that are never used.
 fn network(weights: &Checkpoint) -> Result<ResNetConfig> {
     let channels = |name: &str| {
         let shape = weights.shape(name).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! PaDiMs that anomalib has fitted, as detectors of this crate.
+//! Converts PaDiM models that were fitted by anomalib to detectors of this crate.
 //!
 //! anomalib saves a Lightning checkpoint: a pickle with the tensors of the whole model and, since 2.7,
-//! its settings as plain data. Both are read; whatever else is in it is neither looked up nor called.
+//! its settings as plain data. Only these are read; nothing in the pickle is executed.
 
 mod checkpoint;
 mod scores;

@@ -1,17 +1,17 @@
-//! anomalib's post-processing: thresholds and normalised scores.
+//! anomalib's post-processing: thresholds and normalized scores.
 
 use super::settings::Settings;
 use crate::backbone::Checkpoint;
 use crate::decision::Thresholds;
 use crate::scoring::ScoreNormalization;
 
-/// anomalib's thresholds, and the ranges of the scores that it has normalised with. What it had not
-/// found is `None`.
+/// anomalib's thresholds, and the score ranges of its normalization. `None` for missing values.
 ///
-/// It normalises a score to `(score - threshold) / (max - min) + 0.5`, clamped to `[0, 1]`, and calls
-/// defective what is then **above** one minus the sensitivity. Where one of the two thresholds is
-/// lacking, the other takes its place, and where both are, the middle of the range.
+/// anomalib normalizes a score to `(score - threshold) / (max - min) + 0.5`, clamped to `[0, 1]`. An
+/// image or pixel is defective if this is **above** one minus the sensitivity. If one of the two
+/// thresholds is missing, anomalib uses the other one; if both are missing, the middle of the range.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct AnomalibScores {
     /// The threshold of the image score.
     pub image_threshold: Option<f32>,
@@ -19,22 +19,23 @@ pub struct AnomalibScores {
     pub pixel_threshold: Option<f32>,
     /// Smallest and largest image score.
     pub image_range: Option<[f32; 2]>,
-    /// Smallest and largest value of anomaly maps.
+    /// Smallest and largest value of the anomaly maps.
     pub pixel_range: Option<[f32; 2]>,
-    /// Default: 0.5.
+    /// Sensitivity for images, 0 to 1. Default: 0.5.
     pub image_sensitivity: f32,
-    /// Default: 0.5.
+    /// Sensitivity for pixels, 0 to 1. Default: 0.5.
     pub pixel_sensitivity: f32,
-    /// Whether scores are normalised. Default: they are.
+    /// Whether scores are normalized. Default: `true`.
     pub normalizes: bool,
-    /// Whether there are decisions. Default: there are.
+    /// Whether scores are compared with thresholds. Default: `true`.
     pub decides: bool,
-    /// Whether a threshold takes the place of the other. Default: it does.
+    /// Whether one threshold replaces the other if that is missing. Default: `true`.
     pub matches: bool,
 }
 
 impl AnomalibScores {
-    /// From the tensors beside those of the model, whose names begin with `prefix`.
+    /// Reads the tensors of the post-processor. `prefix`: the prefix of the model's tensors, which are
+    /// stored next to them.
     pub(super) fn new(tensors: &Checkpoint, prefix: &str, settings: &Settings) -> Self {
         let beside = prefix.strip_suffix("model.").unwrap_or(prefix);
         let value = |name: &str| {
@@ -55,23 +56,23 @@ impl AnomalibScores {
         }
     }
 
-    /// The normalisation of image scores: exactly anomalib's. [`ScoreNormalization::None`] where
-    /// anomalib does not normalise.
+    /// anomalib's normalization of image scores. [`ScoreNormalization::None`] if anomalib does not
+    /// normalize.
     pub fn normalization(&self) -> ScoreNormalization {
         let threshold =
             self.threshold(self.image_threshold, self.pixel_threshold, self.image_range);
         Self::around(threshold, self.usable(self.image_range))
     }
 
-    /// The normalisation of anomaly maps, which a detector does not keep: its maps are distances.
+    /// anomalib's normalization of anomaly maps. Detectors do not use it: their maps are distances.
     pub fn pixel_normalization(&self) -> ScoreNormalization {
         let threshold =
             self.threshold(self.pixel_threshold, self.image_threshold, self.pixel_range);
         Self::around(threshold, self.usable(self.pixel_range))
     }
 
-    /// anomalib's decisions, as thresholds of distances; `None` where it decides nothing, or decides on
-    /// scores that it has not normalised.
+    /// anomalib's thresholds, converted to distances; `None` if anomalib does not use thresholds, or
+    /// does not normalize scores.
     pub fn thresholds(&self) -> Option<Thresholds> {
         let image = Self::limit(self.normalization(), self.image_sensitivity);
         let decision = Thresholds::fixed(image.filter(|_| self.decides)?);
@@ -104,12 +105,12 @@ impl AnomalibScores {
         }
     }
 
-    /// The smallest distance that is called defective.
+    /// The smallest distance that counts as defective.
     fn limit(normalization: ScoreNormalization, sensitivity: f32) -> Option<f32> {
         let ScoreNormalization::AroundThreshold { threshold, min, max } = normalization else {
             return None;
         };
-        // A sensitivity of 0 calls nothing defective, since normalised scores end at 1.
+        // With a sensitivity of 0, nothing is defective, because normalized scores are at most 1.
         let limit = threshold + (0.5 - sensitivity) * (max - min);
         (sensitivity > 0.0 && limit.is_finite()).then(|| limit.next_up())
     }
@@ -142,7 +143,7 @@ mod tests {
         assert_eq!(scores().pixel_normalization().apply(18.0), 1.0);
     }
 
-    /// anomalib's own comparison is the oracle.
+    /// The reference is anomalib's own comparison.
     #[test]
     fn a_sensitivity_moves_the_threshold() {
         for sensitivity in [0.01_f32, 0.25, 0.5, 0.8, 1.0] {

@@ -1,4 +1,4 @@
-//! The settings in a checkpoint, as far as they are plain data.
+//! The settings in a checkpoint that are plain data.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,12 +10,12 @@ use crate::error::{Error, Result};
 use crate::preprocess::{Normalization, PreprocessConfig, Resize, ResizeArithmetic};
 use crate::resample::Filter;
 
-/// What a checkpoint tells besides tensors. A state dict tells nothing.
+/// The settings of a checkpoint. A state dict has none, so it gives the defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Settings {
     pub layers: Option<Vec<usize>>,
     pub preprocess: Option<PreprocessConfig>,
-    /// Of images and of pixels.
+    /// For images and for pixels.
     pub sensitivities: [f32; 2],
     pub normalizes: bool,
     pub decides: bool,
@@ -25,9 +25,9 @@ pub(super) struct Settings {
 type Fields = HashMap<String, PickleValue>;
 
 impl Settings {
-    /// Reads a file that holds a checkpoint.
+    /// Reads the settings of a checkpoint file.
     pub fn read(path: &Path) -> Result<Self> {
-        // Safetensors hold tensors alone. Whatever is damaged has been refused with the tensors.
+        // A safetensors file has only tensors. Damaged files were rejected when the tensors were read.
         match PytorchReader::read_pickle_data(path, None) {
             Ok(PickleValue::Dict(fields)) => Self::parse(&fields),
             _ => Self::parse(&Fields::new()),
@@ -74,13 +74,13 @@ fn number(value: &PickleValue) -> Option<f32> {
     }
 }
 
-/// Refuses networks that have the tensors of a residual network but another arithmetic.
+/// Rejects networks with the tensors of a ResNet, but other operations.
 fn check_network(parameters: Option<&Fields>) -> Result<()> {
     let Some(PickleValue::String(name)) = parameters.and_then(|fields| fields.get("backbone"))
     else {
         return Ok(());
     };
-    // timm names the weights behind a dot.
+    // timm appends the name of the weights after a dot.
     let network = name.split('.').next().unwrap_or_default();
     let network = network.strip_prefix("tv_").unwrap_or(network);
     const KNOWN: [&str; 7] = [
@@ -112,7 +112,7 @@ fn layers(parameters: Option<&Fields>) -> Result<Option<Vec<usize>>> {
     })
 }
 
-/// The preprocessing of a torchvision transform; `None` if anomalib had none.
+/// Converts a torchvision transform to a preprocessing; `None` if anomalib used none.
 fn preprocess(transform: &PickleValue) -> Result<Option<PreprocessConfig>> {
     let mut steps = Vec::new();
     flatten(transform, &mut steps)?;
@@ -120,7 +120,7 @@ fn preprocess(transform: &PickleValue) -> Result<Option<PreprocessConfig>> {
         return Ok(None);
     }
     let mut config = PreprocessConfig { crop: None, ..PadimConfig::anomalib().preprocess };
-    // Resize, then crop, then normalise.
+    // Resize, then crop, then normalize.
     let mut done = 0;
     for (class, arguments) in steps {
         let name = class.rsplit('.').next().unwrap_or_default();
@@ -132,7 +132,7 @@ fn preprocess(transform: &PickleValue) -> Result<Option<PreprocessConfig>> {
         };
         if rank <= done || (rank == 2 && done == 0) {
             let reason = format!(
-                "the step {name} cannot be expressed; it takes Resize, CenterCrop and Normalize, \
+                "the step {name} is not supported here; use Resize, CenterCrop and Normalize, \
                  in this order"
             );
             return Err(Error::config("preprocess", reason));
@@ -155,7 +155,7 @@ fn preprocess(transform: &PickleValue) -> Result<Option<PreprocessConfig>> {
     Ok(Some(config))
 }
 
-/// The transforms one after the other, with their arguments.
+/// Lists the transforms of a composition in their order, with their arguments.
 fn flatten<'a>(value: &'a PickleValue, steps: &mut Vec<(&'a str, &'a Fields)>) -> Result<()> {
     let PickleValue::Dict(fields) = value else {
         return match value {
@@ -182,10 +182,10 @@ fn flatten<'a>(value: &'a PickleValue, steps: &mut Vec<(&'a str, &'a Fields)>) -
 fn unknown(what: &str, arguments: &Fields) -> Error {
     let mut arguments: Vec<_> = arguments.iter().collect();
     arguments.sort_by_key(|(name, _)| name.as_str());
-    Error::config("preprocess", format!("{what} of {arguments:?} cannot be expressed"))
+    Error::config("preprocess", format!("{what} with {arguments:?} is not supported"))
 }
 
-/// The argument `size`: one or two positive numbers.
+/// The argument `size`: one or two positive integers.
 fn sides(arguments: &Fields) -> Option<Vec<usize>> {
     let side = |value: &PickleValue| match value {
         PickleValue::Int(side) => usize::try_from(*side).ok().filter(|&side| side > 0),
@@ -222,7 +222,7 @@ fn resize(arguments: &Fields, config: &mut PreprocessConfig) -> Result<()> {
         .ok_or_else(fail)
 }
 
-/// Checks that these are the statistics of ImageNet, which the networks here are used with.
+/// Checks that the statistics are ImageNet's, which the networks of this crate expect.
 fn normalize(arguments: &Fields) -> Result<()> {
     let Normalization { mean, std } = Normalization::IMAGENET;
     let same = |name: &str, expected: [f32; 3]| {
@@ -234,7 +234,7 @@ fn normalize(arguments: &Fields) -> Result<()> {
     };
     (same("mean", mean) && same("std", std))
         .then_some(())
-        .ok_or_else(|| unknown("a normalisation other than ImageNet's,", arguments))
+        .ok_or_else(|| unknown("a normalization other than ImageNet's,", arguments))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use pytorch_reader::PytorchReader;
 use safetensors::SafeTensors;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 use crate::files;
 use crate::host::f32_from_bytes;
 use crate::weights::{BUNDLED, Weights};
@@ -96,8 +96,8 @@ impl Checkpoint {
     /// `.pth` files `state_dict.` before it. Skips names that begin with one of `unused`.
     pub fn read(path: &Path, unused: &[String]) -> Result<Self> {
         let mut header = [0; 9];
-        let (mut file, _) = files::open(path)?;
-        let read = file.read(&mut header).map_err(Error::io("read", path))?;
+        let (mut file, _) = files::open(FileKind::Weights, path)?;
+        let read = file.read(&mut header).map_err(Error::io(FileKind::Weights, "read", path))?;
         let tensors = if read == 9 && header[8] == b'{' {
             read_safetensors(path, unused)?
         } else {
@@ -197,7 +197,7 @@ fn unreadable(path: &Path) -> impl Fn(String) -> Error + '_ {
 }
 
 fn read_safetensors(path: &Path, unused: &[String]) -> Result<BTreeMap<String, RawTensor>> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = std::fs::read(path).map_err(Error::io(FileKind::Weights, "read", path))?;
     parse_safetensors(&bytes, path, unused)
 }
 

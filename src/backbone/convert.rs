@@ -10,13 +10,15 @@ use safetensors::{Dtype, serialize};
 
 use super::checkpoint::Checkpoint;
 use super::parameters::Site;
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 use crate::files::write_atomically;
 use crate::host::f32_to_bytes;
+use crate::names::named;
 use crate::weights::sha256;
 
 /// The floating point type in which weights are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum WeightPrecision {
     /// 32 bits: the same network.
     F32,
@@ -24,8 +26,15 @@ pub enum WeightPrecision {
     F16,
 }
 
+named!(
+    WeightPrecision,
+    "precision",
+    [("f32", WeightPrecision::F32), ("f16", WeightPrecision::F16)]
+);
+
 /// A summary of the written file.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConvertedWeights {
     /// The number of tensors.
     pub tensors: usize,
@@ -74,7 +83,7 @@ pub(super) fn convert(
     // Only one entry: a `HashMap` would write several in random order.
     let metadata = HashMap::from([("origin".to_owned(), origin.clone())]);
     let file = serialize(views, Some(metadata)).map_err(failed)?;
-    write_atomically(target, |writer| writer.write_all(&file))?;
+    write_atomically(FileKind::Weights, target, |writer| writer.write_all(&file))?;
     Ok(ConvertedWeights { tensors: tensors.len(), bytes: file.len() as u64, origin })
 }
 

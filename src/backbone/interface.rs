@@ -108,6 +108,12 @@ pub trait Backbone: Debug + Send + Sync {
         None
     }
 
+    /// The memory that the network holds now; used by [`Detector::memory`](crate::Detector::memory).
+    /// Default: 0, unknown.
+    fn memory_held(&self) -> HeldMemory {
+        HeldMemory::default()
+    }
+
     /// The network's description and weights, if a detector file can hold them. Default: `None`. Then
     /// a detector must be loaded with [`Detector::load_with_backbone`].
     ///
@@ -155,6 +161,10 @@ impl<B: Backbone + ?Sized> Backbone for Arc<B> {
         (**self).memory_estimate(images)
     }
 
+    fn memory_held(&self) -> HeldMemory {
+        (**self).memory_held()
+    }
+
     fn snapshot(&self) -> Result<Option<BackboneSnapshot>> {
         (**self).snapshot()
     }
@@ -162,6 +172,7 @@ impl<B: Backbone + ?Sized> Backbone for Arc<B> {
 
 /// The memory of a network, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BackboneMemory {
     /// The weights.
     pub weights: usize,
@@ -169,4 +180,14 @@ pub struct BackboneMemory {
     pub activations: usize,
     /// The largest single map.
     pub largest_map: usize,
+}
+
+/// The memory that a network holds, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeldMemory {
+    /// Shared by all selections of channels of the network.
+    pub shared: usize,
+    /// Specific to this selection of channels.
+    pub own: usize,
 }

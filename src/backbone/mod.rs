@@ -18,7 +18,7 @@ pub use convert::{ConvertedWeights, WeightPrecision};
 pub use efficientnet::{EfficientNet, EfficientNetConfig, EfficientNetStage};
 pub use efficientnet_b5::EfficientNetB5;
 pub use feature_maps::{FeatureMaps, LayerInfo};
-pub use interface::{Backbone, BackboneMemory};
+pub use interface::{Backbone, BackboneMemory, HeldMemory};
 pub use resnet::{ResNet, ResNetBlock, ResNetConfig};
 pub use resnet18::ResNet18;
 pub use snapshot::BackboneSnapshot;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::Checkpoint;
 use super::convert::{ConvertedWeights, WeightPrecision};
 use super::feature_maps::{FeatureMaps, LayerInfo};
-use super::interface::{Backbone, BackboneMemory};
+use super::interface::{Backbone, BackboneMemory, HeldMemory};
 use super::network::{self, MAX_COUNT, Network};
 use super::parameters::{FoldedConvolution, ParameterSource, Site};
 use super::snapshot::BackboneSnapshot;
@@ -23,11 +23,14 @@ use crate::engine::{self, BlockFilters, Engine, Filters, Map};
 use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::host::{DeviceIndices, all_finite, is_host, pixels_to_device, to_host};
+use crate::names::named;
 use crate::once::Once;
 use crate::weights::Weights;
 
 /// The kind of residual block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ResNetBlock {
     /// Two 3x3 convolutions (ResNet18, ResNet34).
     Basic,
@@ -35,6 +38,12 @@ pub enum ResNetBlock {
     /// wider networks).
     Bottleneck,
 }
+
+named!(
+    ResNetBlock,
+    "block",
+    [("basic", ResNetBlock::Basic), ("bottleneck", ResNetBlock::Bottleneck)]
+);
 
 impl ResNetBlock {
     const fn expansion(self) -> usize {
@@ -594,6 +603,14 @@ impl Backbone for ResNet {
             activations: 4 * (batch * given + beside),
             largest_map: 4 * batch * largest,
         })
+    }
+
+    fn memory_held(&self) -> HeldMemory {
+        // Burn's weights, and the engine's prepared weights.
+        let weights = 4 * network::weight_count(&self.config);
+        let prepared = self.trunk.prepared.get().map_or(0, |trunk| trunk.bytes());
+        let engine = self.engine.as_ref().and_then(Once::get);
+        HeldMemory { shared: weights + prepared, own: engine.map_or(0, Engine::own_bytes) }
     }
 
     fn snapshot(&self) -> Result<Option<BackboneSnapshot>> {

@@ -52,6 +52,7 @@ impl<D: Dataset + ?Sized> Dataset for Arc<D> {
 
 /// One kind of part.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Category {
     /// Its name.
     pub name: String,
@@ -75,6 +76,7 @@ pub const GOOD: &str = "good";
 
 /// An image file with its label and mask.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Sample {
     /// The image's file.
     pub path: PathBuf,

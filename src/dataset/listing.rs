@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::errors::failed;
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 
 const IMAGE_EXTENSIONS: &[&str] = &["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"];
 /// Masks must be exact, so formats that may be lossy are left out.
@@ -52,15 +52,15 @@ pub(super) fn name(root: &Path) -> Result<String> {
     if let Some(name) = root.file_name() {
         return Ok(name.to_string_lossy().into_owned());
     }
-    let full = root.canonicalize().map_err(Error::io("resolve", root))?;
+    let full = root.canonicalize().map_err(Error::io(FileKind::Dataset, "resolve", root))?;
     Ok(full.file_name().unwrap_or(full.as_os_str()).to_string_lossy().into_owned())
 }
 
 /// The entries of a folder, sorted, without hidden ones (left by editors and file managers).
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let entry = entry.map_err(Error::io("list", folder))?;
+    for entry in std::fs::read_dir(folder).map_err(Error::io(FileKind::Dataset, "list", folder))? {
+        let entry = entry.map_err(Error::io(FileKind::Dataset, "list", folder))?;
         if !entry.file_name().as_encoded_bytes().starts_with(b".") {
             paths.push(entry.path());
         }
@@ -76,6 +76,23 @@ pub(super) fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
 fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
     let wanted = |path: &PathBuf| has_extension(path.extension(), extensions) && path.is_file();
     Ok(entries(folder)?.into_iter().filter(wanted).collect())
+}
+
+/// The images of a folder, sorted by name: files that end as those of the formats that this crate reads.
+/// Hidden files and folders inside are left out.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the folder cannot be read, [`Error::Dataset`] if it has no image.
+///
+/// ```no_run
+/// for path in padim::images_in("photos/good")? {
+///     println!("{}", path.display());
+/// }
+/// # Ok::<(), padim::Error>(())
+/// ```
+pub fn images_in(folder: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
+    some_images(folder.as_ref(), "images")
 }
 
 pub(super) fn images(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -19,6 +19,7 @@ mod visa;
 pub use btad::Btad;
 pub use category::{Category, Dataset, GOOD, MaskFile, Sample};
 pub use folder::Folder;
+pub use listing::images_in;
 pub use mvtec::Mvtec;
 pub use pose::Pose;
 pub use rotated::RotatedCrops;

@@ -5,7 +5,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::errors::failed;
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 use crate::files;
 use crate::preprocess::DecodeLimits;
 
@@ -64,7 +64,7 @@ pub(super) fn frame_count(path: &Path) -> Result<usize> {
 }
 
 fn open(path: &Path) -> Result<BufReader<File>> {
-    Ok(BufReader::new(files::open(path)?.0))
+    Ok(BufReader::new(files::open(FileKind::Dataset, path)?.0))
 }
 
 fn nonzero(
@@ -77,9 +77,17 @@ fn nonzero(
     let too_large = || failed(path, "has an impossible shape");
     let bytes = len.checked_mul(array.width).filter(|&b| b < 1 << 31).ok_or_else(too_large)?;
     let place = (bytes as u64).checked_mul(frame as u64).and_then(|p| p.checked_add(array.start));
-    file.seek(SeekFrom::Start(place.ok_or_else(too_large)?)).map_err(Error::io("read", path))?;
+    file.seek(SeekFrom::Start(place.ok_or_else(too_large)?)).map_err(Error::io(
+        FileKind::Dataset,
+        "read",
+        path,
+    ))?;
     let mut content = Vec::new();
-    file.take(bytes as u64).read_to_end(&mut content).map_err(Error::io("read", path))?;
+    file.take(bytes as u64).read_to_end(&mut content).map_err(Error::io(
+        FileKind::Dataset,
+        "read",
+        path,
+    ))?;
     if content.len() != bytes {
         return Err(failed(path, "ends before its last number"));
     }

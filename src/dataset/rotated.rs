@@ -19,7 +19,7 @@ use crate::resample::Filter;
 /// let version = RotatedCrops::new(Mvtec::new("mvtec_anomaly_detection"), 3);
 /// let screw = version.category("screw")?;
 /// // The images are already rotated and cropped, so they are only normalized.
-/// let config = padim::PadimConfig { preprocess: version.preprocess(), ..Default::default() };
+/// let config = padim::PadimConfig::default().with_preprocess(version.preprocess());
 /// # Ok::<(), padim::Error>(())
 /// ```
 #[derive(Debug, Clone)]

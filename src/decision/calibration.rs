@@ -4,10 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::host::all_finite;
+use crate::names::builders;
 
 /// The allowed rates of false alarms.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct CalibrationConfig {
     /// The share of good images that may be called defective, in `(0, 1)`. Default: 0.05. A rate
     /// needs at least `1 / rate - 1` images: 19 for 0.05, 99 for 0.01.
@@ -16,6 +18,11 @@ pub struct CalibrationConfig {
     pub pixel_false_alarm_rate: f64,
 }
 
+builders!(CalibrationConfig {
+    with_image_false_alarm_rate: image_false_alarm_rate, f64;
+    with_pixel_false_alarm_rate: pixel_false_alarm_rate, f64;
+});
+
 impl Default for CalibrationConfig {
     fn default() -> Self {
         Self { image_false_alarm_rate: 0.05, pixel_false_alarm_rate: 0.001 }
@@ -23,9 +30,14 @@ impl Default for CalibrationConfig {
 }
 
 impl CalibrationConfig {
-    pub(crate) fn validate(&self) -> Result<()> {
-        check_rate(self.image_false_alarm_rate)?;
-        check_rate(self.pixel_false_alarm_rate)
+    /// Checks the rates.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for one that is not above 0 and below 1.
+    pub fn validate(&self) -> Result<()> {
+        check_rate("image_false_alarm_rate", self.image_false_alarm_rate)?;
+        check_rate("pixel_false_alarm_rate", self.pixel_false_alarm_rate)
     }
 
     /// Checks the rates, and that `count` good images are enough to promise them.
@@ -36,12 +48,12 @@ impl CalibrationConfig {
     }
 }
 
-pub(super) fn check_rate(rate: f64) -> Result<()> {
+pub(super) fn check_rate(field: &'static str, rate: f64) -> Result<()> {
     if rate > 0.0 && rate < 1.0 {
         return Ok(());
     }
     let reason = format!("must be above 0 and below 1, is {rate}");
-    Err(Error::config("false_alarm_rate", reason))
+    Err(Error::config(field, reason))
 }
 
 fn check_count(count: usize) -> Result<()> {
@@ -52,20 +64,39 @@ fn check_count(count: usize) -> Result<()> {
     Err(Error::config("calibration", reason))
 }
 
+/// The number of good images that a calibration needs at least, to guarantee a false alarm rate: 19 for 0.05,
+/// 99 for 0.01.
+///
+/// # Errors
+///
+/// [`Error::InvalidConfig`] for a rate that is not above 0 and below 1.
+///
+/// ```
+/// assert_eq!(padim::decision::images_needed(0.01)?, 99);
+/// # Ok::<(), padim::Error>(())
+/// ```
+pub fn images_needed(rate: f64) -> Result<usize> {
+    check_rate("false_alarm_rate", rate)?;
+    let enough = |count: usize| (rate * (count as f64 + 1.0) * (1.0 + f64::EPSILON)).floor() >= 1.0;
+    // The quotient can be off by rounding in either direction.
+    let near = (1.0 / rate - 1.0).ceil() as usize;
+    Ok((near.saturating_sub(2)..).find(|&count| enough(count)).unwrap_or(near))
+}
+
 /// How many of `count` calibration images may reach the threshold, so that at most a share `rate`
 /// of new good images does.
 fn alarms(rate: f64, count: usize) -> Result<usize> {
-    check_rate(rate)?;
+    check_rate("image_false_alarm_rate", rate)?;
     let alarms = (rate * (count + 1) as f64 * (1.0 + f64::EPSILON)).floor() as usize;
     if alarms > 0 {
         return Ok(alarms);
     }
-    let needed = (1.0 / rate - 1.0).ceil();
+    let needed = images_needed(rate)?;
     let reason = format!(
         "{rate} needs at least {needed} good images, there are {count}; give more images, or allow \
          more false alarms"
     );
-    Err(Error::config("false_alarm_rate", reason))
+    Err(Error::config("image_false_alarm_rate", reason))
 }
 
 /// The scores of good images that the Gaussians were not fitted with.

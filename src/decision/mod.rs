@@ -6,7 +6,7 @@ mod pixels;
 mod regions;
 mod thresholds;
 
-pub use calibration::{Calibration, CalibrationConfig};
+pub use calibration::{Calibration, CalibrationConfig, images_needed};
 pub use regions::AnomalyRegion;
 pub use thresholds::Thresholds;
 

@@ -23,7 +23,7 @@ impl HighestPixels {
     ///
     /// [`Error::InvalidConfig`] for a rate outside of `(0, 1)`.
     pub fn new(rate: f64, pixels: usize) -> Result<Self> {
-        check_rate(rate)?;
+        check_rate("pixel_false_alarm_rate", rate)?;
         let keep = (rate * pixels as f64).floor() as usize + 1;
         Ok(Self { rate, keep, seen: 0, scores: Vec::new(), floor: f32::NEG_INFINITY })
     }

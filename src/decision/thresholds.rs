@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calibration::Calibration;
 use crate::error::{Error, Result};
+use crate::names::builders;
 use crate::scoring::ScoreNormalization;
 
 fn one() -> usize {
@@ -28,6 +29,7 @@ fn one() -> usize {
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Thresholds {
     /// Images with at least this score are called defective.
     pub image: f32,
@@ -42,6 +44,12 @@ pub struct Thresholds {
     #[serde(default)]
     pub calibration: Option<Calibration>,
 }
+
+builders!(Thresholds {
+    with_image: image, f32;
+    with_pixel: pixel, Option<f32>;
+    with_calibration: calibration, Option<Calibration>;
+});
 
 impl Thresholds {
     /// A given threshold of the image score, without a calibration.

@@ -1,4 +1,4 @@
-//! More images to fit with: turned, shifted and mirrored copies.
+//! Augmentation of a fit: rotated, shifted and mirrored copies of its images.
 
 use std::sync::Arc;
 
@@ -7,34 +7,46 @@ use serde::{Deserialize, Serialize};
 
 use super::registration::Registration;
 use crate::error::{Error, Result};
+use crate::names::builders;
 use crate::preprocess::{Alignment, ImageInput, OpenImage};
 use crate::random::Random;
 
-/// Copies of the images that a fit is given, each turned, shifted and mirrored at random, so that the
-/// Gaussians know parts that do not lie still. It makes no difference to how an image is scored.
+/// Random copies of the images of a fit: each is rotated, shifted and mirrored at random, so that the
+/// Gaussians tolerate parts that move. Images to score are not changed.
 ///
-/// Which motion a copy gets depends on the seed, the image's number in the fit and the copy's, and on
-/// nothing else. What comes in from outside is the image mirrored at its border, see [`Alignment`].
+/// The motion of a copy depends only on the seed and on the numbers of the image and of the copy. Areas
+/// from outside the image are filled by mirroring it at its border, see [`Alignment`].
 ///
-/// With [`PadimConfig::augmentation`](crate::PadimConfig::augmentation) a fit does it by itself, after a
-/// registration, and it is saved with the detector. [`apply`](Self::apply) does it alone.
+/// With [`PadimConfig::augmentation`](crate::PadimConfig::augmentation), a fit makes the copies itself,
+/// after a registration; the setting is saved with the detector. [`apply`](Self::apply) only makes the
+/// copies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Augmentation {
-    /// How many copies are made of each image, besides the image itself. Default: 4. A fit takes as many
-    /// times longer.
+    /// Number of copies of each image, in addition to the image itself. Default: 4. The time of a fit
+    /// is multiplied by `1 + copies`.
     pub copies: usize,
-    /// Up to how many degrees they are turned, to either side. Default: 10 (as the paper's Rd-MVTec AD).
+    /// Largest rotation in degrees, in either direction. Default: 10 (as the paper's Rd-MVTec AD).
     pub degrees: f64,
-    /// Up to which share of the image's sides they are shifted, to either side. Default: 0.05.
+    /// Largest shift in either direction, as a fraction of the image's sides. Default: 0.05.
     pub shift: f64,
-    /// Whether half of the copies are mirrored, left to right. Default: `false`.
+    /// Whether each copy is mirrored left to right with probability 0.5. Default: `false`.
     pub flip_horizontally: bool,
-    /// Whether half of the copies are mirrored, top to bottom. Default: `false`.
+    /// Whether each copy is mirrored top to bottom with probability 0.5. Default: `false`.
     pub flip_vertically: bool,
-    /// Default: 0.
+    /// The seed of the random motions. Default: 0.
     pub seed: u64,
 }
+
+builders!(Augmentation {
+    with_copies: copies, usize;
+    with_degrees: degrees, f64;
+    with_shift: shift, f64;
+    with_flip_horizontally: flip_horizontally, bool;
+    with_flip_vertically: flip_vertically, bool;
+    with_seed: seed, u64;
+});
 
 impl Default for Augmentation {
     fn default() -> Self {
@@ -49,7 +61,7 @@ impl Default for Augmentation {
     }
 }
 
-/// More copies are a mistake, or a damaged file.
+/// The largest allowed number of copies; more are a mistake or a damaged file.
 const MOST_COPIES: usize = 1000;
 
 impl Augmentation {
@@ -63,20 +75,20 @@ impl Augmentation {
         }
         if !(0.0..=0.5).contains(&self.shift) {
             return fail(format!(
-                "shift must be a share of 0 to 0.5 of a side, got {}",
+                "shift must be in 0..=0.5, as a fraction of a side, got {}",
                 self.shift
             ));
         }
         Ok(())
     }
 
-    /// Each image, followed by its copies, which are made when their turn comes.
+    /// Returns each image, followed by its copies. A copy is computed when it is used.
     ///
     /// ```
     /// use padim::ImageInput;
     /// use padim::detector::Augmentation;
     ///
-    /// let turned = Augmentation { copies: 2, degrees: 5.0, ..Augmentation::default() };
+    /// let turned = Augmentation::default().with_copies(2).with_degrees(5.0);
     /// let images: Vec<ImageInput> = turned.apply(["a.png", "b.png"])?.collect();
     /// assert_eq!(images.len(), 6);
     /// # Ok::<(), padim::Error>(())
@@ -84,8 +96,8 @@ impl Augmentation {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for settings that cannot be. A tensor is an error when its copies' turn
-    /// comes: it is network input already.
+    /// [`Error::InvalidConfig`] for invalid settings. For a tensor, its copies give an error when they
+    /// are used, because a tensor already is network input.
     pub fn apply<I>(&self, images: I) -> Result<impl Iterator<Item = ImageInput> + use<I>>
     where
         I: IntoIterator,
@@ -95,7 +107,7 @@ impl Augmentation {
         Ok(self.clone().registered(images.into_iter(), None))
     }
 
-    /// The images, registered, and copies of what they are then.
+    /// The registered images and the copies of the registered images.
     pub(super) fn registered<I>(
         self,
         images: I,
@@ -133,7 +145,7 @@ impl Augmentation {
     }
 }
 
-/// What errors call an image, and what makes it.
+/// The name of an image in errors, and a function that opens it.
 fn opening(
     number: usize,
     image: ImageInput,

@@ -1,4 +1,4 @@
-//! Batches of images, prepared while the network works.
+//! Batches of images; the next batch is prepared while the network works.
 
 use image::DynamicImage;
 use rayon::prelude::*;
@@ -8,14 +8,14 @@ use crate::caught::caught_for;
 use crate::error::Result;
 use crate::preprocess::{DecodeLimits, ImageInput};
 
-/// How many there will be, where that is known.
+/// The number of items, if the iterator knows it.
 pub(super) fn exact_count(items: &impl Iterator) -> Option<usize> {
     let (lower, upper) = items.size_hint();
     upper.filter(|&upper| upper == lower)
 }
 
-/// The images and how many there are. Those of an iterator that does not know are collected first, which of
-/// files takes little memory.
+/// The number of images, and the images. If the iterator does not know the number, it is collected
+/// first; for file names, this takes little memory.
 pub(super) fn counted<I>(images: I) -> (usize, impl Iterator<Item = ImageInput>)
 where
     I: IntoIterator,
@@ -32,8 +32,8 @@ where
     (count, known.into_iter().flatten().map(Into::into).chain(collected))
 }
 
-/// Cuts a stream of images into batches and prepares the next one while the last is worked on, so
-/// that at most two are in memory.
+/// Splits a stream of images into batches. Prepares the next batch while the current one is processed,
+/// so that at most two are in memory.
 pub(super) struct Batches<'a, I, T> {
     inputs: std::iter::Fuse<I>,
     prepare: Box<Prepare<'a, T>>,
@@ -42,7 +42,7 @@ pub(super) struct Batches<'a, I, T> {
     ready: Option<Vec<Item<T>>>,
 }
 
-/// What is done with an image of a name before its turn.
+/// A function that prepares an image; the second argument is its name.
 type Prepare<'a, T> = dyn Fn(ImageInput, &str) -> Result<T> + Send + Sync + 'a;
 
 impl<'a, I> Batches<'a, I, Prepared>
@@ -62,7 +62,7 @@ where
     I: Iterator,
     I::Item: Into<ImageInput>,
 {
-    /// Decoded images, one at a time.
+    /// Decoded images, in batches of one.
     pub fn decoded(inputs: I, limits: DecodeLimits) -> Self {
         let open = move |input: ImageInput, name: &str| {
             caught_for(PREPARING, name, || input.open(name, limits))
@@ -81,7 +81,7 @@ where
         Self { inputs: inputs.fuse(), prepare, batch_size, count: 0, ready: None }
     }
 
-    /// Does `work` on the next batch, if there is one.
+    /// Runs `work` on the next batch, if there is one.
     pub fn advance<R>(&mut self, work: impl FnOnce(Vec<Item<T>>) -> R) -> Option<R> {
         let current = match self.ready.take() {
             Some(ready) => ready,
@@ -96,7 +96,7 @@ where
         let upcoming = self.take();
         let mut prepared = Vec::new();
         let how = &self.prepare;
-        // The network runs on the calling thread, where a GPU backend expects it.
+        // The network runs on the calling thread, because GPU backends expect this.
         let result = rayon::in_place_scope(|scope| {
             scope.spawn(|_| prepared = prepare(upcoming, how));
             work(current)

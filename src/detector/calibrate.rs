@@ -1,4 +1,4 @@
-//! Finding thresholds from good images.
+//! Calibration: computes thresholds from good images.
 
 use std::ops::ControlFlow;
 
@@ -15,20 +15,20 @@ use crate::preprocess::{ImageInput, InputRegion};
 use crate::scoring::ScoreNormalization;
 
 impl Detector {
-    /// Finds thresholds from good images that it was **not** fitted with: of new good images, about the
-    /// given share will be called defective, and about the given share of their pixels marked. The first
-    /// is a promise (see [`Calibration`]), the second holds on average over many images. Predictions get a
-    /// p-value, and their normalized score is 0.5 at the threshold and 0 at the lowest score of these
-    /// images ([`Thresholds::normalization`]), in place of what the settings say.
+    /// Computes thresholds from good images that were **not** used for the fit. The false alarm rates
+    /// are those of `config`: the rate for images is guaranteed (see [`Calibration`]), the rate for
+    /// pixels holds on average over many images. Predictions get a p-value. The normalized score
+    /// becomes 0.5 at the threshold and 0 at the lowest score of these images
+    /// ([`Thresholds::normalization`]); this replaces the normalization of the settings.
     ///
-    /// Learning on, fitting again and converting change scores, so they take the thresholds away.
+    /// Methods that change scores (such as `extend`, `refit` and `set_storage`) remove the thresholds.
     ///
     /// ```
     /// # use padim::{CalibrationConfig, Error, Padim, PadimConfig, ResNet18, Weights, burn, image};
     /// # use padim::preprocess::{PreprocessConfig, Resize};
     /// # let device = burn::tensor::Device::flex();
-    /// # let small = PreprocessConfig { resize: Resize::square(32), crop: None, ..Default::default() };
-    /// # let config = PadimConfig { preprocess: small, ..Default::default() };
+    /// # let small = PreprocessConfig::default().with_resize(Resize::square(32)).with_crop(None);
+    /// # let config = PadimConfig::default().with_preprocess(small);
     /// # let image = |i: u8| image::RgbImage::from_pixel(40, 40, image::Rgb([90 + i * 3 % 31, 50 + i * 5 % 17, 7]));
     /// # let (good, others) = ((0..9).map(image), (9..40).map(image));
     /// let padim = Padim::new(config, ResNet18::load(Weights::Bundled, &device)?)?;
@@ -46,9 +46,9 @@ impl Detector {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for a rate that cannot be, or that so few images cannot promise, before the
-    /// first one is scored; the error of the first image that cannot be used. The detector then stays as it
-    /// was.
+    /// [`Error::InvalidConfig`] for an invalid rate, or if there are too few images to guarantee it;
+    /// this is checked before the first image is scored. Otherwise the error of the first image that
+    /// cannot be used. After an error, the detector is unchanged.
     pub fn calibrate<I>(&mut self, images: I, config: &CalibrationConfig) -> Result<()>
     where
         I: IntoIterator,
@@ -96,13 +96,14 @@ impl Detector {
             calibration: Some(calibration),
         };
         thresholds.validate()?;
-        // That of the calibration takes its place.
+        // Replaced by the calibration's normalization.
         self.set_normalization(ScoreNormalization::None)?;
         self.thresholds = Some(thresholds);
         Ok(())
     }
 
-    /// The marked regions of a prediction, the strangest first, in pixels of the original image.
+    /// The regions of a prediction at or above the pixel threshold, the highest score first, in pixels
+    /// of the original image.
     ///
     /// # Errors
     ///
@@ -110,7 +111,7 @@ impl Detector {
     pub fn anomaly_regions(&self, prediction: &Prediction) -> Result<Vec<AnomalyRegion>> {
         let thresholds = self.thresholds.as_ref();
         let Some(pixel) = thresholds.and_then(|thresholds| thresholds.pixel) else {
-            let reason = "the detector has none for pixels; calibrate it, or set one";
+            let reason = "the detector has no pixel threshold; calibrate it, or set one";
             return Err(Error::config("threshold", reason));
         };
         let smallest_area = thresholds.map_or(1, |thresholds| thresholds.smallest_area);
@@ -119,20 +120,21 @@ impl Detector {
 }
 
 impl Padim {
-    /// Fits with all images and finds thresholds from the same ones, where there are too few to keep some
-    /// back: the images are dealt into `folds`, and each fold is scored by a detector that was fitted with
-    /// the others (cross-conformal prediction, Vovk 2015). The rate that is promised is twice that of the
-    /// configuration (Barber and others 2021); in practice it is about that of the configuration, or
-    /// lower, as the detector knows more images than those of the folds.
+    /// Fits and calibrates with the same images; use it if there are too few images to hold some out.
+    /// The images are split into `folds`, and each fold is scored by a detector that was fitted with
+    /// the other folds (cross-conformal prediction, Vovk 2015). The guaranteed false alarm rate is
+    /// twice that of `config` (Barber and others 2021). In practice, the rate is about that of `config`
+    /// or lower, because the final detector is fitted with more images than those of the folds.
     ///
-    /// Each image goes through the network twice. How much memory it takes:
+    /// Each image goes through the network twice. For the memory, see
     /// [`calibrated_memory_plan`](Self::calibrated_memory_plan).
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for fewer than two folds, or more than images, and for a rate that so few
-    /// images cannot promise; [`Error::TooFewImages`] if a fold leaves fewer than two images to fit with: all
-    /// before the first image is decoded. Otherwise as [`fit`](Self::fit) and [`Detector::calibrate`].
+    /// Before the first image is decoded: [`Error::InvalidConfig`] unless `folds` is in
+    /// `2..=images.len()`, or if there are too few images to guarantee the rate;
+    /// [`Error::TooFewImages`] if fewer than two images remain without a fold. Otherwise as
+    /// [`fit`](Self::fit) and [`Detector::calibrate`].
     pub fn fit_calibrated<I>(
         &self,
         images: &[I],
@@ -165,15 +167,15 @@ impl Padim {
             return Err(Error::TooFewImages { count });
         }
         if folds < 2 || folds > count {
-            let reason = format!("must be 2 to {count}, one image each, got {folds}");
+            let reason = format!("must be 2 to the number of images ({count}), got {folds}");
             return Err(Error::config("folds", reason));
         }
         config.require_images(count)?;
         self.check_count(self.copied(count))?;
-        // Each fold is scored by a fit of the others.
+        // Each fold is scored by a fit of the other folds.
         self.check_count(self.copied(count - count.div_ceil(folds)))?;
 
-        // Dealt out in turn, so that a slow change of the images is in all folds.
+        // Every `folds`-th image, so that a slow drift of the images is in all folds.
         let fold = |k: usize| images.iter().skip(k).step_by(folds).cloned();
         let (total, mut done) = (Some(self.copied(count)), 0);
         let mut parts = Vec::with_capacity(folds);
@@ -209,14 +211,14 @@ impl Padim {
     }
 }
 
-/// The scores of good images, and the highest ones of their pixels.
+/// The scores of good images and their highest pixel scores.
 struct Scores {
     images: Vec<f32>,
     pixels: HighestPixels,
 }
 
 impl Scores {
-    /// Of no image yet, where there will be `total`.
+    /// Empty scores, for `total` images.
     fn new(
         region: Option<&InputRegion>,
         [height, width]: [usize; 2],

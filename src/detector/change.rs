@@ -1,10 +1,11 @@
-//! Changing a detector that is fitted: its settings, and more images.
+//! Changes of a fitted detector: settings, and more images.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::batches::exact_count;
 use super::config::PadimConfig;
+use super::custom_score::CustomScore;
 use super::fitted::Detector;
 #[cfg(doc)]
 use super::padim::Padim;
@@ -14,16 +15,17 @@ use crate::decision::Thresholds;
 use crate::error::{Error, Result};
 use crate::gaussian::{GaussianConfig, Storage, check_forgetting_factor};
 use crate::preprocess::{DecodeLimits, ImageInput};
-use crate::scoring::{AnomalyScorer, ScoreNormalization, ScoringConfig};
+use crate::scoring::{AnomalyMap, AnomalyScorer, ImageScore, ScoreNormalization, ScoringConfig};
 
-/// On an error, a method that takes `&mut self` leaves the detector as it was.
+/// After an error, a method that takes `&mut self` leaves the detector unchanged. `extend` describes
+/// one exception.
 impl Detector {
-    /// Gives the detector its registration again, after it has been loaded from a file: the file holds only
-    /// the name of one that is code.
+    /// Sets the registration again after loading: a file cannot hold a custom registration, only its
+    /// name.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for one of another name than it was fitted with.
+    /// [`Error::InvalidConfig`] if it is not the registration of the fit: its name differs.
     pub fn set_registration(&mut self, registration: Registration) -> Result<()> {
         let old = self.padim.registration.as_ref();
         self.padim.registration = Some(Registration::replaced(old, registration)?);
@@ -40,7 +42,7 @@ impl Detector {
         Ok(self)
     }
 
-    /// Sets how large the images of files may be. That is not saved.
+    /// Sets the limits for the size of decoded image files. They are not saved.
     pub fn set_decode_limits(&mut self, limits: DecodeLimits) {
         self.padim.set_decode_limits(limits);
     }
@@ -52,7 +54,7 @@ impl Detector {
         self
     }
 
-    /// Sets the thresholds, or takes them away. They are saved with the detector.
+    /// Sets or removes the thresholds. They are saved with the detector.
     ///
     /// # Errors
     ///
@@ -73,7 +75,7 @@ impl Detector {
         Ok(self)
     }
 
-    /// Sets the normalization of image scores, which is saved with the detector.
+    /// Sets the normalization of image scores. It is saved with the detector.
     ///
     /// # Errors
     ///
@@ -95,9 +97,8 @@ impl Detector {
         Ok(self)
     }
 
-    /// Sets the [`neighborhood`](PadimConfig::neighborhood), for which nothing needs to be fitted again. It
-    /// changes scores, so the thresholds are removed, and with them a normalization around one
-    /// ([`ScoreNormalization::AroundThreshold`]).
+    /// Sets the [`neighborhood`](PadimConfig::neighborhood); this needs no new fit. Scores change, so
+    /// the thresholds and a [`ScoreNormalization::AroundThreshold`] are removed.
     ///
     /// # Errors
     ///
@@ -119,8 +120,48 @@ impl Detector {
         Ok(self)
     }
 
-    /// Brings the Gaussians into another form, which they keep if the detector learns on. Scores change, if
-    /// only by rounding, so thresholds are removed as in [`set_neighborhood`](Self::set_neighborhood).
+    /// Sets how the image score is computed from the map; also replaces a custom image score. Scores
+    /// change, so thresholds are removed as in [`set_neighborhood`](Self::set_neighborhood).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] for an invalid fraction or threshold.
+    pub fn set_image_score(&mut self, image_score: ImageScore) -> Result<()> {
+        let scoring = ScoringConfig { image_score, ..self.padim.config.scoring.clone() };
+        self.padim.scorer = AnomalyScorer::new(scoring.clone())?;
+        self.padim.config.scoring = scoring;
+        self.padim.custom_score = None;
+        self.forget_scores()
+    }
+
+    /// As [`set_image_score`](Self::set_image_score).
+    ///
+    /// # Errors
+    ///
+    /// As [`set_image_score`](Self::set_image_score).
+    pub fn with_image_score(mut self, image_score: ImageScore) -> Result<Self> {
+        self.set_image_score(image_score)?;
+        Ok(self)
+    }
+
+    /// Sets a custom image score, see [`Padim::with_custom_image_score`]. Thresholds are removed as in
+    /// [`set_neighborhood`](Self::set_neighborhood).
+    ///
+    /// # Errors
+    ///
+    /// None at present.
+    pub fn set_custom_image_score(
+        &mut self,
+        name: impl Into<String>,
+        score: impl Fn(&AnomalyMap) -> f32 + Send + Sync + 'static,
+    ) -> Result<()> {
+        self.padim.custom_score = Some(CustomScore::new(name, score));
+        self.forget_scores()
+    }
+
+    /// Converts the Gaussians to another storage, which also applies to later fits of this detector.
+    /// Scores change, at least by rounding, so thresholds are removed as in
+    /// [`set_neighborhood`](Self::set_neighborhood).
     ///
     /// # Errors
     ///
@@ -141,13 +182,13 @@ impl Detector {
         Ok(self)
     }
 
-    /// The same detector without what is known of its images: smaller, and it cannot learn on.
+    /// Removes the statistics of the images: the detector becomes smaller and cannot be extended.
     #[must_use]
     pub fn without_statistics(self) -> Self {
         Self { statistics: None, ..self }
     }
 
-    /// After all scores have changed: thresholds, and a normalization around one, were made of the old ones.
+    /// Removes thresholds and a normalization around a threshold, because they refer to old scores.
     pub(super) fn forget_scores(&mut self) -> Result<()> {
         self.thresholds = None;
         match self.padim.config.scoring.normalization {
@@ -158,13 +199,14 @@ impl Detector {
         }
     }
 
-    /// Takes in more good images and fits again. A bad image leaves the detector as it was. If the images
-    /// can be taken in but not be factorized, they are known from then on, and the Gaussians are still the
-    /// old ones: [`refit`](Self::refit) with other settings makes new ones.
+    /// Adds good images and fits again. After an error of an image, the detector is unchanged. If the
+    /// factorization fails or is canceled, the statistics contain the new images, but the Gaussians
+    /// are still the old ones; then call [`refit`](Self::refit) with other settings.
     ///
     /// # Errors
     ///
-    /// [`Error::NoStatistics`] if nothing was kept of its images; otherwise as [`Padim::fit`].
+    /// [`Error::NoStatistics`] if the detector has no statistics of its images; otherwise as
+    /// [`Padim::fit`].
     pub fn extend<I>(&mut self, images: I) -> Result<()>
     where
         I: IntoIterator,
@@ -173,13 +215,13 @@ impl Detector {
         self.extend_with(images, 1.0, silent)
     }
 
-    /// As [`extend`](Self::extend). First, the weight of all images so far is multiplied by
+    /// As [`extend`](Self::extend), but first multiplies the weight of all images so far by
     /// `forgetting_factor` (1 for no forgetting). Progress is as in [`Padim::fit_with`].
     ///
     /// # Errors
     ///
-    /// As [`extend`](Self::extend) and [`Padim::fit_with`]; [`Error::InvalidConfig`] unless the factor is
-    /// above 0 and at most 1.
+    /// As [`extend`](Self::extend) and [`Padim::fit_with`]; [`Error::InvalidConfig`] unless the factor
+    /// is above 0 and at most 1.
     pub fn extend_with<I>(
         &mut self,
         images: I,
@@ -208,13 +250,14 @@ impl Detector {
         self.forget_scores()
     }
 
-    /// Fits again with other settings of the Gaussians (epsilon, shrinkage, storage, ...), without the
-    /// images.
+    /// Fits again from the statistics, with other settings of the Gaussians (epsilon, shrinkage,
+    /// storage, ...).
     ///
     /// # Errors
     ///
-    /// [`Error::NoStatistics`] if nothing was kept of its images, [`Error::InvalidConfig`] for settings that
-    /// cannot be, [`Error::NotPositiveDefinite`] if epsilon is too small.
+    /// [`Error::NoStatistics`] if the detector has no statistics of its images,
+    /// [`Error::InvalidConfig`] for invalid settings, [`Error::NotPositiveDefinite`] if epsilon is too
+    /// small.
     pub fn refit(&mut self, config: GaussianConfig) -> Result<()> {
         self.refit_with(config, silent)
     }

@@ -1,4 +1,4 @@
-//! Every setting that decides a score.
+//! All settings that affect scores.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,52 +6,65 @@ use super::augmentation::Augmentation;
 use crate::embedding::ChannelSelection;
 use crate::error::{Error, Result};
 use crate::gaussian::{GaussianConfig, reach};
+use crate::names::builders;
 use crate::preprocess::{PreprocessConfig, Resize, ResizeArithmetic, SixteenBitGray};
 use crate::resample::{Border, Filter};
 use crate::scoring::{Blur, ImageScore, ScoreNormalization, ScoringConfig, Upsampling};
 
-/// All settings of PaDiM but the backbone and its layers. Stored with every detector.
+/// All settings of PaDiM except the backbone and its layers. Stored with every detector.
 ///
-/// The default agrees with the common implementation in Python (xiahaifeng), with bilinear resizing;
-/// [`paper`](Self::paper), [`xiahaifeng`](Self::xiahaifeng) and [`anomalib`](Self::anomalib) are the
-/// settings of the sources that they are named after.
+/// The default has the settings of a common Python implementation (xiahaifeng), but with bilinear
+/// resizing. [`paper`](Self::paper), [`xiahaifeng`](Self::xiahaifeng) and [`anomalib`](Self::anomalib)
+/// have the settings of the sources with these names.
 ///
 /// ```
 /// use padim::PadimConfig;
 /// use padim::embedding::ChannelSelection;
 ///
-/// let config = PadimConfig { channels: ChannelSelection::random(550, 1024), ..PadimConfig::paper() };
+/// let config = PadimConfig::paper().with_channels(ChannelSelection::random(550, 1024));
 /// config.validate()?;
 /// # Ok::<(), padim::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct PadimConfig {
-    /// How images become network input. Default: short side to 256, center crop of 224, bilinear
-    /// (paper: 256x256, crop 224, bicubic).
+    /// Preprocessing of images. Default: short side to 256, center crop of 224, bilinear (paper:
+    /// 256x256, crop 224, bicubic).
     pub preprocess: PreprocessConfig,
-    /// Which channels are kept. Default: 100 at random with seed 1024 (paper: 100 for ResNet18, 550
-    /// for Wide-ResNet-50-2).
+    /// Selected channels. Default: 100 at random with seed 1024 (paper: 100 for ResNet18, 550 for
+    /// Wide-ResNet-50-2).
     pub channels: ChannelSelection,
-    /// How the Gaussians are estimated. Default: epsilon 0.01, divisor `N - 1` (paper: the same).
+    /// Estimation of the Gaussians. Default: epsilon 0.01, divisor `N - 1` (paper: the same).
     pub gaussian: GaussianConfig,
-    /// How maps and scores are made. Default: bilinear, Gaussian blur of sigma 4, maximum (paper:
-    /// bicubic, the rest the same).
+    /// Maps and scores. Default: bilinear, Gaussian blur of sigma 4, maximum (paper: the same, but
+    /// bicubic).
     pub scoring: ScoringConfig,
-    /// How many images go through the network at once. Default: 8. It trades memory for speed and
-    /// has no part in the method.
+    /// Number of images that go through the network at once. Default: 8. A larger batch is faster and
+    /// takes more memory; it does not change the method.
     pub batch_size: usize,
-    /// More images for the fit: turned, shifted and mirrored copies. Default: `None` (paper: the same).
+    /// More images for the fit: rotated, shifted and mirrored copies. Default: `None` (paper: the
+    /// same).
     pub augmentation: Option<Augmentation>,
-    /// Each patch is compared with the Gaussians of so many rows and columns of positions around its own,
-    /// and the smallest distance counts: an odd number up to 31. 1 is its own position alone. Default: 1
+    /// Side of the window of positions with whose Gaussians each patch is compared; the smallest
+    /// distance counts. An odd number up to 31, where 1 is only the patch's own position. Default: 1
     /// (paper: the same).
     ///
-    /// It forgives shifts of up to `neighborhood / 2` positions (of 4 pixels of the network's input for
-    /// residual networks), and takes about as many times longer to score as there are positions in
-    /// the window. Defects that look like a neighboring place are forgiven, too.
+    /// It tolerates shifts of up to `neighborhood / 2` positions (for residual networks, a position is
+    /// 4 pixels of the network's input). Scoring takes about `neighborhood * neighborhood` times as
+    /// long. Defects that look like a neighboring position are missed.
     pub neighborhood: usize,
 }
+
+builders!(PadimConfig {
+    with_preprocess: preprocess, PreprocessConfig;
+    with_channels: channels, ChannelSelection;
+    with_gaussian: gaussian, GaussianConfig;
+    with_scoring: scoring, ScoringConfig;
+    with_batch_size: batch_size, usize;
+    with_augmentation: augmentation, Option<Augmentation>;
+    with_neighborhood: neighborhood, usize;
+});
 
 impl Default for PadimConfig {
     fn default() -> Self {
@@ -81,8 +94,8 @@ impl PadimConfig {
         }
     }
 
-    /// The settings of xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master. It then
-    /// brings the maps of a test set to `[0, 1]`, for which [`ScoreNormalization::MinMax`] is.
+    /// The settings of xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master. That code also
+    /// normalizes the maps of a test set to `[0, 1]`; for this, use [`ScoreNormalization::MinMax`].
     pub fn xiahaifeng() -> Self {
         Self {
             preprocess: PreprocessConfig {
@@ -94,8 +107,8 @@ impl PadimConfig {
         }
     }
 
-    /// The settings of anomalib 2.7. It draws its channels with an arbitrary seed of torch, here 0,
-    /// and normalises scores, see [`ScoreNormalization::AroundThreshold`].
+    /// The settings of anomalib 2.7. It draws its channels with an arbitrary torch seed; here, it is 0.
+    /// It also normalizes scores, see [`ScoreNormalization::AroundThreshold`].
     pub fn anomalib() -> Self {
         Self {
             preprocess: PreprocessConfig {
@@ -117,8 +130,8 @@ impl PadimConfig {
         }
     }
 
-    /// The same for network input of `[height, width]` pixels: images are resized to it, and nothing is cut
-    /// away.
+    /// Sets the network's input size to `[height, width]` pixels: images are resized to it and not
+    /// cropped.
     #[must_use]
     pub fn with_input_size(self, [height, width]: [usize; 2]) -> Self {
         let resize = Resize::Exact { height, width };
@@ -129,14 +142,14 @@ impl PadimConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] names the first setting that cannot be, and why.
+    /// [`Error::InvalidConfig`] names the first invalid setting and the reason.
     pub fn validate(&self) -> Result<()> {
         self.preprocess.validate()?;
         self.gaussian.validate()?;
         self.scoring.validate()?;
         self.augmentation.as_ref().map_or(Ok(()), Augmentation::validate)?;
         if reach(self.neighborhood)? > 0 && self.gaussian.pooled {
-            let reason = "pooled Gaussians are the same everywhere, so none is nearer; use 1";
+            let reason = "has no effect on pooled Gaussians, which are the same everywhere; use 1";
             return Err(Error::config("neighborhood", reason));
         }
         if self.batch_size == 0 || self.batch_size > 4096 {

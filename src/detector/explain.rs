@@ -1,4 +1,4 @@
-//! Why a patch is strange.
+//! Explains a score by the contributions of layers and channels.
 
 use rayon::prelude::*;
 
@@ -11,46 +11,50 @@ use crate::gaussian::reach;
 use crate::preprocess::ImageInput;
 use crate::scoring::AnomalyMap;
 
-/// What drives the scores of an image.
+/// The contributions of layers and channels to the scores of an image.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Explanation {
     /// The prediction that is explained.
     pub prediction: Prediction,
     /// The network's layers, in their order.
     pub layers: Vec<LayerContribution>,
-    /// The patch with the largest distance, as its `[row, column]` in the grid.
+    /// The grid position `[row, column]` of the patch with the largest distance.
     pub peak: [usize; 2],
-    /// What each selected channel adds to the distance of that patch, the most important one first. They
-    /// add up to the distance.
+    /// The contribution of each selected channel to the distance of that patch, the largest first. The
+    /// sum of the contributions is the distance.
     pub channels: Vec<ChannelContribution>,
 }
 
-/// What a layer adds to distances.
+/// The contribution of a layer to distances.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct LayerContribution {
     /// The layer's name in the network.
     pub layer: String,
-    /// Its part of the anomaly map: the maps of all layers add up to the prediction's. It can be below
-    /// zero where a layer is as other layers make one expect.
+    /// The layer's contribution to the anomaly map; the maps of all layers add up to the prediction's
+    /// map. Negative if this layer reduces the distance.
     pub map: AnomalyMap,
-    /// Its part of the distance at the peak.
+    /// The layer's contribution to the distance at the peak.
     pub at_peak: f32,
 }
 
-/// What a channel adds to the distance of a patch.
+/// The contribution of a channel to the distance of a patch.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct ChannelContribution {
     /// The layer's name in the network.
     pub layer: String,
-    /// The channel's number in the layer, from 0.
+    /// The channel's index in the layer, from 0.
     pub channel: usize,
-    /// Its part of the distance.
+    /// The contribution to the distance.
     pub contribution: f32,
 }
 
 impl Detector {
-    /// Scores one image, and tells which layers and channels drive its scores: with `x` the embedding less
-    /// the mean, channel `c` adds `x_c (inverse covariance x)_c / distance` to the distance.
+    /// Scores one image and computes the contributions of layers and channels. With `x` the embedding
+    /// minus the mean, channel `c` contributes `x_c (inverse covariance x)_c / distance` to the
+    /// distance.
     ///
     /// It takes several times as long as a prediction.
     ///
@@ -58,8 +62,8 @@ impl Detector {
     /// # use padim::{Error, Padim, PadimConfig, ResNet18, burn, image};
     /// # use padim::preprocess::{PreprocessConfig, Resize};
     /// # let device = burn::tensor::Device::flex();
-    /// # let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
-    /// # let config = PadimConfig { preprocess: small, ..Default::default() };
+    /// # let small = PreprocessConfig::default().with_resize(Resize::square(64)).with_crop(None);
+    /// # let config = PadimConfig::default().with_preprocess(small);
     /// # let good = (0..4).map(|i| image::RgbImage::from_pixel(80, 60, image::Rgb([100 + i, 90, 80])));
     /// # let detector = Padim::new(config, ResNet18::untrained(0, &device)?)?.fit(good)?;
     /// # let strange = image::RgbImage::from_fn(80, 60, |x, y| image::Rgb([(x * y) as u8, 0, 255]));
@@ -73,13 +77,12 @@ impl Detector {
     ///
     /// # Errors
     ///
-    /// As [`predict`](Self::predict), and [`Error::InvalidConfig`] if channels were projected to shared
-    /// components ([`Padim::fit_projection`](crate::Padim::fit_projection)), which
-    /// belong to no layer.
+    /// As [`predict`](Self::predict), and [`Error::InvalidConfig`] if the detector has a projection
+    /// ([`Padim::fit_projection`](crate::Padim::fit_projection)), which mixes layers.
     pub fn explain(&self, image: impl Into<ImageInput>) -> Result<Explanation> {
         if self.projection().is_some() {
-            let reason = "components that all positions share mix the layers, so that none can be \
-                          told to drive a score";
+            let reason = "a projection mixes all layers, so their contributions to a score cannot be \
+                          separated; fit without `fit_projection`";
             return Err(Error::config("projection", reason));
         }
         let mut batches = Batches::new([image].into_iter(), self.padim.steps(), 1);
@@ -103,7 +106,7 @@ impl Detector {
         let sources = self.padim.embedder.sources();
         let layers = self.padim.backbone.layers();
         let [height, width] = self.model.grid();
-        // What each channel adds to the distance at a place.
+        // The contribution of each channel to the distance at a position.
         let channels = |place: usize| -> Vec<f64> {
             let mut vector = vec![0.0; sources.len()];
             vectors.write(0, place, &mut vector);

@@ -1,4 +1,4 @@
-//! Fitting: [`Padim`] sees good images and becomes a [`Detector`].
+//! Fitting: makes a [`Detector`] from a [`Padim`] and good images.
 
 use std::ops::ControlFlow;
 
@@ -12,15 +12,15 @@ use crate::error::{Error, Result};
 use crate::preprocess::ImageInput;
 
 impl Padim {
-    /// Learns what good images look like, in one pass. Files are decoded while the network works. Memory
-    /// stops growing when there are as many images as dimensions.
+    /// Fits the Gaussians to good images, in one pass. Files are decoded while the network works.
+    /// Memory stops growing when there are as many images as dimensions.
     ///
     /// # Errors
     ///
-    /// [`Error::TooFewImages`] for fewer than two images, and [`Error::InvalidConfig`] for settings that do
-    /// not go with their number: before the first one is decoded, if the iterator knows how many there are
-    /// (as those of vectors and slices do). The error of the first image that cannot be used, which names
-    /// it; [`Error::NotPositiveDefinite`] if epsilon is too small.
+    /// [`Error::TooFewImages`] for fewer than two images, and [`Error::InvalidConfig`] for settings
+    /// that do not fit their number; both before the first image is decoded, if the iterator knows its
+    /// length (as iterators of vectors and slices do). The error of the first image that cannot be
+    /// used, with its name. [`Error::NotPositiveDefinite`] if epsilon is too small.
     pub fn fit<I>(&self, images: I) -> Result<Detector>
     where
         I: IntoIterator,
@@ -29,8 +29,8 @@ impl Padim {
         self.fit_with(images, silent)
     }
 
-    /// As [`fit`](Self::fit). `progress` is called after every batch of images and every few positions, and
-    /// can stop the fit.
+    /// As [`fit`](Self::fit). `progress` is called after every batch of images and every few positions,
+    /// and can stop the fit.
     ///
     /// ```
     /// # use std::ops::ControlFlow;
@@ -66,8 +66,8 @@ impl Padim {
         self.partial_fit_with(images, &mut progress)?.finish_with(progress)
     }
 
-    /// The first part of a fit: what is known of these images, to be saved, merged with that of
-    /// others, and finished.
+    /// The first part of a fit: computes the statistics of these images. The result can be saved,
+    /// merged with other partial fits, and finished.
     ///
     /// # Errors
     ///
@@ -98,10 +98,10 @@ impl Padim {
         Ok(PartialFit { padim: self.clone(), input_size, statistics })
     }
 
-    /// The same, with the selected channels projected to their `components` principal ones, which
-    /// are found from good images: all positions together (paper, Table II: PCA). The images are
-    /// needed twice, here and for [`fit`](Self::fit). For components of each position by itself, see
-    /// [`GaussianConfig::components`](crate::gaussian::GaussianConfig::components).
+    /// Adds a projection of the selected channels to their first `components` principal components.
+    /// They are computed from good images, over all positions together (paper, Table II: PCA). The
+    /// images are needed twice: here and for [`fit`](Self::fit). For separate components at each
+    /// position, see [`GaussianConfig::components`](crate::gaussian::GaussianConfig::components).
     ///
     /// # Errors
     ///
@@ -114,8 +114,7 @@ impl Padim {
         self.fit_projection_with(components, images, silent)
     }
 
-    /// As [`fit_projection`](Self::fit_projection), with progress as
-    /// [`fit_with`](Self::fit_with).
+    /// As [`fit_projection`](Self::fit_projection), with progress as [`fit_with`](Self::fit_with).
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! PaDiM after it has seen images.
+//! PaDiM after a fit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,11 +7,12 @@ use burn::tensor::Tensor;
 
 use super::batches::Batches;
 use super::config::PadimConfig;
+use super::memory::DetectorMemory;
 use super::padim::Padim;
 #[cfg(doc)]
 use super::partial_fit::PartialFit;
 use super::prediction::Prediction;
-use super::prepared::{Item, Prepared, PreparedImage, stack};
+use super::prepared::{Contents, Item, Prepared, PreparedImage, stack};
 use super::registration::Registration;
 use crate::decision::Thresholds;
 use crate::embedding::Projection;
@@ -22,24 +23,24 @@ use crate::host::{is_host, truth};
 use crate::preprocess::{Alignment, ImageGeometry, ImageInput, InputRegion, Preprocessor};
 use crate::scoring::{ScoreNormalization, ScoredMap};
 
-/// PaDiM after it has seen good images: scores new ones.
+/// PaDiM after a fit: scores new images.
 ///
-/// It is immutable and can be used from many threads at once. A score depends on nothing but the
-/// image and what is saved with the detector.
+/// Predictions do not change it, so many threads can use it at once. A score depends only on the image
+/// and on the data that are saved with the detector.
 #[derive(Debug, Clone)]
 pub struct Detector {
     pub(crate) padim: Padim,
     pub(crate) input_size: [usize; 2],
     pub(crate) model: Arc<GaussianModel>,
-    /// What is known of the images it was fitted with, if it was to be kept.
+    /// The statistics of the training images, if kept.
     pub(crate) statistics: Option<Arc<GaussianStatistics>>,
     pub(crate) thresholds: Option<Thresholds>,
-    /// What the user has noted.
+    /// The user's notes.
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
 impl Detector {
-    /// A detector that has neither thresholds nor statistics.
+    /// A detector without thresholds and statistics.
     pub(super) fn new(padim: Padim, input_size: [usize; 2], model: GaussianModel) -> Self {
         let model = Arc::new(model);
         Self {
@@ -52,7 +53,7 @@ impl Detector {
         }
     }
 
-    /// The settings with which it was fitted.
+    /// The settings.
     pub fn config(&self) -> &PadimConfig {
         &self.padim.config
     }
@@ -72,7 +73,7 @@ impl Detector {
         self.padim.backbone.fingerprint()
     }
 
-    /// Resizes, crops and normalises images as this detector does.
+    /// The preprocessor of this detector: resizes, crops and normalizes images.
     pub fn preprocessor(&self) -> &Preprocessor {
         &self.padim.preprocessor
     }
@@ -82,13 +83,14 @@ impl Detector {
         self.input_size
     }
 
-    /// What brings images to one pose before anything else, if anything does.
+    /// The registration of images, if there is one.
     pub fn registration(&self) -> Option<&Registration> {
         self.padim.registration.as_ref()
     }
 
-    /// How image scores are normalized: as [`set_normalization`](Self::set_normalization) or the settings
-    /// say; if they say nothing, around the threshold of a calibration ([`Thresholds::normalization`]).
+    /// The normalization of image scores: that of [`set_normalization`](Self::set_normalization) or of
+    /// the settings. If it is `None`, that of a calibration ([`Thresholds::normalization`]), if there
+    /// is one.
     pub fn normalization(&self) -> ScoreNormalization {
         match self.padim.config.scoring.normalization {
             ScoreNormalization::None => {
@@ -104,18 +106,18 @@ impl Detector {
         self.thresholds.as_ref()
     }
 
-    /// Notes of the user, such as the product, the date and the camera. Saved with the detector; no part of
-    /// a score.
+    /// The user's notes, such as the product, the date and the camera. They are saved with the detector
+    /// and do not affect scores.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// Changes the notes of the user.
+    /// The user's notes, to change them.
     pub fn metadata_mut(&mut self) -> &mut BTreeMap<String, String> {
         &mut self.metadata
     }
 
-    /// The part of the network's input that is looked at; `None` for all of it.
+    /// The part of the network's input that is scored; `None` for all of it.
     pub fn region(&self) -> Option<&InputRegion> {
         self.padim.region.as_ref()
     }
@@ -125,7 +127,7 @@ impl Detector {
         self.padim.embedder.projection()
     }
 
-    /// What is known of the images it was fitted with, if that was kept
+    /// The statistics of the training images, if they were kept
     /// ([`PartialFit::finish_extendable`]).
     pub fn statistics(&self) -> Option<&GaussianStatistics> {
         self.statistics.as_deref()
@@ -135,8 +137,8 @@ impl Detector {
     ///
     /// # Errors
     ///
-    /// Says what is wrong with the image: [`Error::Io`], [`Error::Decode`],
-    /// [`Error::UnusableImage`], [`Error::ShapeMismatch`] or [`Error::NotFinite`]; and
+    /// [`Error::Io`], [`Error::Decode`], [`Error::ImageTooLarge`], [`Error::UnusableImage`],
+    /// [`Error::ShapeMismatch`] or [`Error::NotFinite`] for an image that cannot be used;
     /// [`Error::RegistrationMissing`] for a detector that was loaded without its registration.
     pub fn predict(&self, image: impl Into<ImageInput>) -> Result<Prediction> {
         match self.predict_iter([image]).next() {
@@ -149,7 +151,7 @@ impl Detector {
     ///
     /// # Errors
     ///
-    /// That of the first image that cannot be scored.
+    /// The error of the first image that cannot be scored.
     pub fn predict_batch<I>(&self, images: I) -> Result<Vec<Prediction>>
     where
         I: IntoIterator,
@@ -158,9 +160,9 @@ impl Detector {
         self.predict_iter(images).collect()
     }
 
-    /// Scores images as they are asked for, in batches of the configured size and in their order.
-    /// The next batch is decoded while one is scored. An image that cannot be scored gives its error
-    /// and does not stop the others.
+    /// Scores images lazily, in their order and in batches of [`PadimConfig::batch_size`]. The next
+    /// batch is decoded while one is scored. An image that cannot be scored gives its error; the
+    /// iterator goes on with the others.
     pub fn predict_iter<I>(&self, images: I) -> impl Iterator<Item = Result<Prediction>>
     where
         I: IntoIterator,
@@ -171,36 +173,44 @@ impl Detector {
         std::iter::from_fn(move || batches.advance(|batch| self.predict_items(batch))).flatten()
     }
 
-    /// The first half of a prediction, without the network: decodes, resizes, crops and normalises an
-    /// image. Other threads may do it while one runs [`predict_prepared`](Self::predict_prepared), as
-    /// [`line::Line`](crate::line::Line) does.
+    /// The first half of a prediction, without the network: decodes, resizes, crops and normalizes an
+    /// image. Other threads can do this while one thread runs
+    /// [`predict_prepared`](Self::predict_prepared), as [`line::Line`](crate::line::Line) does.
     ///
     /// # Errors
     ///
-    /// Says what is wrong with the image: [`Error::Io`], [`Error::Decode`] or
-    /// [`Error::UnusableImage`].
+    /// As [`predict`](Self::predict).
     pub fn prepare(&self, image: impl Into<ImageInput>) -> Result<PreparedImage> {
-        let input = image.into();
+        self.prepare_input(image.into(), false)
+    }
+
+    pub(super) fn prepare_input(
+        &self,
+        input: ImageInput,
+        keep_image: bool,
+    ) -> Result<PreparedImage> {
         let name = input.name().unwrap_or_else(|| "given".to_owned());
-        let image = PreparedImage::new(input, &name, self.padim.steps())?;
-        image.prepared.require_size(self.input_size, &name)?;
+        let image = PreparedImage::new(input, &name, self.padim.steps(), keep_image)?;
+        if let Contents::Whole { prepared, .. } = &image.contents {
+            prepared.require_size(self.input_size, &name)?;
+        }
         Ok(image)
     }
 
-    /// The second half: scores images that this detector has prepared, all as one batch and in their
-    /// order. The results are those of [`predict`](Self::predict), bit for bit.
+    /// The second half of a prediction: scores images that this detector has prepared, in one batch and
+    /// in their order. The results are exactly those of [`predict`](Self::predict).
     ///
     /// # Errors
     ///
-    /// Each image has its own: [`Error::NotFinite`], or [`Error::UnusableImage`] if it was prepared by a
-    /// detector with another preprocessing, registration or input size.
+    /// Each image has its own result: [`Error::NotFinite`], or [`Error::UnusableImage`] if it was
+    /// prepared by a detector with another preprocessing, registration or input size.
     ///
     /// ```
     /// # use padim::{Error, Padim, PadimConfig, ResNet18, burn, image};
     /// # use padim::preprocess::{PreprocessConfig, Resize};
     /// # let device = burn::tensor::Device::flex();
-    /// # let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
-    /// # let config = PadimConfig { preprocess: small, ..Default::default() };
+    /// # let small = PreprocessConfig::default().with_resize(Resize::square(64)).with_crop(None);
+    /// # let config = PadimConfig::default().with_preprocess(small);
     /// # let image = |i: u8| image::RgbImage::from_pixel(80, 60, image::Rgb([100 + i, 90, 80]));
     /// # let detector = Padim::new(config, ResNet18::untrained(0, &device)?)?.fit((0..4).map(image))?;
     /// let prepared = detector.prepare(image(7))?;
@@ -216,17 +226,17 @@ impl Detector {
         self.predict_items((0..).zip(images).map(item).collect::<Vec<_>>())
     }
 
-    /// Scores network input that is ready: registered, too.
+    /// Scores network input, which is already registered and preprocessed.
     ///
     /// # Shapes
     ///
-    /// `images`: `[batch, 3, height, width]`, normalised RGB of the detector's
+    /// `images`: `[batch, 3, height, width]`, normalized RGB of the detector's
     /// [`input_size`](Self::input_size).
     ///
     /// # Errors
     ///
-    /// [`Error::ShapeMismatch`] for another shape, [`Error::NotFinite`] for values that are not
-    /// numbers, [`Error::RegistrationMissing`] as in [`predict`](Self::predict).
+    /// [`Error::ShapeMismatch`] for another shape, [`Error::NotFinite`] for NaN or infinite values,
+    /// [`Error::RegistrationMissing`] as in [`predict`](Self::predict).
     pub fn predict_tensor(&self, images: Tensor<4>) -> Result<Vec<Prediction>> {
         self.registration().map_or(Ok(()), Registration::require)?;
         let [batch, channels, height, width] = images.dims();
@@ -234,8 +244,8 @@ impl Detector {
             let expected = format!("[batch, 3, {}, {}]", self.input_size[0], self.input_size[1]);
             return Err(Error::shape("images", expected, images.dims()));
         }
-        // A device's activations can hide what is no number. It answers after it has scored the images:
-        // to wait for it before would keep it waiting.
+        // A device's activation functions can hide NaN, so the input is checked. The result is read
+        // after scoring, so that the device need not wait.
         let finite = (!is_host(&images.device())).then(|| images.clone().is_finite().all());
         let geometry = ImageGeometry::identity([height, width]);
         let scored = self.score(images.to_device(&self.padim.backbone.device()));
@@ -245,7 +255,34 @@ impl Detector {
         Ok(scored?.into_iter().map(|scored| self.prediction(scored, geometry, None)).collect())
     }
 
-    /// The predictions of a batch, one an item.
+    /// Runs the network once on an empty image, alone and in a batch, so that the first real prediction
+    /// is as fast as the others: weights are prepared, memory is reserved, and a device compiles its
+    /// kernels.
+    ///
+    /// # Errors
+    ///
+    /// As [`predict_tensor`](Self::predict_tensor).
+    pub fn warm_up(&self) -> Result<()> {
+        let [height, width] = self.input_size;
+        let device = self.padim.backbone.device();
+        for batch in [1, self.padim.config.batch_size] {
+            self.score(Tensor::zeros([batch, 3, height, width], &device))?;
+        }
+        Ok(())
+    }
+
+    /// The memory that the detector holds now.
+    pub fn memory(&self) -> DetectorMemory {
+        let backbone = self.padim.extractor.backbone().memory_held();
+        DetectorMemory {
+            gaussians: self.model.size_in_bytes(),
+            statistics: self.statistics.as_ref().map_or(0, |statistics| statistics.size_in_bytes()),
+            backbone_own: backbone.own,
+            backbone_shared: backbone.shared,
+        }
+    }
+
+    /// The predictions of a batch, one per item.
     fn predict_items(&self, batch: Vec<Item>) -> Vec<Result<Prediction>> {
         let mut results: Vec<Option<Result<Prediction>>> = Vec::with_capacity(batch.len());
         let mut usable = Vec::with_capacity(batch.len());
@@ -289,7 +326,7 @@ impl Detector {
                 .zip(origins)
                 .map(|(scored, (geometry, moved))| Ok(self.prediction(scored, geometry, moved)))
                 .collect(),
-            // One bad image must not take the others of its batch with it.
+            // One bad image must not fail the others of its batch: score each image alone.
             Err(_) if count > 1 => (0..count)
                 .zip(origins)
                 .map(|(i, (geometry, moved))| {

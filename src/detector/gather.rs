@@ -1,4 +1,4 @@
-//! What a fit keeps of its images.
+//! Computes the statistics of a fit's images.
 
 use super::padim::Padim;
 use super::progress::{FitStage, Report, report};
@@ -9,8 +9,8 @@ use crate::host::LARGEST_BUFFER;
 use crate::preprocess::ImageInput;
 
 impl Padim {
-    /// The statistics of images, and the network's input size. That must be `size`; if `None`, the first
-    /// image sets it.
+    /// Computes the network's input size and the statistics of images. All images must have input size
+    /// `size`; if `None`, the first image sets it.
     pub(super) fn gather<I>(
         &self,
         mut size: Option<[usize; 2]>,
@@ -46,8 +46,8 @@ impl Padim {
     }
 }
 
-/// Embeddings that pile up on their device, so that it need not wait for each batch to be fetched. Sums
-/// are taken by the processor: they need 64 bits, which few devices have.
+/// Embeddings that wait on their device, so that it need not wait for each batch to be read. The CPU
+/// computes the sums, because they need 64 bits, which few devices support.
 #[derive(Default)]
 struct Waiting {
     embeddings: Vec<Embedding>,

@@ -1,20 +1,23 @@
-//! The whole method behind two types: [`Padim`] before the fit, [`Detector`] after it.
+//! The whole method in two types: [`Padim`] before a fit, [`Detector`] after it.
 
 mod augmentation;
 mod batches;
 mod calibrate;
 mod change;
 mod config;
+mod custom_score;
 mod devices;
 mod explain;
 mod fit;
 mod fitted;
 mod gather;
+mod memory;
 mod padim;
 mod partial_fit;
 mod parts;
 mod plan;
 mod prediction;
+mod predictor;
 mod prepared;
 mod progress;
 mod registration;
@@ -24,10 +27,12 @@ pub use augmentation::Augmentation;
 pub use config::PadimConfig;
 pub use explain::{ChannelContribution, Explanation, LayerContribution};
 pub use fitted::Detector;
+pub use memory::DetectorMemory;
 pub use padim::Padim;
 pub use partial_fit::PartialFit;
 pub use plan::MemoryPlan;
 pub use prediction::Prediction;
+pub use predictor::Predictor;
 pub use prepared::PreparedImage;
 pub use progress::{FitProgress, FitStage};
 pub use registration::Registration;

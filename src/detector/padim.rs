@@ -1,4 +1,4 @@
-//! PaDiM before it has seen images.
+//! PaDiM before a fit.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 
 use super::batches::{Batches, exact_count};
 use super::config::PadimConfig;
+use super::custom_score::CustomScore;
 #[cfg(doc)]
 use super::fitted::Detector;
 use super::prepared::{Item, Steps, stack};
@@ -16,11 +17,11 @@ use crate::error::{Error, Result};
 use crate::gaussian::{GaussianModel, GaussianStatistics, Positions, Precision, reach};
 use crate::host::is_host;
 use crate::preprocess::{DecodeLimits, ImageInput, InputRegion, Preprocessor, RegionOfInterest};
-use crate::scoring::{AnomalyScorer, ScoredMap};
+use crate::scoring::{AnomalyMap, AnomalyScorer, ScoredMap};
 
-/// PaDiM before it has seen images: settings and a backbone.
+/// PaDiM before a fit: settings and a backbone.
 ///
-/// Fitting gives another type, a [`Detector`], so predicting before fitting does not compile.
+/// A fit gives another type, a [`Detector`], so a prediction before a fit does not compile.
 ///
 /// ```
 /// use burn::tensor::Device;
@@ -28,8 +29,8 @@ use crate::scoring::{AnomalyScorer, ScoredMap};
 /// use padim::{Padim, PadimConfig, ResNet18, Weights};
 /// use padim::preprocess::{PreprocessConfig, Resize};
 ///
-/// let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
-/// let config = PadimConfig { preprocess: small, ..Default::default() };
+/// let small = PreprocessConfig::default().with_resize(Resize::square(64)).with_crop(None);
+/// let config = PadimConfig::default().with_preprocess(small);
 /// let padim = Padim::new(config, ResNet18::load(Weights::Bundled, &Device::flex())?)?;
 ///
 /// let good = (0..4).map(|i| RgbImage::from_pixel(80, 60, image::Rgb([100 + i, 90, 80])));
@@ -46,21 +47,23 @@ pub struct Padim {
     pub(crate) backbone: Arc<dyn Backbone>,
     pub(crate) preprocessor: Preprocessor,
     pub(crate) embedder: PatchEmbedder,
-    /// Both together.
+    /// The backbone and the embedder together.
     pub(crate) extractor: Extractor,
     pub(crate) scorer: AnomalyScorer,
     pub(crate) region: Option<InputRegion>,
     pub(crate) registration: Option<Registration>,
-    /// In which scores are computed on a device with memory of its own.
+    /// Replaces the image score of the settings, if there is one.
+    pub(crate) custom_score: Option<CustomScore>,
+    /// The precision of scores on a GPU.
     pub(crate) precision: Precision,
 }
 
 impl Padim {
-    /// Checks the settings and draws the channels.
+    /// Checks the settings and selects the channels.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] names the setting that cannot be, and why.
+    /// [`Error::InvalidConfig`] names the invalid setting and the reason.
     pub fn new(config: PadimConfig, backbone: impl Backbone + 'static) -> Result<Self> {
         config.validate()?;
         let backbone: Arc<dyn Backbone> = Arc::new(backbone);
@@ -75,23 +78,24 @@ impl Padim {
             backbone,
             region: None,
             registration: None,
+            custom_score: None,
             precision: Precision::F32,
         })
     }
 
-    /// The same, looking at a part of the images only. Positions outside take no memory and score
-    /// nothing.
+    /// Restricts fits and scores to a region of the images. Positions outside take no memory and get no
+    /// score.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if the crop leaves nothing of the region.
+    /// [`Error::InvalidConfig`] if the crop removes the whole region.
     ///
     /// ```
     /// # use padim::{Error, Padim, PadimConfig, ResNet18, Weights, burn, image};
     /// # use padim::preprocess::{PreprocessConfig, RegionOfInterest, Resize};
     /// # let device = burn::tensor::Device::flex();
-    /// # let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
-    /// # let config = PadimConfig { preprocess: small, ..Default::default() };
+    /// # let small = PreprocessConfig::default().with_resize(Resize::square(64)).with_crop(None);
+    /// # let config = PadimConfig::default().with_preprocess(small);
     /// # let good = (0..4).map(|i| image::RgbImage::from_pixel(80, 60, image::Rgb([100 + i, 90, 80])));
     /// let upper_half = [[0.0, 0.0], [80.0, 0.0], [80.0, 30.0], [0.0, 30.0]];
     /// let region = RegionOfInterest::polygon([60, 80], &upper_half)?;
@@ -105,18 +109,18 @@ impl Padim {
         Ok(Self { region, ..self })
     }
 
-    /// The same, with images brought to one pose before anything else is done to them. A region of
-    /// interest is one of the registered images.
+    /// Adds a registration: images are aligned before all other steps. A region of interest then refers
+    /// to the registered images.
     pub fn with_registration(self, registration: Registration) -> Self {
         Self { registration: Some(registration), ..self }
     }
 
-    /// What brings images to one pose, if anything does.
+    /// The registration of images, if there is one.
     pub fn registration(&self) -> Option<&Registration> {
         self.registration.as_ref()
     }
 
-    /// What is done to an image before the network.
+    /// The steps before the network.
     pub(super) fn steps(&self) -> Steps<'_> {
         Steps { registration: self.registration.as_ref(), preprocessor: &self.preprocessor }
     }
@@ -126,7 +130,19 @@ impl Padim {
         Self { embedder, extractor, ..self.clone() }
     }
 
-    /// The same, for files that decode to images of other sizes. What it fits takes the limits over.
+    /// Sets a custom image score, computed from the final anomaly map in the network's input size.
+    /// Thresholds and p-values then refer to this score. It is code, so a detector with it cannot be
+    /// saved; [`ImageScore`](crate::scoring::ImageScore) has scores that can be saved.
+    #[must_use]
+    pub fn with_custom_image_score(
+        self,
+        name: impl Into<String>,
+        score: impl Fn(&AnomalyMap) -> f32 + Send + Sync + 'static,
+    ) -> Self {
+        Self { custom_score: Some(CustomScore::new(name, score)), ..self }
+    }
+
+    /// Sets the limits for the size of decoded image files. Fitted detectors inherit the limits.
     #[must_use]
     pub fn with_decode_limits(mut self, limits: DecodeLimits) -> Self {
         self.set_decode_limits(limits);
@@ -147,20 +163,20 @@ impl Padim {
         &*self.backbone
     }
 
-    /// The channels that make up an embedding, and their projection.
+    /// The selected channels and their projection.
     pub fn embedder(&self) -> &PatchEmbedder {
         &self.embedder
     }
 
-    /// With the copies that augmentation makes of them, how many so many images are.
+    /// The number of images including their augmented copies.
     pub(super) fn copied(&self, images: usize) -> usize {
         let copies =
             self.config.augmentation.as_ref().map_or(0, |augmentation| augmentation.copies);
         images.saturating_mul(1 + copies)
     }
 
-    /// Whether the settings go with so many images, copies included: what can be told before any has been
-    /// seen. How many vectors a pooled Gaussian has depends on their size, too.
+    /// Checks the settings for a number of images (with copies), before the first image is opened. For
+    /// pooled Gaussians, the number of vectors also depends on the image size, which is still unknown.
     pub(super) fn check_count(&self, images: usize) -> Result<()> {
         let gaussian = &self.config.gaussian;
         match (gaussian.pooled, images) {
@@ -173,9 +189,9 @@ impl Padim {
         }
     }
 
-    /// Runs all images, with the copies that augmentation makes of them, through the network and gives
-    /// each batch of embeddings to `work`, with the number of images so far and of how many. The first
-    /// image decides the size, if nothing else has.
+    /// Embeds all images and their augmented copies, and calls `work` with each batch of embeddings,
+    /// the number of images so far, and the total number if known. All images must have input size
+    /// `size`; if `None`, the first image sets it.
     pub(super) fn embed_all<I>(
         &self,
         images: I,
@@ -193,7 +209,7 @@ impl Padim {
             None => self.embed_prepared(images, steps, total, size, work),
             Some(augmentation) => {
                 let total = total.map(|total| self.copied(total));
-                // Copies are those of the registered image: what a registration leaves to learn.
+                // Copies are made from the registered image, so that they cover its residual motion.
                 let images = augmentation.registered(images, self.registration.clone());
                 let steps = Steps { registration: None, ..steps };
                 self.embed_prepared(images, steps, total, size, work)
@@ -225,7 +241,7 @@ impl Padim {
                     work(self.extractor.embed(images)?, done, total)
                 })
                 .map_err(|error| match error {
-                    // A device's embeddings are looked at when many have come together.
+                    // On a GPU, embeddings are checked later, for several batches together.
                     Error::NotFinite { .. } => {
                         let which = match is_host(&self.backbone.device()) {
                             true => names.join(", "),
@@ -243,7 +259,7 @@ impl Padim {
         Ok(())
     }
 
-    /// The network's input `[batch, 3, height, width]`.
+    /// Stacks a batch to network input `[batch, 3, height, width]`.
     fn stack_batch(&self, batch: Vec<Item>, size: &mut Option<[usize; 2]>) -> Result<Tensor<4>> {
         let mut images = Vec::with_capacity(batch.len());
         let mut expected = *size;
@@ -264,7 +280,7 @@ impl Padim {
         Ok(stack(images, input_size, &self.backbone.device()))
     }
 
-    /// Maps and scores of `size` of embeddings, where they are.
+    /// Computes maps of `size` and scores from embeddings, on the device of the embeddings.
     pub(super) fn score(
         &self,
         model: &GaussianModel,
@@ -272,7 +288,7 @@ impl Padim {
         size: [usize; 2],
     ) -> Result<Vec<ScoredMap>> {
         let (reach, region) = (reach(self.config.neighborhood)?, self.region.as_ref());
-        match embedding {
+        let mut scored = match embedding {
             EmbeddingPart::Tensor(tensor) => {
                 let distances = model.distances_on_device(tensor, reach, self.precision)?;
                 self.scorer.score_on_device(distances, size, region)
@@ -282,10 +298,16 @@ impl Padim {
                 let distances = model.distances_of(&vectors, reach)?;
                 self.scorer.score_host(&distances, [batch, rows, columns], size, region)
             }
+        }?;
+        if let Some(custom) = &self.custom_score {
+            for ScoredMap { map, image_score } in &mut scored {
+                *image_score = custom.of(map)?;
+            }
         }
+        Ok(scored)
     }
 
-    /// The statistics of no image yet, for embeddings of these sizes.
+    /// Empty statistics for embeddings of these sizes.
     pub(super) fn statistics(
         &self,
         dimension: usize,
@@ -295,7 +317,7 @@ impl Padim {
         Ok(GaussianStatistics::new(dimension, self.positions(grid)?))
     }
 
-    /// The positions of a grid that are looked at, and whether they have one Gaussian in common.
+    /// The positions of a grid inside the region; they may share one pooled Gaussian.
     pub(crate) fn positions(&self, grid: [usize; 2]) -> Result<Positions> {
         let positions = match &self.region {
             Some(region) => Positions::inside(grid, &region.positions(grid)),

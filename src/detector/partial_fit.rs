@@ -1,4 +1,4 @@
-//! A fit that is not finished.
+//! An unfinished fit.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use crate::error::{Error, Result};
 use crate::gaussian::GaussianStatistics;
 use crate::preprocess::ImageInput;
 
-/// What is known of the good images so far: it can take in more of them, be merged with the fit of
-/// others, saved ([`save`](Self::save)), and made into a [`Detector`].
+/// The statistics of the good images so far. A partial fit can be extended by more images, merged with
+/// another one, saved ([`save`](Self::save)), and finished to a [`Detector`].
 ///
-/// Merging two fits gives what one fit of all images gives, to rounding, in any order. So shards of a
-/// data set can be fitted by several threads, processes or machines.
+/// Merged fits equal one fit of all images, up to rounding and in any order. So several threads,
+/// processes or machines can fit shards of a data set.
 ///
 /// ```
 /// # use padim::{Error, Padim, PadimConfig, ResNet18, Weights, burn, image};
 /// # use padim::preprocess::{PreprocessConfig, Resize};
 /// # let device = burn::tensor::Device::flex();
-/// # let small = PreprocessConfig { resize: Resize::square(32), crop: None, ..Default::default() };
-/// # let config = PadimConfig { preprocess: small, ..Default::default() };
+/// # let small = PreprocessConfig::default().with_resize(Resize::square(32)).with_crop(None);
+/// # let config = PadimConfig::default().with_preprocess(small);
 /// # let image = |i: u8| image::RgbImage::from_pixel(40, 40, image::Rgb([i * 9, i * i, 7]));
 /// # let (monday, tuesday) = ((0..3).map(image), (3..6).map(image));
 /// let padim = Padim::new(config, ResNet18::load(Weights::Bundled, &device)?)?;
@@ -40,29 +40,28 @@ pub struct PartialFit {
 }
 
 impl PartialFit {
-    /// The same fit with its registration, after it has been loaded.
+    /// Sets the registration again after loading.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for one of another name than it began with.
+    /// [`Error::InvalidConfig`] if it is not the registration of the fit: its name differs.
     pub fn with_registration(mut self, registration: Registration) -> Result<Self> {
         let old = self.padim.registration.as_ref();
         self.padim.registration = Some(Registration::replaced(old, registration)?);
         Ok(self)
     }
 
-    /// The number of images so far, with the copies that augmentation has made.
+    /// The number of images so far, including augmented copies.
     pub fn image_count(&self) -> usize {
         self.statistics.image_count()
     }
 
-    /// What is known of their embeddings.
+    /// The statistics of the embeddings.
     pub fn statistics(&self) -> &GaussianStatistics {
         &self.statistics
     }
 
-    /// Takes in the images of another fit, which must have been made with the same settings and
-    /// weights.
+    /// Adds the statistics of another fit, which must have the same settings and weights.
     ///
     /// # Errors
     ///
@@ -81,7 +80,7 @@ impl PartialFit {
             ("channels", ours.embedder == theirs.embedder),
             ("regions of interest", ours.region == theirs.region),
             ("registrations", stored(ours) == stored(theirs)),
-            ("Gaussians: pooled or not", pooled(ours) == pooled(theirs)),
+            ("settings for pooled Gaussians", pooled(ours) == pooled(theirs)),
         ];
         if let Some((what, _)) = same.iter().find(|(_, same)| !same) {
             let reason = format!("cannot merge fits of different {what}");
@@ -90,11 +89,11 @@ impl PartialFit {
         self.statistics.merge(other.statistics)
     }
 
-    /// Takes in more good images.
+    /// Adds good images.
     ///
     /// # Errors
     ///
-    /// As [`Padim::fit`]. A bad image leaves the fit as it was.
+    /// As [`Padim::fit`]. After an error of an image, the fit is unchanged.
     pub fn extend<I>(&mut self, images: I) -> Result<()>
     where
         I: IntoIterator,
@@ -121,8 +120,8 @@ impl PartialFit {
         self.statistics.merge(fresh)
     }
 
-    /// Multiplies the weight of all images so far by a forgetting factor: exponential forgetting, if done
-    /// before each new group of images.
+    /// Multiplies the weight of all images so far by a forgetting factor. Called before each new group
+    /// of images, this is exponential forgetting.
     ///
     /// # Errors
     ///
@@ -131,12 +130,12 @@ impl PartialFit {
         self.statistics.forget(forgetting_factor)
     }
 
-    /// Makes the detector, giving memory back as it goes.
+    /// Computes the detector. Frees the memory of the statistics step by step.
     ///
     /// # Errors
     ///
     /// [`Error::TooFewImages`] for fewer than two images, [`Error::NotPositiveDefinite`] if epsilon is
-    /// too small, [`Error::InvalidConfig`] for a storage that does not go with the number of images.
+    /// too small, [`Error::InvalidConfig`] for a storage that does not fit the number of images.
     pub fn finish(self) -> Result<Detector> {
         self.finish_with(silent)
     }
@@ -155,8 +154,9 @@ impl PartialFit {
         Ok(Detector::new(padim, input_size, model))
     }
 
-    /// Makes a detector that keeps what is known of its images, also when it is saved: it can take in
-    /// more of them, and its epsilon can be changed. That takes several times the memory.
+    /// Computes a detector that keeps the statistics of its images, also in its file. It can be
+    /// extended by more images, and settings such as epsilon can be changed. It takes several times the
+    /// memory.
     ///
     /// # Errors
     ///

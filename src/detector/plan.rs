@@ -1,4 +1,4 @@
-//! How much memory a fit and a prediction will take, before they begin.
+//! Estimates the memory of a fit and of predictions before they run.
 
 use std::fmt;
 
@@ -9,12 +9,13 @@ use crate::gaussian::{Block, GaussianStatistics, PENDING, Storage, sample_limit,
 use crate::host::{LARGEST_BUFFER, is_host};
 use crate::preprocess::ResizeArithmetic;
 
-/// Bytes that a fit and a prediction take at their peak, beyond the program itself (some tens of
-/// megabytes). The sizes of statistics and model are exact, those of images and of the network are
-/// estimates; the whole holds within a fifth.
+/// The peak memory of a fit and of predictions in bytes, without the program itself (some tens of
+/// megabytes). The sizes of statistics and model are exact; the sizes of images and network are
+/// estimates. The totals are accurate to 20 %.
 ///
-/// Images are counted as files, or as [`ImageInput::Deferred`](crate::ImageInput::Deferred): decoded when
-/// their turn comes, in 8-bit colour. Those that are given decoded are the caller's.
+/// The plan assumes that images come as files or as
+/// [`ImageInput::Deferred`](crate::ImageInput::Deferred), which are decoded when they are used, in
+/// 8-bit color. It does not include images that are passed already decoded.
 ///
 /// ```
 /// use burn::tensor::Device;
@@ -30,23 +31,24 @@ use crate::preprocess::ResizeArithmetic;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryPlan {
-    /// The form that the Gaussians will have. [`Storage::Auto`] is resolved as if 16 bits will do.
+    /// The storage of the Gaussians. [`Storage::Auto`] is resolved with the assumption that 16 bits are
+    /// precise enough.
     pub storage: Storage,
-    /// The network's weights; 0 for a backbone that does not tell.
+    /// The network's weights; 0 if the backbone gives no estimate.
     pub network: usize,
-    /// What a batch of images takes on its way, from decoded files to embedding vectors.
+    /// The processing of a batch, from decoded files to embedding vectors.
     pub batch: usize,
-    /// What is known of all images before the covariances are factorised.
+    /// The statistics of all images before the covariances are factorized.
     pub statistics: usize,
     /// The means and Gaussians, in memory and in the detector's file.
     pub model: usize,
-    /// The peak of a fit, in the program's own memory.
+    /// The peak of a fit in host memory.
     pub fit: usize,
-    /// The peak of predictions by a loaded detector, in the program's own memory. A calibration takes as
-    /// much, and 8 bytes for each pixel that its rate allows to be marked.
+    /// The peak of predictions by a loaded detector in host memory. A calibration takes the same, plus
+    /// 8 bytes for each pixel above the threshold that its rate allows.
     pub predict: usize,
-    /// The peak in the memory of the backbone's device, in 32 bits; 0 for a CPU. Its allocator reserves more,
-    /// for small models up to about twice as much.
+    /// The peak in the memory of the backbone's device, in 32 bits; 0 for a CPU. The device's allocator
+    /// reserves more; for small models, up to about twice as much.
     pub device: usize,
 }
 
@@ -72,19 +74,20 @@ impl fmt::Display for MemoryPlan {
 }
 
 impl Padim {
-    /// How much memory a fit of so many images of `[height, width]` pixels will take, and predictions for
+    /// The memory of a fit with a number of images of `[height, width]` pixels, and of predictions for
     /// such images.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if the settings do not go with so many images, or if the sizes are beyond
-    /// all measure; [`Error::UnusableImage`] for images of no pixels.
+    /// [`Error::InvalidConfig`] if the settings do not fit the number of images, or if the memory
+    /// exceeds the address space; [`Error::UnusableImage`] for images without pixels.
     pub fn memory_plan(&self, image_size: [usize; 2], images: usize) -> Result<MemoryPlan> {
         self.plan_for(image_size, images, images)
     }
 
-    /// As [`memory_plan`](Self::memory_plan), of [`fit_calibrated`](Self::fit_calibrated) with so many folds:
-    /// what is known of each fold is kept, beside what is known of the others together.
+    /// As [`memory_plan`](Self::memory_plan), for [`fit_calibrated`](Self::fit_calibrated) with a
+    /// number of folds. It keeps the statistics of every fold, plus the merged statistics of the other
+    /// folds.
     ///
     /// # Errors
     ///
@@ -101,8 +104,8 @@ impl Padim {
             let vectors = parts.sizes.vectors.div_ceil(folds.max(1));
             let fold = Sizes { vectors, ..parts.sizes }.plan()?.statistics;
             let folds = fold.checked_mul(folds)?;
-            // The whole is merged from copies of the folds, one after the other, and then factorised. While a
-            // fold is scored, the Gaussians of the others are there in its place.
+            // Copies of the folds are merged one after the other and then factorized. While a fold is
+            // scored, the Gaussians of the other folds take the place of the merged statistics.
             let merging = whole.fit.checked_add(fold)?;
             let fit = merging.max(whole.predict).checked_add(folds)?;
             Some(MemoryPlan { statistics: whole.statistics.checked_add(folds)?, fit, ..whole })
@@ -110,8 +113,8 @@ impl Padim {
         plan().ok_or_else(too_large)
     }
 
-    /// The plan of a fit for images of `[height, width]`, where each position sees so many vectors and the
-    /// network so many inputs.
+    /// The plan of a fit for images of `[height, width]` pixels. `images`: the vectors per position.
+    /// `inputs`: the inputs of the network.
     pub(super) fn plan_for(
         &self,
         image_size: [usize; 2],
@@ -154,8 +157,8 @@ impl Padim {
         })
     }
 
-    /// What the images take that are decoded at the same time, one by each thread, until they are network
-    /// input; `None` for more than all memory.
+    /// Bytes of the images that are decoded at the same time, one per thread, including temporary
+    /// copies of the preprocessing; `None` on overflow.
     fn originals(
         &self,
         [height, width]: [usize; 2],
@@ -164,11 +167,11 @@ impl Padim {
     ) -> Option<usize> {
         let Self { config, registration, .. } = self;
         let pixels = height.checked_mul(width)?;
-        // In 8-bit colour: as it was decoded, registered, turned and mirrored.
+        // In 8-bit color: the decoded, the registered, the rotated and the mirrored image.
         let copies = 1
             + usize::from(registration.is_some())
             + if config.augmentation.is_some() { 2 } else { 0 };
-        // While it is resized, its rows have their final width.
+        // The intermediate image of resizing has the final width, but still the full height.
         let narrow = height.checked_mul(input_width)?;
         let resizing = match config.preprocess.arithmetic {
             ResizeArithmetic::Pil => narrow.checked_mul(3)?,
@@ -180,23 +183,23 @@ impl Padim {
 }
 
 fn too_large() -> Error {
-    Error::config("channels", "such a fit would take more than all memory")
+    Error::config("channels", "the fit would exceed the address space; use fewer channels")
 }
 
-/// What a plan is made of.
+/// The sizes from which a plan is computed.
 struct Parts {
     storage: Storage,
     network: BackboneMemory,
     /// Bytes of decoded images.
     originals: Option<usize>,
     batch_size: usize,
-    /// How many images the network takes at once.
+    /// Images that the network processes at once.
     at_once: usize,
     /// Pixels of a network input.
     pixels: usize,
-    /// Positions of the grid, whether they are looked at or not.
+    /// All positions of the grid, inside and outside the region.
     grid: usize,
-    /// How many Gaussians each vector is compared with.
+    /// Number of Gaussians with which each vector is compared.
     window: usize,
     /// Rows of a position's Gaussian.
     rows: usize,
@@ -208,7 +211,7 @@ impl Parts {
     fn plan(&self) -> Option<MemoryPlan> {
         let Self { storage, network, batch_size, at_once, is_host, .. } = *self;
         let PlannedSizes { statistics, model, factorising } = self.sizes.plan()?;
-        // Two batches of network input; the embedding.
+        // Two batches of network input.
         let inputs = (4 * batch_size).checked_mul(2 * 3 * self.pixels)?;
         let vectors = (4 * at_once).checked_mul(self.grid * self.sizes.dimension)?;
         let computed = network.activations.checked_add(vectors)?;
@@ -217,7 +220,7 @@ impl Parts {
         let (batch, fixed, windows) = match is_host {
             true => {
                 let batch = images.checked_add(computed)?;
-                // The distances from all Gaussians of the windows.
+                // The distances to all Gaussians of the windows.
                 let windows = if self.window == 1 { 0 } else { self.window };
                 let windows = (4 * batch_size).checked_mul(windows * self.sizes.positions)?;
                 (batch, network.weights.checked_add(batch)?, windows)
@@ -230,8 +233,8 @@ impl Parts {
             batch,
             statistics,
             model,
-            // What batches took is not given back before the covariances are factorised; only decoded images
-            // are, which are large.
+            // Before the factorization, allocators return only the memory of decoded images, which are
+            // large blocks, not that of the other buffers.
             fit: (fixed - originals)
                 .checked_add(statistics.checked_add(originals)?.max(factorising))?,
             predict: fixed.checked_add(model)?.checked_add(windows)?,
@@ -239,18 +242,17 @@ impl Parts {
         })
     }
 
-    /// Bytes on a device that has memory of its own: `computed` by the network, and what fits and
-    /// predictions keep there.
+    /// Bytes in the memory of a GPU: `computed` by the network, and the data of fits and predictions.
     fn on_device(&self, computed: usize) -> Option<usize> {
         let Sizes { positions, dimension: d, .. } = self.sizes;
         let matrix = self.storage.device_numbers(d, self.rows)?;
         let gaussians = matrix.checked_add(4 * d)?.checked_mul(4 * positions)?;
         let windows = (2 * 4 * (self.window - 1)).checked_mul(positions)?;
         let input = (4 * self.at_once).checked_mul(3 * self.pixels)?;
-        // Vectors less the mean, and what the matrices make of them.
+        // Vectors minus the mean, and their products with the matrices.
         let vectors = (2 * 4 * self.at_once).checked_mul(self.grid * d)?;
         let scored = gaussians.checked_add(windows)?.checked_add(vectors)?;
-        // A fit lets so much pile up there.
+        // Embeddings that wait on the device during a fit.
         let waiting = (4 * self.grid * d).checked_mul(self.sizes.vectors)?.min(2 * LARGEST_BUFFER);
         let peak = scored.max(waiting).checked_add(computed)?.checked_add(input)?;
         peak.checked_add(self.network.weights)
@@ -258,8 +260,8 @@ impl Parts {
 }
 
 impl MemoryPlan {
-    /// Scales this plan to `models` models, `at_once` of them fitted together, for images and maps of so many
-    /// pixels.
+    /// Scales this plan to `models` models, `at_once` of them fitted together. `image` and `map`: their
+    /// numbers of pixels.
     pub(super) fn for_tiles(
         self,
         [models, at_once]: [usize; 2],
@@ -267,10 +269,11 @@ impl MemoryPlan {
     ) -> Result<Self> {
         let Self { statistics, model, .. } = self;
         let whole = || {
-            // The image in work and the next one, in 8-bit colour.
+            // The current image and the next one, in 8-bit color.
             let images = image.checked_mul(2 * 3)?;
             let map = map.checked_mul(4)?;
-            // One model is finished after the other, beside what others know and those that are done.
+            // Models are finished one after the other. Meanwhile, the statistics of the waiting models
+            // and the finished models exist.
             let waiting = statistics.max(model).checked_mul(at_once - 1)?;
             let done = model.checked_mul(models - at_once)?;
             let others = model.checked_mul(models - 1)?;
@@ -279,27 +282,27 @@ impl MemoryPlan {
                 statistics: statistics.checked_mul(at_once)?,
                 fit: self.fit.checked_add(images)?.checked_add(waiting)?.checked_add(done)?,
                 predict: self.predict.checked_add(images)?.checked_add(others)?.checked_add(map)?,
-                // The models take turns there.
+                // Only one model at a time is on the device.
                 ..self
             })
         };
-        whole().ok_or_else(|| Error::config("tile", "such a fit would take more than all memory"))
+        whole().ok_or_else(|| Error::config("tile", "the fit would exceed the address space"))
     }
 }
 
-/// Bytes of the statistics, of the model, and the peak while one is made into the other.
+/// Bytes of the statistics, of the model, and the peak while the model is computed.
 struct PlannedSizes {
     statistics: usize,
     model: usize,
     factorising: usize,
 }
 
-/// What decides the size of the Gaussians' part.
+/// The sizes that determine the memory of statistics and model.
 #[derive(Clone, Copy)]
 struct Sizes {
     positions: usize,
     dimension: usize,
-    /// Of a position.
+    /// Vectors per position.
     vectors: usize,
     /// Bytes of a position's Gaussian without its mean.
     model: usize,
@@ -316,15 +319,15 @@ impl Sizes {
         let model_bytes = model.checked_add(4 * (dimension + 1))?;
         let all = |bytes: usize| bytes.checked_mul(positions);
         let few = images <= limit;
-        // Vectors that wait to be summed come on top of the sums.
+        // In addition to the sums, there are vectors that wait to be summed.
         let waiting = vectors(images.min(PENDING))?;
         let statistics = if few { vectors(images)? } else { sums.checked_add(waiting)? };
         let folding = if few { 0 } else { all(vectors(limit)?)?.checked_add(block * sums)? };
-        // Means and scales lie beside; every block that is done makes room for the next.
+        // Means and scales are stored separately; every finished block frees memory for the next.
         let begin = all(statistics)?.checked_add(block * model)?;
         let end = all(model)?.checked_add(block * statistics)?;
         let beside = all(4 * (dimension + 1))?;
-        // A thread holds the covariance, its factor and what that is made of, in f64.
+        // Each thread holds the covariance, its factor and temporary matrices, in f64.
         let matrices = rayon::current_num_threads().checked_mul(5 * 8 * dimension * dimension)?;
         let factorising = begin.max(end).checked_add(beside)?.checked_add(matrices)?;
         Some(PlannedSizes {

@@ -1,4 +1,4 @@
-//! What a detector says of an image.
+//! The result of a detector for an image.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,38 +10,38 @@ use crate::error::Result;
 use crate::preprocess::{Alignment, ImageGeometry};
 use crate::scoring::AnomalyMap;
 
-/// What a detector says of an image.
+/// The result of a detector for an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Prediction {
-    /// The image's score: a Mahalanobis distance, not squared. Larger is stranger.
+    /// The image's score. Higher means more anomalous. By default a Mahalanobis distance, not squared.
     pub image_score: f32,
-    /// The same after the detector's normalization ([`Detector::normalization`]); without one, equal to
-    /// `image_score`.
+    /// The image score after the detector's normalization ([`Detector::normalization`]); without one,
+    /// equal to `image_score`.
     pub normalized_score: f32,
-    /// How likely a good image is to score so high ([`Calibration::p_value`]),
-    /// in `(0, 1]`; `None` unless the detector has been calibrated.
+    /// The probability that a good image has at least this score ([`Calibration::p_value`]), in
+    /// `(0, 1]`; `None` unless the detector has been calibrated.
     pub p_value: Option<f64>,
     /// Whether the score reaches the detector's threshold; `None` if it has none.
     pub is_defective: Option<bool>,
-    /// A score for every pixel of the network's input, that is of the image after a registration, resize
-    /// and crop. Of an image in tiles, all of it at the network's resolution.
+    /// A score for every pixel of the network's input, which is the image after registration, resize
+    /// and crop. For an image in tiles, a score for the whole image at the network's resolution.
     pub anomaly_map: AnomalyMap,
-    /// How the map relates to the original image, or to the registered one.
+    /// The relation of the map to the original image, or to the registered one.
     pub geometry: ImageGeometry,
-    /// How a registration has moved the image before all else; `None` without one, and for one that does
-    /// not tell ([`Registration::new`]).
+    /// The motion of the image by a registration; `None` without one, and for one of unknown motion
+    /// ([`Registration::new`]).
     pub alignment: Option<Alignment>,
 }
 
 impl Prediction {
-    /// The anomaly map in the original image's size, resize, crop and registration undone. Pixels that
-    /// the crop had cut away were never looked at and are 0. After a registration that does not tell how
-    /// it moves images ([`Registration::new`]), it is that of the registered image.
+    /// The anomaly map in the size of the original image: resize, crop and registration are undone.
+    /// Pixels outside the crop are not scored and have the value 0. After a registration of unknown
+    /// motion ([`Registration::new`]), the map is that of the registered image.
     ///
     /// # Errors
     ///
-    /// Those of [`AnomalyMap::new`], which a map from a detector does not meet.
+    /// As [`AnomalyMap::new`]; this does not occur for maps of a detector.
     pub fn map_in_original(&self) -> Result<AnomalyMap> {
         let map = self.anomaly_map.values();
         let values = match &self.alignment {
@@ -51,12 +51,12 @@ impl Prediction {
         AnomalyMap::new(self.geometry.original_size(), values)
     }
 
-    /// The anomaly map of the image as it came, resized and cropped but not registered: what a map
-    /// without a registration is laid over. Without a registration, it is the anomaly map itself.
+    /// The anomaly map for the image resized and cropped, but not registered; use it to draw over such
+    /// an image. Without a registration, it is the anomaly map itself.
     ///
     /// # Errors
     ///
-    /// Those of [`AnomalyMap::new`], which a map from a detector does not meet.
+    /// As [`AnomalyMap::new`]; this does not occur for maps of a detector.
     pub fn map_in_input(&self) -> Result<AnomalyMap> {
         let map = &self.anomaly_map;
         match &self.alignment {

@@ -1,6 +1,9 @@
-//! Images that are ready for the network.
+//! Preprocessed images, ready for the network.
+
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use image::DynamicImage;
 
 use super::registration::{Registration, StoredRegistration};
 use crate::caught::caught_for;
@@ -11,10 +14,10 @@ use crate::preprocess::{
     Preprocessor,
 };
 
-/// What a panic before the network is said to have interrupted.
+/// The name of this step in errors after a panic.
 pub const PREPARING: &str = "preparing an image";
 
-/// Says of which image an error speaks.
+/// Adds the name of the image to an error.
 pub(super) fn named(name: &str) -> impl FnOnce(Error) -> Error + '_ {
     move |error| match error {
         Error::UnusableImage { reason, .. } => {
@@ -24,9 +27,9 @@ pub(super) fn named(name: &str) -> impl FnOnce(Error) -> Error + '_ {
     }
 }
 
-/// An image that is ready for what follows, or why it is not.
+/// A prepared image or its error.
 pub(super) struct Item<T = Prepared> {
-    /// The path, or the number of the image.
+    /// The path or the number of the image.
     pub name: String,
     pub prepared: Result<T>,
 }
@@ -39,12 +42,21 @@ pub(super) enum Prepared {
 }
 
 impl Prepared {
-    /// Does everything that comes before the network. Code of others runs here: decoders, closures.
+    /// Runs all steps before the network. Catches panics, because decoders and user closures run here.
     pub fn new(input: ImageInput, name: &str, steps: Steps) -> Result<Self> {
+        caught_for(PREPARING, name, || Ok(Self::made(input, name, steps)?.0))
+    }
+
+    /// As [`new`](Self::new), but also returns the decoded image, if there is one.
+    pub fn with_original(
+        input: ImageInput,
+        name: &str,
+        steps: Steps,
+    ) -> Result<(Self, Option<DynamicImage>)> {
         caught_for(PREPARING, name, || Self::made(input, name, steps))
     }
 
-    fn made(input: ImageInput, name: &str, steps: Steps) -> Result<Self> {
+    fn made(input: ImageInput, name: &str, steps: Steps) -> Result<(Self, Option<DynamicImage>)> {
         steps.registration.map_or(Ok(()), Registration::require)?;
         if let ImageInput::Tensor(tensor) = input {
             let [channels, height, width] = tensor.dims();
@@ -57,11 +69,11 @@ impl Prepared {
                     ),
                 });
             }
-            // A device's activations can hide what is no number.
+            // A device's activation functions can hide NaN.
             if !is_host(&tensor.device()) && !all_finite_on_device(tensor.clone())? {
                 return Err(Error::NotFinite { what: format!("the image {name}") });
             }
-            return Ok(Self::Tensor(tensor, ImageGeometry::identity([height, width])));
+            return Ok((Self::Tensor(tensor, ImageGeometry::identity([height, width])), None));
         }
         let image = input.open(name, steps.preprocessor.decode_limits())?;
         let prepared = match steps.registration {
@@ -70,7 +82,7 @@ impl Prepared {
             }),
             None => steps.preprocessor.process(&image).map(|image| Self::Pixels(image, None)),
         };
-        prepared.map_err(named(name))
+        prepared.map(|prepared| (prepared, Some(image))).map_err(named(name))
     }
 
     pub fn geometry(&self) -> ImageGeometry {
@@ -80,7 +92,7 @@ impl Prepared {
         }
     }
 
-    /// How the image was moved before anything else.
+    /// The motion of the image by a registration.
     pub fn alignment(&self) -> Option<Alignment> {
         match self {
             Self::Pixels(_, alignment) => *alignment,
@@ -88,7 +100,7 @@ impl Prepared {
         }
     }
 
-    /// Checks that the image has the network input size of the others.
+    /// Checks the network input size of the image.
     pub fn require_size(&self, expected: [usize; 2], name: &str) -> Result<()> {
         let actual = self.geometry().input_size();
         if actual == expected {
@@ -97,23 +109,38 @@ impl Prepared {
         Err(Error::UnusableImage {
             name: name.to_owned(),
             reason: format!(
-                "it becomes {actual:?} pixels (height, width) for the network, which was fitted \
-                 with {expected:?}; use a crop, or resize to an exact size"
+                "its network input has {actual:?} pixels (height, width), but {expected:?} are \
+                 needed; use a crop, or resize to an exact size"
             ),
         })
     }
 }
 
-/// An image that is ready for a detector's network ([`Detector::prepare`](crate::Detector::prepare)):
-/// decoded, resized, cropped and normalised. It knows where its pixels lay in the original.
+/// An image that is ready for a detector ([`Predictor::prepare`]): decoded, and for the network
+/// resized, cropped and normalized.
+///
+/// [`Predictor::prepare`]: crate::detector::Predictor::prepare
 #[derive(Debug, Clone)]
 pub struct PreparedImage {
-    pub(super) prepared: Prepared,
-    /// How it was prepared; nothing is done to a tensor.
-    pub(super) by: Option<Preparation>,
+    pub(super) contents: Contents,
+    /// The decoded image, if it was to be kept.
+    pub(super) original: Option<Arc<DynamicImage>>,
 }
 
-/// What was done to an image before the network: all that [`Steps`] do.
+#[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)]
+pub(super) enum Contents {
+    /// The network's input.
+    Whole {
+        prepared: Prepared,
+        /// The preparation; `None` for a tensor, which needs none.
+        by: Option<Preparation>,
+    },
+    /// A decoded image, for tiles.
+    Tiled { name: String, image: Arc<DynamicImage> },
+}
+
+/// The settings of [`Steps`], to compare them.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Preparation {
     config: PreprocessConfig,
@@ -122,29 +149,53 @@ pub(super) struct Preparation {
 }
 
 impl PreparedImage {
-    pub(super) fn new(input: ImageInput, name: &str, steps: Steps) -> Result<Self> {
-        let prepared = Prepared::new(input, name, steps)?;
+    /// Prepares an image for a network; keeps the decoded image if requested.
+    pub(super) fn new(
+        input: ImageInput,
+        name: &str,
+        steps: Steps,
+        keep_image: bool,
+    ) -> Result<Self> {
+        let (prepared, original) = Prepared::with_original(input, name, steps)?;
         let by = matches!(prepared, Prepared::Pixels(..)).then(|| steps.preparation());
-        Ok(Self { prepared, by })
+        let original = original.filter(|_| keep_image).map(Arc::new);
+        Ok(Self { contents: Contents::Whole { prepared, by }, original })
     }
 
-    /// The image, if these steps would have made the same of it.
+    /// The image, if these steps would give the same result.
     pub(super) fn prepared_by(self, steps: Steps, name: &str) -> Result<Prepared> {
-        if self.by.is_none_or(|by| by == steps.preparation()) {
-            return Ok(self.prepared);
+        match self.contents {
+            Contents::Whole { prepared, by }
+                if by.as_ref().is_none_or(|by| *by == steps.preparation()) =>
+            {
+                Ok(prepared)
+            }
+            _ => Err(foreign(name)),
         }
-        let reason = "it was prepared by a detector with another preprocessing or registration, of which \
-                      this one would give a wrong score; prepare it with this detector";
-        Err(Error::UnusableImage { name: name.to_owned(), reason: reason.into() })
     }
 
-    /// How the network's input relates to the original image.
-    pub fn geometry(&self) -> ImageGeometry {
-        self.prepared.geometry()
+    /// The decoded image, if it was to be kept.
+    pub fn image(&self) -> Option<&Arc<DynamicImage>> {
+        self.original.as_ref()
+    }
+
+    /// The geometry of the network's input in the original image; `None` for an image in tiles.
+    pub fn geometry(&self) -> Option<ImageGeometry> {
+        match &self.contents {
+            Contents::Whole { prepared, .. } => Some(prepared.geometry()),
+            Contents::Tiled { .. } => None,
+        }
     }
 }
 
-/// One tensor `[batch, 3, height, width]` of images of one size.
+/// The error for an image that another detector has prepared.
+pub(super) fn foreign(name: &str) -> Error {
+    let reason = "it was prepared by a detector with another preprocessing or registration, so its \
+                  score would be wrong; prepare it with this detector";
+    Error::UnusableImage { name: name.to_owned(), reason: reason.into() }
+}
+
+/// Stacks images of one size to a tensor `[batch, 3, height, width]`.
 pub(super) fn stack(images: Vec<Prepared>, size: [usize; 2], device: &Device) -> Tensor<4> {
     let shape = [images.len(), 3, size[0], size[1]];
     let all_pixels = images.iter().all(|image| matches!(image, Prepared::Pixels(..)));
@@ -164,7 +215,7 @@ pub(super) fn stack(images: Vec<Prepared>, size: [usize; 2], device: &Device) ->
     Tensor::cat(images.into_iter().map(single).collect(), 0)
 }
 
-/// What is done to an image before the network.
+/// The steps before the network.
 #[derive(Clone, Copy)]
 pub(super) struct Steps<'a> {
     pub registration: Option<&'a Registration>,

@@ -1,39 +1,39 @@
-//! How far a fit has come, and how to stop it.
+//! Progress of a fit, and cancellation.
 
 use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
 
-/// How far a fit has come.
+/// The progress of a fit or a calibration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FitProgress {
-    /// What is being done.
+    /// The current stage.
     pub stage: FitStage,
-    /// How many images or positions are done.
+    /// Number of finished images or positions.
     pub done: usize,
-    /// Of how many, where that is known.
+    /// Total number of images or positions, if known.
     pub total: Option<usize>,
 }
 
-/// What a fit does, in this order.
+/// The stages of a fit, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FitStage {
-    /// Images go through the network to find a projection; counted in images.
+    /// Embeds images to compute a projection; counted in images.
     Projecting,
-    /// Images go through the network; counted in images.
+    /// Embeds images; counted in images.
     Embedding,
-    /// Covariances are factorized; counted in positions of the grid.
+    /// Factorizes covariances; counted in positions of the grid.
     Factorizing,
-    /// Good images are scored to find thresholds; counted in images.
+    /// Scores good images to compute thresholds; counted in images.
     Calibrating,
 }
 
-/// What is told of the progress, and says whether to go on.
+/// A callback that receives the progress and decides whether to continue.
 pub(crate) type Report<'a> = dyn FnMut(FitProgress) -> ControlFlow<()> + 'a;
 
-/// Tells how far the fit is. Fails if it is to stop.
+/// Calls `progress`; fails if it stops the fit.
 pub(crate) fn report(
     progress: &mut Report<'_>,
     stage: FitStage,
@@ -46,12 +46,12 @@ pub(crate) fn report(
     }
 }
 
-/// For those who do not want to know.
+/// A progress callback that does nothing.
 pub(crate) fn silent(_: FitProgress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// The progress of a factorization as that of a fit.
+/// Converts the progress of a factorization to that of a fit.
 pub(crate) fn factorizing<'a>(
     progress: &'a mut Report<'_>,
 ) -> impl FnMut(usize, usize) -> ControlFlow<()> + 'a {

@@ -1,4 +1,4 @@
-//! What is done to images so that parts lie alike, before anything else.
+//! Registration: aligns images before all other steps.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::preprocess::{Alignment, principal_axis};
 
-/// Brings images of parts that lie in different ways to one pose, before anything else is done to them,
-/// for the fit and for predictions.
+/// Aligns images of parts in different poses to one pose, before all other steps of fits and
+/// predictions.
 ///
-/// A registration of your own is code, so a detector's file holds only its name: a detector that was
-/// loaded refuses images until it is given it again
+/// A custom registration is code, so a detector's file holds only its name. After loading, the detector
+/// rejects images until it gets the registration again
 /// ([`Detector::with_registration`](crate::Detector::with_registration)).
 ///
 /// ```
@@ -24,8 +24,8 @@ use crate::preprocess::{Alignment, principal_axis};
 /// # let device = burn::tensor::Device::flex();
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("part.padim");
-/// # let small = PreprocessConfig { resize: Resize::square(32), crop: None, ..Default::default() };
-/// # let config = PadimConfig { preprocess: small, ..Default::default() };
+/// # let small = PreprocessConfig::default().with_resize(Resize::square(32)).with_crop(None);
+/// # let config = PadimConfig::default().with_preprocess(small);
 /// # let images = || (0..3).map(|i| image::RgbImage::from_pixel(40, 40, image::Rgb([i * 9; 3])));
 /// // Some images come upside down.
 /// let upright = Registration::new("upright", |image| {
@@ -61,13 +61,13 @@ enum Kind {
         name: String,
         register: Work<DynamicImage>,
     },
-    /// A detector's file knew only its name.
+    /// A custom registration after loading: only its name is known.
     Missing {
         name: String,
     },
 }
 
-/// What a file says of a registration.
+/// A registration in a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum StoredRegistration {
@@ -76,11 +76,11 @@ pub(crate) enum StoredRegistration {
 }
 
 impl Registration {
-    /// A registration of your own, known by a name. It makes the registered image, of any size.
+    /// A custom registration with a name. `register` returns the registered image, of any size.
     ///
-    /// Anomaly maps are those of the registered image, also
-    /// [`map_in_original`](crate::Prediction::map_in_original): how to bring them back, only you know. If
-    /// it turns and shifts only, [`aligning`](Self::aligning) brings them back by itself.
+    /// Anomaly maps then refer to the registered image, also
+    /// [`map_in_original`](crate::Prediction::map_in_original), because the motion is unknown. If the
+    /// registration only rotates and shifts, use [`aligning`](Self::aligning): it transforms maps back.
     pub fn new(
         name: impl Into<String>,
         register: impl Fn(&DynamicImage) -> Result<DynamicImage> + Send + Sync + 'static,
@@ -88,8 +88,8 @@ impl Registration {
         Self(Kind::Replacing { name: name.into(), register: Arc::new(register) })
     }
 
-    /// A registration of your own that turns and shifts, known by a name. It tells how; the image is then
-    /// moved, and maps in the original image moved back.
+    /// A custom registration with a name that only rotates and shifts. `align` returns the motion; the
+    /// crate moves the image, and moves maps back for the original image.
     pub fn aligning(
         name: impl Into<String>,
         align: impl Fn(&DynamicImage) -> Result<Alignment> + Send + Sync + 'static,
@@ -97,20 +97,20 @@ impl Registration {
         Self(Kind::Aligning { name: name.into(), align: Arc::new(align) })
     }
 
-    /// For long parts on a plain background, as screws and pens are: the part is brought to the middle of
-    /// the image, and its long axis turned so that its heavier end points in the direction `degrees`,
-    /// counter-clockwise from the right (90 for upright, 45 for along the diagonal, where there is most
-    /// room).
+    /// For long parts on a plain background, such as screws and pens. Moves the part to the center of
+    /// the image and rotates it, so that its heavier end points in the direction `degrees`,
+    /// counterclockwise from the right (90 for upright; 45 for the diagonal, which has most room).
     ///
-    /// The part is the largest connected region that differs from the background (Otsu 1979), which is what
-    /// most of the image's border looks like; its axis is that of its second moments, the heavier end is
-    /// told by the third. A part that is as wide as it is long, or as heavy at both ends, has no such
-    /// direction. An image that shows no part is an error. This one is saved with the detector.
+    /// The part is the largest connected region that differs from the background (Otsu 1979); the
+    /// background is the most common color of the image's border. The second moments of the part give
+    /// its axis, the third moment its heavier end. The direction is undefined for a part that is as
+    /// wide as long, or symmetric between its ends. An image without a part gives an error. This
+    /// registration is saved with the detector.
     pub fn principal_axis(degrees: f64) -> Self {
         Self(Kind::PrincipalAxis { degrees })
     }
 
-    /// Its name.
+    /// The name.
     pub fn name(&self) -> Cow<'_, str> {
         match &self.0 {
             Kind::PrincipalAxis { degrees } => format!("principal axis at {degrees}").into(),
@@ -120,16 +120,16 @@ impl Registration {
         }
     }
 
-    /// Whether only its name is known, from a detector's file.
+    /// Whether only the name is known, after loading a detector's file.
     pub fn is_missing(&self) -> bool {
         matches!(self.0, Kind::Missing { .. })
     }
 
-    /// The registered image, and how it was moved if that is known.
+    /// Returns the registered image, and its motion if known.
     ///
     /// # Errors
     ///
-    /// Those of the registration, and [`Error::RegistrationMissing`] if only its name is known.
+    /// The errors of the registration, and [`Error::RegistrationMissing`] if only its name is known.
     pub fn apply(&self, image: &DynamicImage) -> Result<(DynamicImage, Option<Alignment>)> {
         let alignment = match &self.0 {
             Kind::PrincipalAxis { degrees } => principal_axis(image, *degrees)?,
@@ -164,13 +164,13 @@ impl Registration {
         })
     }
 
-    /// `new`, if it is the one that was fitted with.
+    /// Returns `new` if it is the registration of the fit.
     pub(crate) fn replaced(old: Option<&Self>, new: Self) -> Result<Self> {
         match old {
             Some(old) if old.stored() == new.stored() => Ok(new),
             _ => {
                 let fitted = old.map_or("none".into(), |old| format!("{:?}", old.name()));
-                let reason = format!("{:?} is not what was fitted with: {fitted}", new.name());
+                let reason = format!("the fit had {fitted}, got {:?}", new.name());
                 Err(Error::config("registration", reason))
             }
         }

@@ -127,7 +127,8 @@ impl PatchEmbedder {
     ///
     /// # Errors
     ///
-    /// [`Error::ShapeMismatch`] if the channels of the maps differ from the embedder's `layer_channels`.
+    /// [`Error::ShapeMismatch`] if the channels of the maps differ from the embedder's
+    /// `layer_channels`.
     pub fn embed(&self, features: &FeatureMaps) -> Result<Tensor<4>> {
         let device = features.maps()[0].device();
         Ok(self.embed_maps(features.maps().to_vec())?.into_tensor(&device))

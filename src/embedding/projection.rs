@@ -131,8 +131,8 @@ impl ProjectionEstimator {
             (sum, scatter)
         };
         let images: Vec<&[f32]> = values.chunks_exact(channels * places).collect();
-        // Sums are added per image and in order, so that they do not depend on threads or batches. Only a
-        // few images at a time, because each has a matrix of `channels * channels` numbers.
+        // Sums are added per image and in order, so that they do not depend on threads or batches. Only
+        // a few images at a time, because each has a matrix of `channels * channels` numbers.
         for together in images.chunks(4) {
             for (sum, scatter) in together.par_iter().map(of_image).collect::<Vec<_>>() {
                 self.sum.iter_mut().zip(sum).for_each(|(s, v)| *s += v);

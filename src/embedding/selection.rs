@@ -1,5 +1,7 @@
 //! The selection of channels for the embedding.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::draw::{python_sample, torch_randperm};
@@ -29,6 +31,25 @@ pub enum ChannelSelection {
         /// The seed of the draw. Torch's generator uses its lower 32 bits.
         seed: u64,
     },
+}
+
+/// `all`, or `seed:1024:100` for 100 channels drawn as Python's `random` does with the seed 1024.
+impl FromStr for ChannelSelection {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        let parts = text.strip_prefix("seed:").and_then(|draw| draw.split_once(':'));
+        let draw = parts.and_then(|(seed, count)| Some((seed.parse().ok()?, count.parse().ok()?)));
+        let (seed, count) = draw.ok_or_else(|| {
+            let reason =
+                format!("expected all or seed:N:COUNT, such as seed:1024:100, got {text:?}");
+            Error::config("channels", reason)
+        })?;
+        Ok(Self::random(count, seed))
+    }
 }
 
 impl ChannelSelection {

@@ -95,11 +95,11 @@ pub(super) struct Source {
     choice: Choice,
 }
 
-/// What is selected of a layer.
+/// The selected channels of a layer.
 pub(super) struct Choice {
-    /// Where it stands in an embedding vector.
+    /// Their indices in an embedding vector.
     pub places: Vec<usize>,
-    /// Which of the layer's channels it is.
+    /// Their indices in the layer.
     pub channels: Vec<usize>,
 }
 

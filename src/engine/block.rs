@@ -46,6 +46,15 @@ impl Block {
         }
     }
 
+    /// The bytes of the prepared weights.
+    pub fn bytes(&self) -> usize {
+        let shortcut = match &self.shortcut {
+            Shortcut::Convolution(convolution) => convolution.bytes(),
+            Shortcut::Input | Shortcut::Channels(_) => 0,
+        };
+        self.branch.iter().map(|convolution| convolution.bytes()).sum::<usize>() + shortcut
+    }
+
     pub fn run(&self, input: Activation, workspace: &mut Workspace) -> Activation {
         let shortcut = match &self.shortcut {
             Shortcut::Input => None,

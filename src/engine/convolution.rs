@@ -77,6 +77,16 @@ impl Convolution {
         Self { blocks_out, stride, bias, weight_bytes, kind }
     }
 
+    /// The bytes of the prepared weights.
+    pub fn bytes(&self) -> usize {
+        match &self.kind {
+            Kind::Direct(direct) => direct.bytes(),
+            Kind::Two(winograd) => winograd.bytes(),
+            Kind::Four(winograd) => winograd.bytes(),
+            Kind::Strided(winograd) => winograd.bytes(),
+        }
+    }
+
     pub fn output(&self, source: Shape) -> [usize; 2] {
         let halved = |n: usize| if self.stride == 2 { stem::half(n) } else { n };
         [halved(source.height), halved(source.width)]

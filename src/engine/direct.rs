@@ -39,6 +39,10 @@ impl Direct {
         }
         Self { weights, blocks_in, kernel, stride }
     }
+    /// The bytes of the prepared weights.
+    pub fn bytes(&self) -> usize {
+        4 * self.weights.len()
+    }
 
     /// Writes the convolution of `source` to `target`.
     pub fn run(

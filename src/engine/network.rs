@@ -75,6 +75,13 @@ impl Trunk {
         }
     }
 
+    /// The bytes of the prepared weights.
+    pub fn bytes(&self) -> usize {
+        let blocks: usize = self.stages.iter().flatten().map(Block::bytes).sum();
+        let last: usize = self.last_branch.iter().map(|convolution| convolution.bytes()).sum();
+        self.stem.bytes() + blocks + last
+    }
+
     fn workspaces(&self) -> MutexGuard<'_, Vec<Workspace>> {
         // A panic while the lock was held leaves the list valid.
         self.workspaces.lock().unwrap_or_else(PoisonError::into_inner)
@@ -116,6 +123,13 @@ impl Engine {
             Tap { stage, channels }
         };
         Self { taps: layers.iter().enumerate().map(tap).collect(), trunk, last }
+    }
+
+    /// The bytes of the prepared weights that are not the trunk's.
+    pub fn own_bytes(&self) -> usize {
+        let shared: usize =
+            self.trunk.last_branch.iter().map(|convolution| convolution.bytes()).sum();
+        self.last.bytes() - shared
     }
 
     /// The maps `[images, grid_height, grid_width, channels]` of every output layer, with their sizes.

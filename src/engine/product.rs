@@ -5,7 +5,8 @@ use pulp::Simd;
 use super::activation::{Activation, BLOCK};
 use crate::prefetch::{PAGE, prefetch};
 
-/// Rows times a panel: `target[r] = sum over segments s and k < K of a[s + r * STEP + k] * panel[s][k]`.
+/// Rows times a panel:
+/// `target[r] = sum over segments s and k < K of a[s + r * STEP + k] * panel[s][k]`.
 ///
 /// Each target row has [`BLOCK`] numbers, and the rows are contiguous. The sums of up to fourteen rows
 /// stay in registers from the first segment to the last. All lengths in the innermost loop are

@@ -92,6 +92,10 @@ impl Stem {
         }
         Self { weights, bias }
     }
+    /// The bytes of the prepared weights.
+    pub fn bytes(&self) -> usize {
+        4 * self.weights.len()
+    }
 
     /// The size `[height, width]` of an image's maps after the stem.
     pub fn output(image: [usize; 2]) -> [usize; 2] {

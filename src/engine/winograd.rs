@@ -95,6 +95,10 @@ impl<T: Tile + Send + Sync> Winograd<T> {
     fn room(&self) -> usize {
         V_BYTES.max(4 * self.weights.len() / 6)
     }
+    /// The bytes of the prepared weights.
+    pub fn bytes(&self) -> usize {
+        4 * self.weights.len()
+    }
 
     /// Writes the convolution of `source` to `target`.
     ///

@@ -166,6 +166,17 @@ impl Block {
         Self { first: 0, positions: 1, dimension, samples: vectors.into(), sums: None }
     }
 
+    /// The bytes of the vectors and sums.
+    pub fn size_in_bytes(&self) -> usize {
+        let sums = self.sums.as_ref().map_or(0, |sums| {
+            [&sums.mean, &sums.third, &sums.fourth, &sums.scatter]
+                .map(|values| values.len())
+                .iter()
+                .sum()
+        });
+        4 * self.samples.len() + 8 * sums
+    }
+
     /// Makes room for `room` more images, if there is none for `needed`.
     pub fn make_room(&mut self, needed: usize, room: usize) {
         let image = self.positions * self.dimension;

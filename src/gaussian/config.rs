@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::shrinkage::Shrinkage;
 use super::storage::Storage;
 use crate::error::{Error, Result};
+use crate::names::builders;
+use crate::names::named;
 
 /// The divisor of the covariance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -17,9 +19,16 @@ pub enum CovarianceDivisor {
     Biased,
 }
 
+named!(
+    CovarianceDivisor,
+    "divisor",
+    [("unbiased", CovarianceDivisor::Unbiased), ("biased", CovarianceDivisor::Biased)]
+);
+
 /// How the Gaussians are estimated and kept. Stored with every detector.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GaussianConfig {
     /// Added to the variances, so that the covariance can be inverted. Default: 0.01 (paper: 0.01;
     /// anomalib: 0.01001). With fewer images than dimensions it decides how much a direction counts
@@ -43,6 +52,15 @@ pub struct GaussianConfig {
     /// another is no longer told apart.
     pub pooled: bool,
 }
+
+builders!(GaussianConfig {
+    with_epsilon: epsilon, f64;
+    with_divisor: divisor, CovarianceDivisor;
+    with_shrinkage: shrinkage, Shrinkage;
+    with_components: components, Option<usize>;
+    with_storage: storage, Storage;
+    with_pooled: pooled, bool;
+});
 
 impl Default for GaussianConfig {
     fn default() -> Self {

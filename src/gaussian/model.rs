@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 
 /// How a Gaussian's covariance is conditioned. See [`GaussianModel::spectrum`].
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Spectrum {
     /// The number of dimensions in which the features effectively vary: the exponential of the
     /// entropy of the eigenvalues, as shares of their sum (Roy, Vetterli 2007). Between 1 and the

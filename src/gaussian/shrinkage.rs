@@ -1,5 +1,8 @@
 //! How far a covariance is drawn toward a multiple of the identity.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -32,6 +35,38 @@ pub(super) struct Spread {
     pub squared_norm: f64,
     /// The mean of `|y|^4`.
     pub fourth: f64,
+}
+
+/// `none`, a number in 0..=1, `ledoit-wolf` or `oas`.
+impl fmt::Display for Shrinkage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.pad("none"),
+            Self::Fixed(s) => write!(f, "{s}"),
+            Self::LedoitWolf => f.pad("ledoit-wolf"),
+            Self::Oas => f.pad("oas"),
+        }
+    }
+}
+
+/// `none`, a number in 0..=1, `ledoit-wolf` or `oas`.
+impl FromStr for Shrinkage {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parsed = match text {
+            "none" => Some(Self::None),
+            "ledoit-wolf" => Some(Self::LedoitWolf),
+            "oas" => Some(Self::Oas),
+            _ => text.parse().ok().map(Self::Fixed),
+        };
+        let parsed = parsed.ok_or_else(|| {
+            let reason =
+                format!("expected none, a number in 0..=1, ledoit-wolf or oas, got {text:?}");
+            Error::config("shrinkage", reason)
+        })?;
+        parsed.validate().map(|()| parsed)
+    }
 }
 
 impl Shrinkage {

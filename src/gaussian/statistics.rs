@@ -84,6 +84,11 @@ impl GaussianStatistics {
         self.tally.count
     }
 
+    /// The bytes that it holds.
+    pub fn size_in_bytes(&self) -> usize {
+        self.blocks.iter().map(Block::size_in_bytes).sum()
+    }
+
     /// Checks the shape of embeddings `[batch, dimension, grid_height, grid_width]`.
     pub(super) fn check_shape(&self, shape: [usize; 4]) -> Result<()> {
         self.positions.check(shape, self.dimension)

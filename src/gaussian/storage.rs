@@ -6,16 +6,20 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::names::named;
 
 /// The floating point type in which the numbers of a [`Storage`] are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Precision {
     /// 32 bits.
     F32,
     /// 16 bits, with a scale for each position that makes the most of them.
     F16,
 }
+
+named!(Precision, "precision", [("f32", Precision::F32), ("f16", Precision::F16)]);
 
 impl Precision {
     /// Bytes of a number.

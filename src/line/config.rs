@@ -1,14 +1,22 @@
 //! How a line works, and what comes out of it.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use image::DynamicImage;
+use serde::{Deserialize, Serialize};
 
 #[cfg(doc)]
 use crate::detector::Detector;
 use crate::detector::Prediction;
 use crate::error::{Error, Result};
+use crate::names::builders;
+use crate::names::named;
 
 /// What happens to a submitted image if the queue is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum DropPolicy {
     /// [`Line::submit`] waits until there is room: nothing is dropped.
     #[default]
@@ -19,9 +27,21 @@ pub enum DropPolicy {
     DropNewest,
 }
 
+named!(
+    DropPolicy,
+    "drop",
+    [
+        ("wait", DropPolicy::Wait),
+        ("drop-oldest", DropPolicy::DropOldest),
+        ("drop-newest", DropPolicy::DropNewest)
+    ]
+);
+
 /// What a line does after its sink has failed or panicked. The result at which it failed counts as
 /// given to the sink.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum SinkFailure {
     /// Goes on with the next result; the failure is counted and its message kept.
     #[default]
@@ -30,8 +50,12 @@ pub enum SinkFailure {
     Stop,
 }
 
+named!(SinkFailure, "sink_failure", [("go-on", SinkFailure::GoOn), ("stop", SinkFailure::Stop)]);
+
 /// The settings of a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct LineConfig {
     /// The most images that may wait for a decoder. Default: 32.
     pub queue: usize,
@@ -46,7 +70,20 @@ pub struct LineConfig {
     pub drop: DropPolicy,
     /// What happens after the sink has failed. Default: the line goes on.
     pub sink_failure: SinkFailure,
+    /// Whether the sink gets the decoded images, too, without a copy. They stay in memory until then.
+    /// Default: `false`.
+    pub keep_images: bool,
 }
+
+builders!(LineConfig {
+    with_queue: queue, usize;
+    with_decoders: decoders, usize;
+    with_batch: batch, usize;
+    with_batch_wait: batch_wait, Duration;
+    with_drop: drop, DropPolicy;
+    with_sink_failure: sink_failure, SinkFailure;
+    with_keep_images: keep_images, bool;
+});
 
 impl Default for LineConfig {
     fn default() -> Self {
@@ -57,6 +94,7 @@ impl Default for LineConfig {
             batch_wait: Duration::from_millis(5),
             drop: DropPolicy::Wait,
             sink_failure: SinkFailure::GoOn,
+            keep_images: false,
         }
     }
 }
@@ -100,6 +138,7 @@ impl LineConfig {
 
 /// The result of an image.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The image was scored.
     Predicted(Prediction),
@@ -111,6 +150,7 @@ pub enum Outcome {
 
 /// What the sink gets for an image.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct LineResult<T> {
     /// How many images were submitted before it.
     pub number: u64,
@@ -118,12 +158,15 @@ pub struct LineResult<T> {
     pub id: T,
     /// The result.
     pub outcome: Outcome,
+    /// The decoded image, if [`LineConfig::keep_images`] says so and it could be decoded.
+    pub image: Option<Arc<DynamicImage>>,
     /// The time from its submission until the sink gets the result.
     pub latency: Duration,
 }
 
 /// The result of a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Submitted {
     /// The image is in the line.
     Accepted,

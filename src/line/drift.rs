@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::decision::Thresholds;
 use crate::error::{Error, Result};
+use crate::names::builders;
 use crate::random::Random;
 
 /// The settings of a drift monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct DriftConfig {
     /// A lower bound on the mean number of good parts until a false alarm, above 1 and at most
     /// 1e12. Default: 100,000. A ten times larger value delays alarms only a little (see
@@ -19,6 +21,11 @@ pub struct DriftConfig {
     /// The seed of the random order of parts with equal scores. Default: 0.
     pub seed: u64,
 }
+
+builders!(DriftConfig {
+    with_parts_per_false_alarm: parts_per_false_alarm, f64;
+    with_seed: seed, u64;
+});
 
 impl Default for DriftConfig {
     fn default() -> Self {
@@ -44,6 +51,7 @@ impl DriftConfig {
 
 /// The direction in which scores changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum DriftDirection {
     /// Good parts score higher: wear, dirt, other light, other material.
     Up,
@@ -53,6 +61,7 @@ pub enum DriftDirection {
 
 /// An alarm: the scores of good parts have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct DriftAlarm {
     /// The number of the part that raised the alarm, counted from 1 over the parts that passed.
     pub part: u64,

@@ -1,5 +1,7 @@
 //! A histogram of durations in a fixed amount of memory.
 
+use serde::{Deserialize, Serialize};
+
 use std::time::Duration;
 
 /// Each power of two is divided into this many slots of equal width.
@@ -45,7 +47,8 @@ impl std::fmt::Debug for LatencyHistogram {
 }
 
 /// A summary of durations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Percentiles {
     /// How many durations there were.
     pub count: u64,

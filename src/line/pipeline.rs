@@ -8,7 +8,7 @@ use super::config::{LineConfig, LineResult, Outcome, SinkFailure, Submitted};
 use super::queue::Queue;
 use super::statistics::LineStatistics;
 use crate::caught::{Panic, caught};
-use crate::detector::{Detector, PreparedImage};
+use crate::detector::{Predictor, PreparedImage};
 use crate::error::{Error, Result};
 use crate::preprocess::ImageInput;
 
@@ -39,6 +39,7 @@ impl<T> std::fmt::Debug for Line<T> {
 
 /// The final report of a line.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct LineReport<T> {
     /// The final statistics; no image is in flight.
     pub statistics: LineStatistics,
@@ -55,7 +56,7 @@ impl<T: Send + 'static> Line<T> {
     /// [`Error::InvalidConfig`] for settings out of range, or if the operating system starts no
     /// threads.
     pub fn start(
-        detector: Arc<Detector>,
+        detector: Arc<impl Predictor + ?Sized + 'static>,
         config: LineConfig,
         sink: impl FnMut(LineResult<T>) -> Result<(), SinkError> + Send + 'static,
     ) -> Result<Self> {
@@ -74,16 +75,16 @@ impl<T: Send + 'static> Line<T> {
         // The network needs its own pool, too: all threads of the caller's pool may be in `submit`,
         // waiting for the network.
         let network = pool("network", rayon::current_num_threads())?;
-        let failure = config.sink_failure;
+        let (failure, keep_images) = (config.sink_failure, config.keep_images);
         let queue = Arc::new(Queue::new(config));
         // If a thread cannot be started, dropping the line ends the others.
         let mut line = Self { queue: Arc::clone(&queue), threads: Vec::new() };
         let (own, shared) = (Arc::clone(&queue), Arc::clone(&detector));
         line.spawn("line-decoders", move || {
-            decoders.broadcast(|_| decode(&own, &shared));
+            decoders.broadcast(|_| decode(&own, &*shared, keep_images));
         })?;
         let own = Arc::clone(&queue);
-        line.spawn("line-network", move || network.install(|| predict(&own, &detector)))?;
+        line.spawn("line-network", move || network.install(|| predict(&own, &*detector)))?;
         line.spawn("line-sink", move || deliver(&queue, failure, sink))?;
         Ok(line)
     }
@@ -136,14 +137,14 @@ impl<T> Drop for Line<T> {
     }
 }
 
-fn decode<T>(queue: &Queue<T>, detector: &Detector) {
+fn decode<T>(queue: &Queue<T>, detector: &(impl Predictor + ?Sized), keep_images: bool) {
     while let Some((number, image)) = queue.take_waiting() {
-        let prepared = caught("preparing the image", || detector.prepare(image));
+        let prepared = caught("preparing the image", || detector.prepare(image, keep_images));
         queue.set_prepared(number, prepared.unwrap_or_else(|panic| Err(panic.error())));
     }
 }
 
-fn predict<T>(queue: &Queue<T>, detector: &Detector) {
+fn predict<T>(queue: &Queue<T>, detector: &(impl Predictor + ?Sized)) {
     while let Some((numbers, images)) = queue.take_batch() {
         let outcomes = outcomes(detector, images, numbers.len());
         queue.set_outcomes(numbers.into_iter().zip(outcomes));
@@ -152,7 +153,7 @@ fn predict<T>(queue: &Queue<T>, detector: &Detector) {
 
 /// Exactly one outcome for each image, even if the network panics.
 fn outcomes(
-    detector: &Detector,
+    detector: &(impl Predictor + ?Sized),
     images: Vec<PreparedImage>,
     count: usize,
 ) -> impl Iterator<Item = Outcome> {

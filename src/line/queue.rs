@@ -1,8 +1,10 @@
 //! The state of all images in a line, behind one lock that is held only briefly.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use image::DynamicImage;
 
 use super::config::{DropPolicy, LineConfig, LineResult, Outcome, Submitted};
 use super::statistics::LineStatistics;
@@ -54,6 +56,8 @@ struct Slot<T> {
     id: T,
     times: Times,
     outcome: Option<Outcome>,
+    /// The decoded image, if it is to be kept.
+    image: Option<Arc<DynamicImage>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -161,7 +165,12 @@ impl<T> Queue<T> {
         state.decoding -= 1;
         state.stamp(number, |times| &mut times.decoded);
         match image {
-            Ok(image) => state.prepared.push_back((number, image, Instant::now())),
+            Ok(image) => {
+                if let Some(slot) = state.slot(number) {
+                    slot.image = image.image().cloned();
+                }
+                state.prepared.push_back((number, image, Instant::now()));
+            }
             Err(error) => {
                 state.set_outcome(number, Outcome::Failed(error));
                 self.finished.notify_one();
@@ -214,11 +223,11 @@ impl<T> Queue<T> {
         loop {
             let ready = state.slots.front().is_some_and(|slot| slot.outcome.is_some());
             let front = if ready { state.slots.pop_front() } else { None };
-            if let Some(Slot { id, times, outcome: Some(outcome) }) = front {
+            if let Some(Slot { id, times, outcome: Some(outcome), image }) = front {
                 let number = state.first;
                 state.first += 1;
                 let latency = state.counts.deliver(&outcome, &times);
-                return Some(LineResult { number, id, outcome, latency });
+                return Some(LineResult { number, id, outcome, image, latency });
             }
             if state.phase != Phase::Open && state.slots.is_empty() {
                 return None;
@@ -288,7 +297,7 @@ impl<T> State<T> {
     fn push(&mut self, id: T, outcome: Option<Outcome>) -> u64 {
         let number = self.counts.submitted;
         self.counts.submitted += 1;
-        self.slots.push_back(Slot { id, times: Times::now(), outcome });
+        self.slots.push_back(Slot { id, times: Times::now(), outcome, image: None });
         number
     }
 

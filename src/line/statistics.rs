@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::config::Outcome;
 use super::histogram::{LatencyHistogram, Percentiles};
 
 /// The counts and latencies of a line so far. At any time, `submitted` is the sum of `predicted`,
 /// `failed`, `dropped` and `in_flight`.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LineStatistics {
     /// Images that were submitted.
@@ -33,7 +35,7 @@ pub struct LineStatistics {
 }
 
 /// The latencies of images, in total and by stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LineLatency {
     /// From the submission until the sink gets the result.

@@ -3,10 +3,12 @@
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::names::builders;
 use crate::random::Random;
 
 /// A confidence interval of a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Interval {
     /// The lower end.
     pub low: f64,
@@ -16,6 +18,7 @@ pub struct Interval {
 
 /// The settings of the percentile bootstrap.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Bootstrap {
     /// The number of resampled sets of images. Default: 1000.
     pub draws: usize,
@@ -24,6 +27,12 @@ pub struct Bootstrap {
     /// The seed of the draws: the same seed gives the same interval. Default: 0.
     pub seed: u64,
 }
+
+builders!(Bootstrap {
+    with_draws: draws, usize;
+    with_confidence: confidence, f64;
+    with_seed: seed, u64;
+});
 
 impl Default for Bootstrap {
     fn default() -> Self {

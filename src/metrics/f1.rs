@@ -7,6 +7,7 @@ use crate::error::Result;
 
 /// The best F1 score and where it is reached.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct F1Max {
     /// The harmonic mean of precision and recall.
     pub f1: f64,

@@ -1,4 +1,4 @@
-//! Where the backbone of a detector that is loaded comes from.
+//! The sources of a loaded detector's backbone.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,19 +12,20 @@ use crate::backbone::{Backbone, BackboneSnapshot};
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 
-/// Where the backbone of a detector comes from when it is loaded.
+/// The source of a detector's backbone when the detector is loaded.
 ///
-/// `&Device`, `&BackboneCache` and `Arc`s of backbones turn into it, so [`Detector::load`] takes each of them.
+/// [`Detector::load`] accepts a `&Device`, a `&BackboneCache` or an `Arc` of a backbone, which convert
+/// to this type.
 ///
 /// [`Detector::load`]: crate::detector::Detector::load
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum BackboneSource<'a> {
-    /// The weights in the file, on this device.
+    /// Loads the weights in the file to this device.
     Embedded(&'a Device),
-    /// The weights in the file, or the same ones if a detector before has brought them.
+    /// Uses a cached backbone with the same weights, or else loads the weights in the file.
     Cached(&'a BackboneCache),
-    /// This backbone. The weights in the file, if any, are not used.
+    /// Uses this backbone. The weights in the file, if any, are ignored.
     Given(Arc<dyn Backbone>),
 }
 
@@ -52,8 +53,9 @@ impl<B: Backbone + 'static> From<Arc<B>> for BackboneSource<'_> {
     }
 }
 
-/// Backbones that several detectors share: weights that many files embed are in memory once, and so is what
-/// the CPU engine prepares of them. It keeps a backbone as long as it lives itself.
+/// A cache of backbones that several detectors share. If many files embed the same weights, these
+/// weights and the prepared data of the CPU engine are in memory only once. The cache keeps its
+/// backbones until it is dropped.
 ///
 /// ```
 /// # use padim::{BackboneCache, Detector, Error, Padim, PadimConfig, ResNet18, Weights, burn, image};
@@ -76,11 +78,11 @@ pub struct BackboneCache {
     known: Mutex<Vec<(Key, Arc<dyn Backbone>)>>,
 }
 
-/// Equal for equal weights and equal feature maps.
+/// The weights' fingerprint, the network's name and its settings.
 type Key = (Fingerprint, String, serde_json::Value);
 
 impl BackboneCache {
-    /// A cache for detectors on this device, empty.
+    /// Creates an empty cache for detectors on this device.
     pub fn new(device: &Device) -> Self {
         Self { device: device.clone(), known: Mutex::default() }
     }
@@ -90,13 +92,13 @@ impl BackboneCache {
         self.known().len()
     }
 
-    /// Whether there is no backbone yet.
+    /// Whether the cache has no backbone.
     pub fn is_empty(&self) -> bool {
         self.known().is_empty()
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Vec<(Key, Arc<dyn Backbone>)>> {
-        // Whoever panicked holding it left a whole list.
+        // A panic while the lock was held leaves the list valid.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -105,7 +107,7 @@ impl BackboneCache {
         known.iter().find(|(other, _)| other == key).map(|(_, backbone)| Arc::clone(backbone))
     }
 
-    /// The backbone, or an equal one that another thread has brought meanwhile.
+    /// Inserts a backbone; returns the equal one of another thread if it was inserted first.
     fn insert(&self, key: Key, backbone: Arc<dyn Backbone>) -> Arc<dyn Backbone> {
         let mut known = self.known();
         if let Some((_, earlier)) = known.iter().find(|(other, _)| *other == key) {
@@ -128,7 +130,7 @@ impl fmt::Debug for BackboneCache {
 }
 
 impl<'a> BackboneSource<'a> {
-    /// What reads the backbone of a file, or behind it.
+    /// A function that reads the backbone's weights in a file or skips them.
     pub(super) fn reader(self) -> Box<MakeBackbone<'a>> {
         Box::new(move |header, body| match self {
             Self::Given(backbone) => {
@@ -154,7 +156,7 @@ impl<'a> BackboneSource<'a> {
 fn section(header: &Header, body: &Body<'_>) -> Result<BackboneSection> {
     header.backbone.clone().ok_or_else(|| Error::BackboneNotEmbedded {
         reason: format!(
-            "{} holds no backbone; give `load` the backbone with the weights {}",
+            "{} holds no backbone; pass the backbone with the weights {} to `load`",
             body.path.display(),
             header.settings.fingerprint
         ),

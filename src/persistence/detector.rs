@@ -15,29 +15,29 @@ use crate::error::Error;
 use crate::error::Result;
 
 impl Detector {
-    /// Saves everything that decides a score, the backbone's weights included, in one file.
+    /// Saves everything that affects scores in one file, including the backbone's weights.
     ///
-    /// The file is written beside its target and renamed when complete; on an error nothing is left
-    /// behind, and a file that was there before stays as it was.
+    /// The data are written to a temporary file, which is then renamed. After an error, no partial file
+    /// is left, and an existing file is unchanged.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file cannot be written, [`Error::BackboneNotEmbedded`] if the backbone is
-    /// a network of your own.
+    /// [`Error::Io`] if the file cannot be written, [`Error::BackboneNotEmbedded`] for a custom
+    /// backbone.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         Contents::of(self, true, None)?.save(path.as_ref())
     }
 
-    /// As [`save`](Self::save), to anything: a database, a socket, a vector.
+    /// As [`save`](Self::save), to any writer, such as a socket or a vector.
     ///
     /// # Errors
     ///
-    /// As [`save`](Self::save). What was written before an error stays.
+    /// As [`save`](Self::save). After an error, the writer may have received a part of the data.
     pub fn save_to(&self, mut writer: impl Write) -> Result<()> {
         Contents::of(self, true, None)?.save_to(&mut writer)
     }
 
-    /// Saves everything but the backbone's weights, of which only the fingerprint is kept. Give the
+    /// Saves everything except the backbone's weights; the file only has their fingerprint. Pass the
     /// backbone to [`load`](Self::load).
     ///
     /// # Errors
@@ -47,17 +47,18 @@ impl Detector {
         Contents::of(self, false, None)?.save(path.as_ref())
     }
 
-    /// Loads a detector. It scores as the one that was saved, bit for bit on the same kind of device.
+    /// Loads a detector. On the same kind of device, its scores equal those of the saved detector
+    /// exactly.
     ///
-    /// `backbone` says where the backbone comes from ([`BackboneSource`]): with `&Device` the weights in
-    /// the file go to that device; with `&BackboneCache` detectors share them; with an `Arc` of a backbone
-    /// that one is used, on its own device.
+    /// `backbone` is the source of the backbone ([`BackboneSource`]). `&Device`: the weights in the
+    /// file are loaded to that device. `&BackboneCache`: detectors share equal weights. An `Arc` of a
+    /// backbone: it is used on its own device.
     ///
     /// # Errors
     ///
     /// [`Error::BackboneNotEmbedded`] if the file holds no weights and no backbone is given;
-    /// [`Error::BackboneMismatch`] if the backbone has other weights than those the detector was fitted
-    /// with; [`Error::Io`], [`Error::InvalidDetectorFile`] or [`Error::UnsupportedVersion`] if the file
+    /// [`Error::BackboneMismatch`] if the backbone has other weights than the detector's fit;
+    /// [`Error::Io`], [`Error::InvalidDetectorFile`] or [`Error::UnsupportedVersion`] if the file
     /// cannot be used.
     ///
     /// ```
@@ -81,7 +82,7 @@ impl Detector {
         read(path.as_ref(), Kind::Detector, |header, body| body.detector(header, backbone))
     }
 
-    /// As [`load`](Self::load), with a backbone of your own, on its own device.
+    /// As [`load`](Self::load), with the given backbone, on its device.
     ///
     /// # Errors
     ///
@@ -93,8 +94,8 @@ impl Detector {
         Self::load(path, Arc::new(backbone))
     }
 
-    /// As [`load`](Self::load), from anything: a response of a server, a field of a database, a slice of
-    /// bytes. All of it is in memory meanwhile.
+    /// As [`load`](Self::load), from any reader, such as a socket or a slice of bytes. The whole file
+    /// is in memory while it is read.
     ///
     /// # Errors
     ///

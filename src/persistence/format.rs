@@ -1,4 +1,4 @@
-//! Bytes: how sections, arrays and checksums are written and read.
+//! Encoding of sections, arrays and checksums.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -10,16 +10,16 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 
 pub const MAGIC: [u8; 8] = *b"PADIM\r\n\x1a";
-/// A file of each version stays in the tests, and is read for ever.
+/// The format version. The tests keep a file of each version, and all versions stay readable.
 pub const VERSION: u32 = 1;
-/// A header holds settings, a few thousand indices and the scores of a calibration.
+/// Largest header in bytes: settings, some thousand indices and the scores of a calibration.
 pub const MAX_HEADER: usize = 16 << 20;
 
 fn encoding() -> Configuration<LittleEndian, Varint, bincode::config::Limit<MAX_HEADER>> {
     bincode::config::standard().with_limit::<MAX_HEADER>()
 }
 
-/// A section that describes an array, or the header itself.
+/// Encodes a section that describes an array, or the header itself.
 pub fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
     bincode::serde::encode_to_vec(value, encoding())
         .map_err(|e| Error::config("detector", format!("cannot be encoded: {e}")))
@@ -33,7 +33,7 @@ pub fn decode<T: DeserializeOwned>(path: &Path, what: &str, bytes: &[u8]) -> Res
     }
 }
 
-/// A section of settings. Numbers of 32 bits are written as the 64-bit numbers that they are exactly.
+/// Encodes a section of settings. An f32 is written exactly, as its f64 value.
 pub fn encode_settings(value: &impl Serialize) -> Result<Vec<u8>> {
     let written = serde_json::to_value(value).and_then(|value| serde_json::to_vec(&value));
     written.map_err(|e| Error::config("detector", format!("cannot be encoded: {e}")))
@@ -56,10 +56,10 @@ pub fn invalid(path: &Path, reason: impl Into<String>) -> Error {
 /// The number of values that are converted at a time.
 pub const CHUNK: usize = 1 << 16;
 
-/// A number that arrays in files consist of.
+/// A type of numbers in arrays of a file.
 pub trait Value: Copy {
     const BYTES: usize;
-    /// Little-endian; `bytes` are as many.
+    /// Little-endian; `bytes` has the length `BYTES`.
     fn from_bytes(bytes: &[u8]) -> Self;
     fn append_to(self, bytes: &mut Vec<u8>);
 }
@@ -121,7 +121,7 @@ impl<W: Write> Write for ChecksumWriter<'_, W> {
     }
 }
 
-/// A reader that knows the checksum and the number of the bytes that it has given.
+/// A reader that counts the bytes it has read and computes their checksum.
 pub struct ChecksumReader<'a> {
     inner: Box<dyn Read + 'a>,
     checksum: crc32fast::Hasher,
@@ -133,12 +133,12 @@ impl<'a> ChecksumReader<'a> {
         Self { inner, checksum: crc32fast::Hasher::new(), position: 0 }
     }
 
-    /// Of all bytes so far.
+    /// The checksum of all bytes so far.
     pub fn checksum(&self) -> u32 {
         self.checksum.clone().finalize()
     }
 
-    /// How many bytes were read.
+    /// The number of bytes so far.
     pub fn position(&self) -> u64 {
         self.position
     }

@@ -1,4 +1,4 @@
-//! The header of a file: its sections, and what follows from them.
+//! The header of a file: its sections, and the length of the arrays.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::tiling::TilingConfig;
 /// The names and contents of the sections.
 type Sections = BTreeMap<String, Vec<u8>>;
 
-/// Everything that decides an embedding or a map, besides what a section of its own holds.
+/// Everything that affects embeddings and maps, except data in other sections.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -29,15 +29,15 @@ pub struct Settings {
     pub registration: Option<StoredRegistration>,
     pub normalization: Normalization,
     pub layers: Vec<LayerInfo>,
-    /// The channels that were chosen.
+    /// The selected channels.
     pub indices: Vec<usize>,
     pub input_size: [usize; 2],
     pub grid: [usize; 2],
-    /// Of the backbone's weights.
+    /// The fingerprint of the backbone's weights.
     pub fingerprint: Fingerprint,
 }
 
-/// The network whose weights the file holds.
+/// The network of the weights in the file.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackboneSection {
@@ -45,7 +45,7 @@ pub struct BackboneSection {
     pub settings: Value,
 }
 
-/// How a detector of tiles cuts images.
+/// The tiling of a tiled detector.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TilesSection {
@@ -63,14 +63,14 @@ pub struct ModelSection {
     pub count: usize,
 }
 
-/// What an estimator knows.
+/// The statistics of an unfinished fit.
 #[derive(Serialize, Deserialize)]
 pub struct StatisticsSection {
     pub dimension: usize,
     pub tally: ImageWeights,
     /// The number of positions of each block.
     pub blocks: Vec<usize>,
-    /// Whether there are sums besides vectors.
+    /// Whether there are sums in addition to vectors.
     pub summed: bool,
 }
 
@@ -83,25 +83,25 @@ pub struct ProjectionSection {
 pub struct Header {
     pub settings: Settings,
     pub backbone: Option<BackboneSection>,
-    /// The region itself is an array, of the input's size.
+    /// Whether there is a region; its mask is an array of the input's size.
     pub region: Option<()>,
     pub projection: Option<ProjectionSection>,
     pub model: Option<ModelSection>,
     pub statistics: Option<StatisticsSection>,
     pub thresholds: Option<Thresholds>,
     pub tiles: Option<TilesSection>,
-    /// Of a detector of tiles, the models but the first.
+    /// The models of a tiled detector, without the first.
     pub tile_models: Vec<ModelSection>,
-    /// What the user has noted.
+    /// The user's notes.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// What a file can be loaded as.
+/// The kinds of files.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Detector,
     Tiles,
-    /// Of a detector, too: the statistics that it has kept.
+    /// A partial fit; also a detector that has kept its statistics.
     Fit,
 }
 
@@ -178,12 +178,12 @@ impl Header {
         }
     }
 
-    /// Fails if the file is not of this kind, and says what loads it.
+    /// Fails if the file is not of this kind; the error names the right function.
     pub fn require(&self, path: &Path, wanted: Kind) -> Result<()> {
         let (actual, holds, name) = match (&self.tiles, &self.model) {
-            (Some(_), _) => (Kind::Tiles, "a detector of tiles", "TiledDetector"),
+            (Some(_), _) => (Kind::Tiles, "a tiled detector", "TiledDetector"),
             (None, Some(_)) => (Kind::Detector, "a detector without tiles", "Detector"),
-            (None, None) => (Kind::Fit, "a fit that is not finished", "PartialFit"),
+            (None, None) => (Kind::Fit, "an unfinished fit", "PartialFit"),
         };
         if actual == wanted || (wanted, actual) == (Kind::Fit, Kind::Detector) {
             return Ok(());
@@ -191,7 +191,7 @@ impl Header {
         Err(invalid(path, format!("it holds {holds}; use `{name}::load`")))
     }
 
-    /// The names and shapes of the convolutions whose weights the file holds.
+    /// The names and shapes of the convolutions in the file.
     pub fn convolutions(&self, path: &Path) -> Result<Vec<(String, [usize; 4])>> {
         let Some(BackboneSection { network, settings }) = &self.backbone else {
             return Ok(Vec::new());
@@ -199,14 +199,14 @@ impl Header {
         convolutions_of(network, settings).map_err(|e| invalid(path, e.to_string()))
     }
 
-    /// The number of bytes of all arrays. `None` if it overflows, or if they do not fit together.
-    /// `positions`: how many of the grid are inside the region.
+    /// The length of all arrays in bytes; `None` on overflow, or if the sections contradict each other.
+    /// `positions`: the number of positions inside the region.
     pub fn array_bytes(
         &self,
         convolutions: &[(String, [usize; 4])],
         positions: usize,
     ) -> Option<u64> {
-        // Those that have a Gaussian.
+        // Positions with their own Gaussian.
         let positions =
             if self.settings.config.gaussian.pooled { positions.min(1) } else { positions };
         let product = |factors: &[usize]| {

@@ -1,29 +1,28 @@
 //! The file of a detector or of a partial fit.
 //!
 //! ```text
-//! "PADIM\r\n\x1a"   8 bytes, as in PNG: shows damage by text conversion
+//! "PADIM\r\n\x1a"   8 bytes; as in PNG, they reveal damage by text conversion
 //! version           u32
 //! header length     u64
 //! header            named sections (bincode: names and bytes); see below
-//! backbone weights  f32, where embedded: weight and bias of each convolution
+//! backbone weights  f32, if embedded: weight and bias of each convolution
 //! region            bits, row-major, the first pixel in the lowest bit
 //! projection        f32, [components, channels]
 //! means             f32, [positions, dimension]
 //! scales            f32, [positions]
 //! Gaussians         f32 or f16, [positions, numbers of a position]
-//! statistics        block by block: vectors as f32, then mean, third, fourth and scatter as f64
+//! statistics        per block: vectors as f32, then mean, third, fourth and scatter as f64
 //! tiles             means, scales and Gaussians of each further tile position
 //! CRC-32            u32, of all bytes before it
 //! ```
 //!
 //! All numbers are little-endian. Sections that describe arrays are in bincode: `region`, `projection`,
 //! `model`, `statistics`, `tile_models`. Sections of settings are JSON with field names: `settings`
-//! (always there), `backbone`, `decision`, `tiles`, `metadata`. So the file describes itself: a setting
-//! that the file lacks has its documented default, and one that this version does not know is refused by
-//! name.
+//! (required), `backbone`, `thresholds`, `tiles`, `metadata`. A missing setting has its documented
+//! default; an unknown setting is an error that names it.
 //!
-//! The length of every array follows from the header. It must agree with the length of the file before
-//! anything is allocated.
+//! The header determines the length of every array. Before allocating, the reader checks that they add
+//! up to the length of the file.
 
 mod cache;
 mod detector;

@@ -1,4 +1,4 @@
-//! The file of a fit that is not finished.
+//! The file of an unfinished fit.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::detector::PartialFit;
 use crate::error::{Error, Result};
 
 impl PartialFit {
-    /// Saves what is known of the images so far, and all settings, but not the backbone's weights.
+    /// Saves the statistics of the images so far and all settings, but not the backbone's weights.
     ///
-    /// The file is written beside its target and renamed when complete; on an error nothing is left
-    /// behind, and a file that was there before stays as it was.
+    /// The data are written to a temporary file, which is then renamed. After an error, no partial file
+    /// is left, and an existing file is unchanged.
     ///
     /// # Errors
     ///
@@ -33,13 +33,12 @@ impl PartialFit {
         contents.save(path.as_ref())
     }
 
-    /// Loads a partial fit, or the statistics that a detector has kept, and uses it with the given
-    /// backbone.
+    /// Loads a partial fit, or the statistics in a detector's file, for use with the given backbone.
     ///
     /// # Errors
     ///
-    /// [`Error::BackboneMismatch`] if the backbone has other weights than those of the fit,
-    /// [`Error::NoStatistics`] for a detector that has kept nothing of its images; [`Error::Io`],
+    /// [`Error::BackboneMismatch`] if the backbone has other weights than the fit;
+    /// [`Error::NoStatistics`] for the file of a detector without statistics; [`Error::Io`],
     /// [`Error::InvalidDetectorFile`] or [`Error::UnsupportedVersion`] if the file cannot be used.
     pub fn load(path: impl AsRef<Path>, backbone: impl Backbone + 'static) -> Result<Self> {
         let backbone = BackboneSource::Given(Arc::new(backbone)).reader();

@@ -1,4 +1,4 @@
-//! Reading a file.
+//! Reads a file.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Cursor, Read};
@@ -11,7 +11,7 @@ use crate::backbone::{Backbone, FoldedConvolution};
 use crate::decision::Thresholds;
 use crate::detector::{Detector, Padim, Registration};
 use crate::embedding::{ChannelSelection, Extractor, PatchEmbedder, Projection};
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 use crate::files::open;
 use crate::gaussian::{
     Block, GaussianModel, GaussianStatistics, ImageWeights, ModelShape, Numbers, PackedSums,
@@ -20,7 +20,7 @@ use crate::gaussian::{
 use crate::preprocess::{InputRegion, Preprocessor};
 use crate::scoring::AnomalyScorer;
 
-/// What a file has given.
+/// The contents of a file.
 pub struct Parts {
     pub padim: Padim,
     pub input_size: [usize; 2],
@@ -31,7 +31,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// The detector of a file, or of its first tile.
+    /// Builds the detector of a file, or the detector of the first tile.
     pub fn detector(
         self,
         path: &Path,
@@ -95,26 +95,27 @@ impl Settings {
             backbone,
             region: None,
             registration,
+            custom_score: None,
             precision: Precision::F32,
         })
     }
 }
 
-/// What gives the backbone of a file, from its embedded weights or without them.
+/// A function that gives the backbone of a file; it reads or skips the embedded weights.
 pub type MakeBackbone<'a> = dyn FnOnce(&Header, &mut Body<'_>) -> Result<Arc<dyn Backbone>> + 'a;
 
-/// Reads a file of a kind. If it is damaged, the error says so, whatever the damage has led to.
+/// Reads a file of a kind. If the checksum is wrong, every error says so.
 pub fn read<T>(
     path: &Path,
     kind: Kind,
     use_file: impl FnOnce(Header, &mut Body<'_>) -> Result<T>,
 ) -> Result<T> {
-    let (file, length) = open(path)?;
+    let (file, length) = open(FileKind::Detector, path)?;
     let reader = Box::new(BufReader::with_capacity(1 << 20, file));
     read_body(Body::new(path, reader, length), kind, use_file)
 }
 
-/// As [`read`], from anything. All of it is in memory meanwhile.
+/// As [`read`], from any reader. The whole file is in memory while it is read.
 pub fn read_from<T>(
     mut reader: impl Read,
     kind: Kind,
@@ -122,7 +123,7 @@ pub fn read_from<T>(
 ) -> Result<T> {
     let name = Path::new("the given reader");
     let mut bytes = Vec::new();
-    reader.read_to_end(&mut bytes).map_err(Error::io("read the detector from", name))?;
+    reader.read_to_end(&mut bytes).map_err(Error::io(FileKind::Detector, "read", name))?;
     let length = bytes.len() as u64;
     read_body(Body::new(name, Box::new(Cursor::new(bytes)), length), kind, use_file)
 }
@@ -156,7 +157,7 @@ pub struct Body<'a> {
     /// The length of the whole file.
     length: u64,
     header_length: u64,
-    /// Whether it begins as the files of this version do.
+    /// Whether the magic bytes and the version are right.
     known: bool,
     /// The names and shapes of the embedded convolutions.
     convolutions: Vec<(String, [usize; 4])>,
@@ -172,7 +173,7 @@ impl<'a> Body<'a> {
     fn open(&mut self) -> Result<Header> {
         let (path, length) = (self.path, self.length);
         if self.bytes::<8>()? != MAGIC {
-            return Err(invalid(path, "it does not begin as a padim detector does"));
+            return Err(invalid(path, "it does not begin with the bytes of a padim file"));
         }
         let version = u32::from_le_bytes(self.bytes()?);
         if version != VERSION {
@@ -195,7 +196,7 @@ impl<'a> Body<'a> {
         if grid.contains(&0) || input_size.contains(&0) {
             return Err(invalid(path, "it has an empty grid or input"));
         }
-        // A region can only leave out positions: how many shows when it has been read.
+        // The number of positions inside a region is known only after reading the region.
         let all = grid[0].checked_mul(grid[1]);
         let most = all.and_then(|all| header.array_bytes(&self.convolutions, all));
         if header.region.is_none() {
@@ -224,7 +225,7 @@ impl<'a> Body<'a> {
         Err(invalid(self.path, reason))
     }
 
-    /// Reads a detector, or the first tile's.
+    /// Reads a detector, or the detector of the first tile.
     pub fn detector(
         &mut self,
         mut header: Header,
@@ -241,7 +242,8 @@ impl<'a> Body<'a> {
         let path = self.path;
         let Settings { grid, input_size, .. } = header.settings;
         let checked = |error: Error| invalid(path, error.to_string());
-        // The network first: what it takes to build one is free again when the Gaussians come.
+        // The network first, so that the temporary memory for building it is free again when the
+        // Gaussians are read.
         let backbone = backbone(&header, self)?;
         let region = match header.region {
             None => None,
@@ -325,10 +327,10 @@ impl<'a> Body<'a> {
     ) -> Result<(ImageWeights, Vec<Block>)> {
         let StatisticsSection { tally, blocks: sizes, summed, .. } = section;
         let damaged = |reason: &str| Err(invalid(self.path, reason));
-        // In this order: of no images and no dimensions, the file could claim any number of positions.
-        // Vectors that are pooled are never kept.
+        // Checked first: with zero images or dimensions, the length of the file would not limit the
+        // number of positions. Pooled statistics have only sums, no vectors.
         if !tally.is_sound(summed) || positions.pooled() && !(summed && tally.weights.is_empty()) {
-            return damaged("the weights of its images cannot be");
+            return damaged("the weights of its images are invalid");
         }
         if section.dimension != dimension {
             return damaged("its statistics do not fit its channels");
@@ -342,7 +344,7 @@ impl<'a> Body<'a> {
                 self.values(tally.weights.len() * block.positions * dimension)?;
             block.samples = samples.into();
             if !block.samples.iter().all(|v| v.is_finite()) {
-                return Err(invalid(self.path, "its statistics are not all numbers"));
+                return Err(invalid(self.path, "its statistics hold NaN or infinite values"));
             }
             if summed {
                 let [mean, third, fourth, scatter] =
@@ -355,7 +357,7 @@ impl<'a> Body<'a> {
                 };
                 let arrays = [&sums.mean, &sums.third, &sums.fourth, &sums.scatter];
                 if !arrays.iter().all(|values| values.iter().all(|v| v.is_finite())) {
-                    return Err(invalid(self.path, "its statistics are not all numbers"));
+                    return Err(invalid(self.path, "its statistics hold NaN or infinite values"));
                 }
                 block.sums = Some(sums);
             }
@@ -363,7 +365,7 @@ impl<'a> Body<'a> {
         Ok((tally, blocks))
     }
 
-    /// Reads the embedded weights of the backbone. Their number has not been checked if there is a region.
+    /// Reads the embedded weights of the backbone. With a region, the file's length is not checked yet.
     pub fn convolutions(&mut self) -> Result<Vec<FoldedConvolution>> {
         let places = self.convolutions.clone();
         let read = |(name, shape): (String, [usize; 4])| {
@@ -375,7 +377,7 @@ impl<'a> Body<'a> {
         places.into_iter().map(read).collect()
     }
 
-    /// Reads on behind the embedded weights of the backbone.
+    /// Skips the embedded weights of the backbone.
     pub fn skip_convolutions(&mut self) -> Result<()> {
         for (_, shape) in self.convolutions.clone() {
             let count = (self.weight_count(shape)? + shape[0]) as u64 * 4;
@@ -393,7 +395,7 @@ impl<'a> Body<'a> {
         count.ok_or_else(|| invalid(self.path, "it is too short for its backbone"))
     }
 
-    /// Reads the checksum and compares.
+    /// Checks the checksum at the end.
     fn finish(&mut self) -> Result<()> {
         let actual = self.reader.checksum();
         if u32::from_le_bytes(self.bytes()?) == actual {
@@ -402,7 +404,7 @@ impl<'a> Body<'a> {
         Err(invalid(self.path, DAMAGED))
     }
 
-    /// Whether the checksum at the end is wrong, after an error anywhere before it.
+    /// Reads the rest of the file after an error, and returns whether the checksum is wrong.
     fn is_damaged(&mut self) -> bool {
         let rest = self.length.saturating_sub(4).checked_sub(self.reader.position());
         let (true, Some(rest)) = (self.known, rest) else { return false };
@@ -413,7 +415,7 @@ impl<'a> Body<'a> {
         self.bytes().is_ok_and(|stored| u32::from_le_bytes(stored) != actual)
     }
 
-    /// Reads `count` values a block at a time. The file's length has been checked to hold them.
+    /// Reads `count` values in chunks. The caller has checked that the file is long enough.
     fn values<T: Value>(&mut self, count: usize) -> Result<Vec<T>> {
         let mut values = Vec::new();
         values.try_reserve_exact(count).map_err(|_| {
@@ -438,6 +440,6 @@ impl<'a> Body<'a> {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             return invalid(self.path, "it ends too early");
         }
-        Error::io("read", self.path)(error)
+        Error::io(FileKind::Detector, "read", self.path)(error)
     }
 }

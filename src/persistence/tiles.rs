@@ -1,4 +1,4 @@
-//! The file of a detector of tiles: that of its first tile, with a section and models more.
+//! The file of a tiled detector: the file of its first tile plus the tiling and the other models.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -14,8 +14,7 @@ use crate::detector::TiledDetector;
 use crate::error::Result;
 
 impl TiledDetector {
-    /// Saves everything that decides a score in one file, the backbone's weights included, once for all
-    /// tiles.
+    /// Saves everything that affects scores in one file, including the backbone's weights.
     ///
     /// # Errors
     ///
@@ -24,7 +23,7 @@ impl TiledDetector {
         Contents::of(&self.first, true, Some(self))?.save(path.as_ref())
     }
 
-    /// As [`save`](Self::save), to anything.
+    /// As [`save`](Self::save), to any writer.
     ///
     /// # Errors
     ///
@@ -33,7 +32,7 @@ impl TiledDetector {
         Contents::of(&self.first, true, Some(self))?.save_to(&mut writer)
     }
 
-    /// Saves everything but the backbone's weights, of which only the fingerprint is kept.
+    /// Saves everything except the backbone's weights; the file only has their fingerprint.
     ///
     /// # Errors
     ///
@@ -42,11 +41,11 @@ impl TiledDetector {
         Contents::of(&self.first, false, Some(self))?.save(path.as_ref())
     }
 
-    /// Loads a detector, with a backbone as [`Detector::load`](crate::Detector::load) takes it.
+    /// Loads a tiled detector. `backbone` is as in [`Detector::load`](crate::Detector::load).
     ///
     /// # Errors
     ///
-    /// As [`Detector::load`](crate::Detector::load); a file without tiles is refused.
+    /// As [`Detector::load`](crate::Detector::load), also for a file without tiles.
     pub fn load<'a>(
         path: impl AsRef<Path>,
         backbone: impl Into<BackboneSource<'a>>,
@@ -55,7 +54,7 @@ impl TiledDetector {
         read(path.as_ref(), Kind::Tiles, |header, body| body.tiled(header, backbone))
     }
 
-    /// As [`load`](Self::load), with a backbone of your own, on its own device.
+    /// As [`load`](Self::load), with the given backbone, on its device.
     ///
     /// # Errors
     ///
@@ -67,7 +66,7 @@ impl TiledDetector {
         Self::load(path, Arc::new(backbone))
     }
 
-    /// As [`load`](Self::load), from anything. All of it is in memory meanwhile.
+    /// As [`load`](Self::load), from any reader. The whole file is in memory while it is read.
     ///
     /// # Errors
     ///
@@ -88,7 +87,7 @@ impl Body<'_> {
             return Err(invalid(path, "it holds no tiles"));
         };
         if header.region.is_some() || header.statistics.is_some() {
-            return Err(invalid(path, "it has both tiles and what they do not go with"));
+            return Err(invalid(path, "it has tiles together with a region or statistics"));
         }
         let (thresholds, metadata) =
             (header.thresholds.take(), std::mem::take(&mut header.metadata));

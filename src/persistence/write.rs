@@ -1,4 +1,4 @@
-//! Writing a file.
+//! Writes a file.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,11 +10,11 @@ use super::header::{
 };
 use crate::backbone::{BackboneSnapshot, FoldedConvolution};
 use crate::detector::{Detector, Padim, Registration, TiledDetector};
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 use crate::files::{remove_left_over, write_atomically};
 use crate::gaussian::{GaussianModel, GaussianStatistics, Numbers, PackedSums};
 
-/// What is written.
+/// The contents of a file.
 pub struct Contents<'a> {
     pub padim: &'a Padim,
     pub input_size: [usize; 2],
@@ -26,18 +26,26 @@ pub struct Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
-    /// A detector, with the backbone's weights if they are embedded.
+    /// The contents for a detector. `embed`: whether to write the backbone's weights.
     pub fn of(
         detector: &'a Detector,
         embed: bool,
         tiles: Option<&'a TiledDetector>,
     ) -> Result<Self> {
+        if let Some(custom) = &detector.padim.custom_score {
+            let reason = format!(
+                "the score `{}` is code, which no file can hold; use one of `ImageScore`, or set it by \
+                 `set_image_score` before saving",
+                custom.name
+            );
+            return Err(Error::config("image_score", reason));
+        }
         let snapshot = match embed {
             false => None,
             true => Some(detector.padim.backbone.snapshot()?.ok_or_else(|| {
                 Error::BackboneNotEmbedded {
                     reason: "this backbone cannot be embedded in a detector file; use \
-                             `save_without_backbone`, and give it to `load`"
+                             `save_without_backbone`, and pass the backbone to `load`"
                         .into(),
                 }
             })?),
@@ -53,18 +61,18 @@ impl<'a> Contents<'a> {
         })
     }
 
-    /// Writes a file beside its target, and renames it when it is complete.
+    /// Writes a temporary file and renames it.
     pub fn save(mut self, path: &Path) -> Result<()> {
         let (header, convolutions) = self.header()?;
         remove_left_over(path);
-        write_atomically(path, |file| self.write(file, &header, &convolutions))
+        write_atomically(FileKind::Detector, path, |file| self.write(file, &header, &convolutions))
     }
 
-    /// Writes to anything.
+    /// Writes to any writer.
     pub fn save_to(mut self, writer: &mut impl Write) -> Result<()> {
         let (header, convolutions) = self.header()?;
         let written = self.write(writer, &header, &convolutions).and_then(|()| writer.flush());
-        written.map_err(Error::io("write the detector to", Path::new("the given writer")))
+        written.map_err(Error::io(FileKind::Detector, "write", Path::new("the given writer")))
     }
 
     fn header(&mut self) -> Result<(Vec<u8>, Vec<FoldedConvolution>)> {

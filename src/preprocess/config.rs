@@ -1,9 +1,13 @@
 //! How images become network input.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::decode::SixteenBitGray;
 use crate::error::{Error, Result};
+use crate::names::builders;
 use crate::resample::Filter;
 
 /// How an image is resized before the crop.
@@ -43,6 +47,37 @@ impl Resize {
     }
 }
 
+/// `short:256` (the short side) or `256x320` (height and width).
+impl fmt::Display for Resize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ShortSide(side) => write!(f, "short:{side}"),
+            Self::Exact { height, width } => write!(f, "{height}x{width}"),
+        }
+    }
+}
+
+/// `short:256` (the short side), `square:256`, or `256x320` (height and width).
+impl FromStr for Resize {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parsed = match text.split_once(':') {
+            Some(("short", side)) => side.parse().ok().map(Self::ShortSide),
+            Some(("square", side)) => side.parse().ok().map(Self::square),
+            Some(_) => None,
+            None => text.split_once('x').and_then(|(height, width)| {
+                let (height, width) = (height.parse().ok()?, width.parse().ok()?);
+                Some(Self::Exact { height, width })
+            }),
+        };
+        parsed.ok_or_else(|| {
+            let reason = format!("expected short:N, square:N or HEIGHTxWIDTH, got {text:?}");
+            Error::config("resize", reason)
+        })
+    }
+}
+
 /// The arithmetic in which an image is resized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -76,6 +111,7 @@ impl Normalization {
 /// How images become network input. Stored with every detector.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct PreprocessConfig {
     /// Size before the crop. Default: short side 256 (paper: 256x256).
     pub resize: Resize,
@@ -89,6 +125,14 @@ pub struct PreprocessConfig {
     /// How 16-bit gray values are read. Default: scaled, so that 65535 is white.
     pub sixteen_bit_gray: SixteenBitGray,
 }
+
+builders!(PreprocessConfig {
+    with_resize: resize, Resize;
+    with_crop: crop, Option<usize>;
+    with_filter: filter, Filter;
+    with_arithmetic: arithmetic, ResizeArithmetic;
+    with_sixteen_bit_gray: sixteen_bit_gray, SixteenBitGray;
+});
 
 impl Default for PreprocessConfig {
     fn default() -> Self {

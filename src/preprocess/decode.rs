@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::jpeg;
 use crate::caught::caught_for;
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 use crate::files::open;
+use crate::names::named;
 
 /// How the values of a 16-bit gray image are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,6 +26,12 @@ pub enum SixteenBitGray {
     /// plain white, so use it only if scores must equal those of a program built on PIL.
     ClipAt255,
 }
+
+named!(
+    SixteenBitGray,
+    "sixteen_bit_gray",
+    [("scale", SixteenBitGray::Scale), ("clip-at255", SixteenBitGray::ClipAt255)]
+);
 
 /// How large an image a file may decode to. Without limits, a file of a few kilobytes could claim
 /// any size and use up the memory.
@@ -109,7 +116,7 @@ pub fn decode_bytes(bytes: &[u8], name: &str) -> Result<DynamicImage> {
 pub fn decode_bytes_with(bytes: &[u8], name: &str, limits: DecodeLimits) -> Result<DynamicImage> {
     caught_for("the decoder of an image", name, || {
         let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-        let reader = reader.map_err(Error::io("read", Path::new(name)))?;
+        let reader = reader.map_err(Error::io(FileKind::Image, "read", Path::new(name)))?;
         let is_jpeg = reader.format() == Some(ImageFormat::Jpeg);
         decode_from(reader, || !is_jpeg || jpeg::is_whole(bytes), name, limits)
     })
@@ -117,9 +124,9 @@ pub fn decode_bytes_with(bytes: &[u8], name: &str, limits: DecodeLimits) -> Resu
 
 /// A reader with the format detected from the file's content, and the file's length in bytes.
 fn reader(path: &Path) -> Result<(ImageReader<BufReader<File>>, u64)> {
-    let (file, length) = open(path)?;
+    let (file, length) = open(FileKind::Image, path)?;
     let reader = ImageReader::new(BufReader::new(file)).with_guessed_format();
-    Ok((reader.map_err(Error::io("read", path))?, length))
+    Ok((reader.map_err(Error::io(FileKind::Image, "read", path))?, length))
 }
 
 /// Bytes that a JPEG file may have besides its pixels: color profiles, thumbnails, camera metadata.
@@ -137,7 +144,7 @@ fn decode(path: &Path, limits: DecodeLimits) -> Result<DynamicImage> {
     let mut file = Vec::new();
     if length <= most {
         let mut beginning = reader.into_inner().take(most + 1);
-        beginning.read_to_end(&mut file).map_err(Error::io("read", path))?;
+        beginning.read_to_end(&mut file).map_err(Error::io(FileKind::Image, "read", path))?;
     }
     let length = length.max(file.len() as u64);
     if length > most {

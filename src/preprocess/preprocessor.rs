@@ -12,6 +12,7 @@ use crate::resample::{Filter, Taps, resample, resample_u8};
 
 /// An image as network input.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct PreprocessedImage {
     /// Normalized values `[3, height, width]`, row-major, with the geometry's
     /// [`input_size`](ImageGeometry::input_size).

@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::image_score::ImageScore;
 use super::normalization::ScoreNormalization;
 use crate::error::{Error, Result};
+use crate::names::builders;
+use crate::names::named;
 use crate::resample::Border;
 
 /// The method that enlarges the grid of distances to the input size (as torch, `align_corners` false).
@@ -16,6 +19,12 @@ pub enum Upsampling {
     /// Cubic with `a = -0.75`, as torch. Values can be lower than the smallest distance.
     Bicubic,
 }
+
+named!(
+    Upsampling,
+    "upsampling",
+    [("bilinear", Upsampling::Bilinear), ("bicubic", Upsampling::Bicubic)]
+);
 
 /// Gaussian smoothing of the enlarged map.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -35,20 +44,10 @@ impl Default for Blur {
     }
 }
 
-/// The definition of an image's score.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum ImageScore {
-    /// The maximum of the final, smoothed map.
-    MaxOfMap,
-    /// The maximum of the enlarged map before smoothing.
-    MaxBeforeBlur,
-}
-
 /// The settings for maps and scores. Stored with every detector.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ScoringConfig {
     /// Default: bilinear (paper: bicubic).
     pub upsampling: Upsampling,
@@ -59,6 +58,13 @@ pub struct ScoringConfig {
     /// The normalization of image scores to a common range. Default: none (paper: the same).
     pub normalization: ScoreNormalization,
 }
+
+builders!(ScoringConfig {
+    with_upsampling: upsampling, Upsampling;
+    with_blur: blur, Option<Blur>;
+    with_image_score: image_score, ImageScore;
+    with_normalization: normalization, ScoreNormalization;
+});
 
 impl Default for ScoringConfig {
     fn default() -> Self {
@@ -82,6 +88,7 @@ impl ScoringConfig {
     /// [`Error::InvalidConfig`] names the first invalid setting and the reason.
     pub fn validate(&self) -> Result<()> {
         self.normalization.validate()?;
+        self.image_score.validate()?;
         match self.blur {
             Some(Blur { sigma, .. }) if !(sigma > 0.0 && sigma <= MAX_SIGMA) => {
                 let reason = format!("must be above 0 and at most {MAX_SIGMA} pixels, got {sigma}");

@@ -69,10 +69,10 @@ impl AnomalyMap {
 
     /// The largest value.
     pub fn max(&self) -> f32 {
-        max(&self.values)
+        max(self.values.iter().copied())
     }
 }
 
-pub(super) fn max(values: &[f32]) -> f32 {
-    values.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+pub(super) fn max(values: impl Iterator<Item = f32>) -> f32 {
+    values.fold(f32::NEG_INFINITY, f32::max)
 }

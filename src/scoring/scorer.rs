@@ -5,8 +5,9 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::config::{ImageScore, ScoringConfig, Upsampling};
-use super::map::{AnomalyMap, max};
+use super::config::{ScoringConfig, Upsampling};
+use super::image_score::ImageScore;
+use super::map::AnomalyMap;
 use crate::error::{Error, Result};
 use crate::host::{is_host, to_device, to_host};
 use crate::latest::Latest;
@@ -15,11 +16,12 @@ use crate::resample::{Filter, Taps, resample};
 
 /// The anomaly map of an image and its score.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct ScoredMap {
     /// The map, in the network's input size.
     pub map: AnomalyMap,
-    /// The image's score: a distance (not squared), not normalized. Higher means more anomalous. At
-    /// least 0 with bilinear upsampling.
+    /// The image's score, not normalized. Higher means more anomalous. A distance (not squared), at
+    /// least 0 with bilinear upsampling; a fraction of pixels for `ImageScore::AreaAbove`.
     pub image_score: f32,
 }
 
@@ -116,7 +118,7 @@ impl AnomalyScorer {
     }
 
     /// As [`score`](Self::score), but restricted to a region. A map is 0 outside the region, and the
-    /// score is the maximum inside. Smoothing uses only positions of the region; their weights are
+    /// score uses only pixels inside. Smoothing uses only positions of the region; their weights are
     /// rescaled to a sum of 1.
     ///
     /// # Errors
@@ -136,8 +138,8 @@ impl AnomalyScorer {
         }
     }
 
-    /// As [`score_within`](Self::score_within), for distances `[batch, grid_height, grid_width]` in host
-    /// memory.
+    /// As [`score_within`](Self::score_within), for distances `[batch, grid_height, grid_width]` in
+    /// host memory.
     pub(crate) fn score_host(
         &self,
         distances: &[f32],
@@ -153,7 +155,13 @@ impl AnomalyScorer {
             .map(|grid| {
                 let sharp = taps.scored_sharp(&self.config);
                 let sharp = sharp.then(|| resample(grid, &enlarge[0], &enlarge[1]));
-                finish(resample(grid, rows, columns), sharp, inside.as_ref(), size)
+                finish(
+                    resample(grid, rows, columns),
+                    sharp,
+                    self.config.image_score,
+                    inside.as_ref(),
+                    size,
+                )
             })
             .collect()
     }
@@ -179,7 +187,7 @@ impl AnomalyScorer {
             .enumerate()
             .map(|(image, values)| {
                 let sharp = sharp.as_ref().map(|all| all[image * pixels..][..pixels].to_vec());
-                finish(values.to_vec(), sharp, inside.as_ref(), size)
+                finish(values.to_vec(), sharp, self.config.image_score, inside.as_ref(), size)
             })
             .collect()
     }
@@ -243,19 +251,26 @@ impl MapTaps {
 fn finish(
     mut values: Vec<f32>,
     sharp: Option<Vec<f32>>,
+    image_score: ImageScore,
     inside: Option<&Inside>,
     size: [usize; 2],
 ) -> Result<ScoredMap> {
+    if let Some(inside) = inside {
+        inside.restrict(&mut values, &inside.last);
+    }
+    let sharp = sharp.map(|mut sharp| {
+        if let Some(inside) = inside {
+            inside.restrict(&mut sharp, &inside.enlarged);
+        }
+        sharp
+    });
+    let scored = sharp.as_ref().unwrap_or(&values);
     let image_score = match inside {
-        Some(inside) => inside.restrict(&mut values, &inside.last),
-        None => max(&values),
+        Some(inside) => image_score.of(inside.of(scored)),
+        None => image_score.of(scored.iter().copied()),
     };
     let map = AnomalyMap::new(size, values)?;
-    let sharp = sharp.map(|mut sharp| match inside {
-        Some(inside) => inside.restrict(&mut sharp, &inside.enlarged),
-        None => max(&sharp),
-    });
-    Ok(ScoredMap { map, image_score: sharp.unwrap_or(image_score) })
+    Ok(ScoredMap { map, image_score })
 }
 
 /// A region, and the total weight of the region's positions in each pixel's value.
@@ -266,18 +281,21 @@ struct Inside<'a> {
 }
 
 impl Inside<'_> {
-    /// Rescales pixels inside by the weight of the region, sets pixels outside to 0, and returns the
-    /// maximum.
-    fn restrict(&self, values: &mut [f32], weights: &[f32]) -> f32 {
-        let mut largest = f32::NEG_INFINITY;
+    /// Rescales pixels inside by the weight of the region, and sets pixels outside to 0.
+    fn restrict(&self, values: &mut [f32], weights: &[f32]) {
         for ((value, weight), &inside) in values.iter_mut().zip(weights).zip(self.region.mask()) {
             // Every pixel inside lies in a position of the region, so its weight is above 0.
             *value = if inside && *weight > 1e-6 { *value / weight } else { 0.0 };
-            if inside {
-                largest = largest.max(*value);
-            }
         }
-        largest
+    }
+
+    /// The values of the pixels inside.
+    fn of<'a>(&'a self, values: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
+        values
+            .iter()
+            .zip(self.region.mask())
+            .filter(|(_, inside)| **inside)
+            .map(|(value, _)| *value)
     }
 }
 

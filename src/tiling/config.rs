@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::names::builders;
+use crate::names::named;
 use crate::preprocess::MAX_SIDE;
 
 /// Which tiles share their Gaussians.
@@ -20,6 +22,12 @@ pub enum TileModels {
     PerPosition,
 }
 
+named!(
+    TileModels,
+    "models",
+    [("shared", TileModels::Shared), ("per-position", TileModels::PerPosition)]
+);
+
 /// How images are cut into tiles. Stored with every [`TiledDetector`](crate::TiledDetector).
 ///
 /// Tiles begin every `tile - overlap` pixels. The last tile of a row or column is moved inwards, so
@@ -29,12 +37,13 @@ pub enum TileModels {
 /// ```
 /// use padim::TilingConfig;
 ///
-/// let tiling = TilingConfig { tile: [300, 400], overlap: 50, ..Default::default() };
+/// let tiling = TilingConfig::default().with_tile([300, 400]).with_overlap(50);
 /// assert_eq!(tiling.origins([300, 1000])?, [[0, 0], [0, 350], [0, 600]]);
 /// # Ok::<(), padim::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct TilingConfig {
     /// A tile's `[height, width]` in pixels of the original image. Default: 512x512. Together with
     /// [`PreprocessConfig::resize`](crate::preprocess::PreprocessConfig::resize), it sets how many
@@ -49,6 +58,12 @@ pub struct TilingConfig {
     /// Which tiles share their Gaussians. Default: shared.
     pub models: TileModels,
 }
+
+builders!(TilingConfig {
+    with_tile: tile, [usize; 2];
+    with_overlap: overlap, usize;
+    with_models: models, TileModels;
+});
 
 impl Default for TilingConfig {
     fn default() -> Self {

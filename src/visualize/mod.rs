@@ -5,6 +5,7 @@
 
 mod colormap;
 mod contour;
+mod detector;
 mod picture;
 
 pub use picture::{ScoreRange, contact_sheet, heat_map, mask_picture, overlay, panel, save_png};

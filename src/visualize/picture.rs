@@ -6,7 +6,7 @@ use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage, imageops};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 use crate::files::write_atomically;
 use crate::scoring::AnomalyMap;
 
@@ -140,8 +140,8 @@ pub fn save_png(picture: &RgbImage, path: impl AsRef<Path>) -> Result<()> {
     picture
         .write_to(&mut png, ImageFormat::Png)
         .map_err(std::io::Error::other)
-        .map_err(Error::io("write", path))?;
-    write_atomically(path, |file| file.write_all(png.get_ref()))
+        .map_err(Error::io(FileKind::Picture, "write", path))?;
+    write_atomically(FileKind::Picture, path, |file| file.write_all(png.get_ref()))
 }
 
 /// Convex in the score, so that the medium scores of normal areas hide little.

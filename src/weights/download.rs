@@ -13,10 +13,11 @@ use ureq::{Agent, Body};
 use super::environment::Environment;
 use super::published::{PublishedWeights, sha256, without_password};
 use super::source::Weights;
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 
 /// The progress of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FetchProgress {
     /// Bytes so far, including those of an earlier, interrupted download. Goes back to 0 if the
     /// server cannot resume.
@@ -95,7 +96,11 @@ impl PublishedWeights {
         let folder = environment.cache().ok_or_else(|| {
             Error::config("PADIM_CACHE_DIR", "must be set, because there is no home folder")
         })?;
-        fs::create_dir_all(&folder).map_err(Error::io("make the folder", &folder))?;
+        fs::create_dir_all(&folder).map_err(Error::io(
+            FileKind::Weights,
+            "make the folder",
+            &folder,
+        ))?;
         let target = folder.join(&self.file);
 
         // The lock is a separate file, which is never removed. With a lock on `.part`, a process
@@ -103,7 +108,7 @@ impl PublishedWeights {
         // lock when a process dies.
         let lock_path = folder.join(format!("{}.lock", self.file));
         let lock = open(&lock_path)?;
-        lock.lock().map_err(Error::io("lock", &lock_path))?;
+        lock.lock().map_err(Error::io(FileKind::Weights, "lock", &lock_path))?;
         if target.is_file() {
             return self.checked(target); // The process that had the lock downloaded it.
         }
@@ -118,7 +123,11 @@ impl PublishedWeights {
         let actual = sha256(&part_path)?;
         if !actual.starts_with(&self.digits) {
             drop(part);
-            fs::remove_file(&part_path).map_err(Error::io("remove", &part_path))?;
+            fs::remove_file(&part_path).map_err(Error::io(
+                FileKind::Weights,
+                "remove",
+                &part_path,
+            ))?;
             let (expected, actual) = (&self.digits, &actual[..self.digits.len()]);
             return Err(failed(
                 &url,
@@ -128,9 +137,9 @@ impl PublishedWeights {
                 ),
             ));
         }
-        part.sync_all().map_err(Error::io("write", &part_path))?;
+        part.sync_all().map_err(Error::io(FileKind::Weights, "write", &part_path))?;
         drop(part);
-        fs::rename(&part_path, &target).map_err(Error::io("write", &target))?;
+        fs::rename(&part_path, &target).map_err(Error::io(FileKind::Weights, "write", &target))?;
         Ok(target)
     }
 }
@@ -204,7 +213,8 @@ impl Client {
         path: &Path,
         progress: &mut impl FnMut(FetchProgress) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
-        let unwritable = |source| Failure::Final(Error::io("write", path)(source));
+        let unwritable =
+            |source| Failure::Final(Error::io(FileKind::Weights, "write", path)(source));
         let start_over = || part.set_len(0).and_then(|()| (&*part).rewind()).map_err(unwritable);
 
         let before = part.seek(SeekFrom::End(0)).map_err(unwritable)?;
@@ -260,7 +270,11 @@ impl Client {
 /// Opens a file for writing and keeps its content.
 fn open(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).open(path).map_err(Error::io("write", path))
+    options.write(true).create(true).truncate(false).open(path).map_err(Error::io(
+        FileKind::Weights,
+        "write",
+        path,
+    ))
 }
 
 /// Whether a partial response begins at byte `start`.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::environment::Environment;
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
 
 /// A published weight file. By the convention of PyTorch's hub, its name ends with the first digits
 /// of its SHA-256. Made by [`Weights::torchvision`](super::Weights::torchvision) and
@@ -103,7 +103,7 @@ pub(crate) fn sha256(path: &Path) -> Result<String> {
             }
         }
     };
-    hash().map_err(Error::io("read", path))?;
+    hash().map_err(Error::io(FileKind::Weights, "read", path))?;
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::published::PublishedWeights;
-use crate::error::{Error, Result};
+use crate::error::{Error, FileKind, Result};
+use crate::names::named;
 
 /// The content of [`Weights::Bundled`].
 pub(crate) const BUNDLED: &[u8] = include_bytes!("bundled.safetensors");
@@ -50,6 +51,16 @@ pub enum TorchvisionNetwork {
     /// [`EfficientNetB5`](crate::EfficientNetB5): `efficientnet_b5_lukemelas-1a07897c.pth`.
     EfficientNetB5,
 }
+
+named!(
+    TorchvisionNetwork,
+    "network",
+    [
+        ("resnet18", TorchvisionNetwork::ResNet18),
+        ("wide_resnet50", TorchvisionNetwork::WideResNet50),
+        ("efficientnet_b5", TorchvisionNetwork::EfficientNetB5)
+    ]
+);
 
 impl Weights {
     /// The weights that torchvision publishes for a network, as used in the paper.
@@ -103,9 +114,11 @@ impl Weights {
                 "weights",
                 "the bundled weights have no path; give `Weights::Bundled` to `ResNet18::load`",
             )),
-            Self::File(path) => {
-                fs::metadata(path).map(|_| path.clone()).map_err(Error::io("read", path))
-            }
+            Self::File(path) => fs::metadata(path).map(|_| path.clone()).map_err(Error::io(
+                FileKind::Weights,
+                "read",
+                path,
+            )),
             Self::Published(weights) => weights.find_in(&Environment::of_process()),
         }
     }

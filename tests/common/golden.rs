@@ -1,4 +1,4 @@
-//! Reading the golden values, and the formulas from which their inputs are made (the head of
+//! Reads the golden values, and computes the formulas of their inputs (see the top of
 //! `tests/golden/make_golden.py`). Shared by the unit tests and the integration tests.
 #![allow(dead_code)]
 
@@ -13,7 +13,7 @@ pub fn json(name: &str) -> serde_json::Value {
     serde_json::from_str(&std::fs::read_to_string(path(name)).unwrap()).unwrap()
 }
 
-/// A tensor of a golden file, whatever its type, as f64.
+/// A tensor of a golden file, converted to f64.
 #[derive(Debug, Clone)]
 pub struct Golden {
     pub shape: Vec<usize>,
@@ -117,7 +117,7 @@ pub fn input(shape: &[usize]) -> Vec<f32> {
     u.into_iter().map(|u| (4.0 * u - 2.0) as f32).collect()
 }
 
-/// The integer test picture, interleaved.
+/// The integer test picture, with interleaved channels.
 pub fn picture(height: usize, width: usize, channels: usize) -> Vec<u8> {
     let mut pixels = Vec::with_capacity(height * width * channels);
     for y in 0..height {
@@ -143,8 +143,8 @@ pub fn relative_error(actual: &[f32], expected: &[f64]) -> f64 {
     worst / scale
 }
 
-/// Compares sampled values and the statistics mean, absmean, std, min, max, l2 and probe of a tensor, at
-/// a share of its largest magnitude. Gives the largest difference of a sample.
+/// Compares sampled values and the statistics mean, absmean, std, min, max, l2 and probe of a tensor,
+/// with a tolerance relative to its largest magnitude. Returns the largest difference of a sample.
 pub fn check_node<'a>(
     values: &[f32],
     part: impl Fn(&str) -> &'a Golden,
@@ -173,7 +173,7 @@ pub fn check_node<'a>(
         wide().map(|v| v * v).sum::<f64>().sqrt(),
         wide().zip(probe).map(|(v, u)| v * (2.0 * u - 1.0)).sum::<f64>(),
     ];
-    // The sums run over n values, each of which may be off by the tolerance.
+    // Sums over n values, where each value may differ by the tolerance.
     let scales = [scale, scale, scale, scale, scale, stats[5], stats[5]];
     for ((actual, expected), scale) in actual.iter().zip(stats).zip(scales) {
         assert!((actual - expected).abs() < tolerance * scale, "{name}: {actual} not {expected}");

@@ -1,6 +1,6 @@
-//! What must hold for every file, whatever is in it: nothing panics, nothing is allocated that the file
-//! does not pay for, and what loads works. The fuzzers (`fuzz/`) call these functions with bytes of their
-//! own, the test suite with those that the fuzzers have found.
+//! Checks that must hold for every file with any contents: no panic, no allocation much larger than the
+//! file, and if it loads, it works. The fuzzers (`fuzz/`) call these functions with random bytes, the
+//! test suite with the files that the fuzzers have found.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use padim::preprocess::{
 };
 use padim::{Backbone, Detector, PartialFit, Result, image};
 
-/// Where the files are written: in memory, where there is such a place.
+/// The folder for the files: in memory, if the system has such a folder.
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -26,7 +26,7 @@ fn written(folder: &tempfile::TempDir, bytes: &[u8]) -> PathBuf {
     path
 }
 
-/// Colours of squares of 4x4 pixels: a backbone that costs nothing and whose fingerprint is known.
+/// A cheap backbone with a known fingerprint: the mean colors of 4x4 pixels.
 #[derive(Debug)]
 pub struct Squares([LayerInfo; 1]);
 
@@ -52,7 +52,7 @@ impl Backbone for Squares {
     }
 }
 
-/// The file as it is, and with its checksum made right, which no chance would.
+/// Checks the file as it is, and with a corrected checksum, which random bytes would not have.
 pub fn detector_file(bytes: &[u8]) {
     let folder = folder();
     read_detector(&folder, &written(&folder, bytes));
@@ -84,7 +84,7 @@ fn read_detector(folder: &tempfile::TempDir, path: &Path) {
     }
 }
 
-/// What was saved scores as what was loaded.
+/// Checks that a detector and its saved and loaded copy give the same scores.
 fn use_detector(detector: &Detector, again: &Detector) {
     let small = |size: [usize; 2]| size.iter().all(|&side| side <= 64);
     let resized = detector.config().preprocess.resize.resized([9, 11]);
@@ -113,7 +113,7 @@ pub fn network() -> ResNetConfig {
     }
 }
 
-/// A file of weights, whatever it says it is.
+/// Checks a file of weights of any format.
 pub fn weights(bytes: &[u8]) {
     let folder = folder();
     if let Ok(network) = network().load(written(&folder, bytes), &Device::flex()) {
@@ -122,7 +122,8 @@ pub fn weights(bytes: &[u8]) {
     }
 }
 
-/// A pickle by itself, and as PyTorch packs it, with the checksums that no chance would get right.
+/// Checks a pickle alone, and packed as by PyTorch with correct checksums, which random bytes would not
+/// have.
 pub fn pickle(bytes: &[u8]) {
     weights(bytes);
     if !bytes.starts_with(b"PK") {
@@ -130,7 +131,7 @@ pub fn pickle(bytes: &[u8]) {
     }
 }
 
-/// A `.pth` of this pickle and one storage, `0`, of 4 KiB: a zip archive without compression.
+/// A `.pth` file with this pickle and one storage `0` of 4 KiB: a zip archive without compression.
 pub fn checkpoint(pickle: &[u8]) -> Vec<u8> {
     let storage = vec![0x3C; 4096];
     let entries: [(&str, &[u8]); 3] =
@@ -139,7 +140,7 @@ pub fn checkpoint(pickle: &[u8]) -> Vec<u8> {
     for (name, content) in entries {
         let offset = archive.len() as u32;
         let length = (content.len() as u32).to_le_bytes();
-        // Version, flags, method, time, date; then what both kinds of header share.
+        // Version, flags, method, time, date; then the common fields of both kinds of header.
         let mut common = vec![10, 0, 0, 0, 0, 0, 0, 0, 0x21, 0];
         common.extend(crc32fast::hash(content).to_le_bytes());
         common.extend([length, length].concat());
@@ -157,19 +158,17 @@ pub fn checkpoint(pickle: &[u8]) -> Vec<u8> {
     archive
 }
 
-/// An image file, through both arithmetics and as a mask.
+/// Checks an image file, with both kinds of resize arithmetic and as a mask.
 pub fn image(bytes: &[u8]) {
     let folder = folder();
     let limits = DecodeLimits { max_pixels: 1 << 16, max_bytes: 1 << 19 };
     let Ok(image) = decode_file_with(written(&folder, bytes), limits) else { return };
     assert!(u64::from(image.width()) * u64::from(image.height()) <= limits.max_pixels);
     for arithmetic in [ResizeArithmetic::Pil, ResizeArithmetic::Float { antialias: true }] {
-        let config = PreprocessConfig {
-            resize: Resize::square(12),
-            crop: Some(8),
-            arithmetic,
-            ..PreprocessConfig::default()
-        };
+        let config = PreprocessConfig::default()
+            .with_resize(Resize::square(12))
+            .with_crop(Some(8))
+            .with_arithmetic(arithmetic);
         let preprocessor = Preprocessor::new(config, Normalization::IMAGENET).unwrap();
         if let Ok(input) = preprocessor.process(&image) {
             assert!(input.values.len() == 3 * 8 * 8 && input.values.iter().all(|v| v.is_finite()));

@@ -1,11 +1,11 @@
-//! The sections of a detector's file, taken apart and put together again.
+//! Reads and writes the sections of a detector's file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 pub type Sections = BTreeMap<String, Vec<u8>>;
 
-/// The sections of a detector's file, and the arrays behind them.
+/// The sections of a detector's file, and the arrays after them.
 pub fn read(path: &Path) -> (Sections, Vec<u8>) {
     let file = std::fs::read(path).unwrap();
     let end = 20 + u64::from_le_bytes(file[12..20].try_into().unwrap()) as usize;
@@ -14,7 +14,7 @@ pub fn read(path: &Path) -> (Sections, Vec<u8>) {
     (sections, file[end..file.len() - 4].to_vec())
 }
 
-/// A file of these sections that is whole: lengths and checksum are right.
+/// Writes a file with these sections, with correct lengths and checksum.
 pub fn write(path: &Path, sections: &Sections, arrays: &[u8]) {
     let head: Vec<u8> = std::fs::read(path).unwrap()[..12].to_vec();
     let header = bincode::serde::encode_to_vec(sections, bincode::config::standard()).unwrap();

@@ -1,4 +1,4 @@
-"""Numbers by a formula, so that no golden file has to hold weights: those of `tests/common/golden.rs`."""
+"""Numbers by the formula of `tests/common/golden.rs`, so that golden files need not contain weights."""
 
 import numpy as np
 

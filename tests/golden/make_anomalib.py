@@ -1,19 +1,20 @@
-"""A PaDiM that anomalib has fitted and saved, and what anomalib says of three pictures.
+"""A PaDiM that was fitted and saved by anomalib, and anomalib's results for three pictures.
 
     python make_anomalib.py      (anomalib 2.7 with torch, timm and lightning)
 
-Into the folder anomalib:
+Writes to the folder anomalib:
 
-padim.ckpt          a Lightning checkpoint as anomalib's Engine writes it, of a narrow ResNet18 (4, 6 and 8
-                    channels behind timm's stem of 64), 8 channels of 18, input 64x48: fitted with 12
+padim.ckpt          a Lightning checkpoint of anomalib's Engine, with a narrow ResNet18 (4, 6 and 8
+                    channels after timm's stem of 64), 8 of 18 channels, input 64x48; fitted to 12
                     drawn pictures, thresholds from 4 others, half of them with a defect
-0.png .. 2.png      pictures of 80x60 pixels: good, a small defect, a larger one
-expected.safetensors  for these: map and score of the model; normalized and label of the post-processor
-malicious.pt        a state dict of the same layout and a smaller network, beside objects that run a
+0.png .. 2.png      pictures of 80x60 pixels: good, a small defect, a larger defect
+expected.safetensors  for these pictures: map and score of the model; normalized and label of the
+                    post-processor
+malicious.pt        a state dict with the same layout and a smaller network, plus objects that run a
                     command when Python unpickles them (`touch pickle-was-executed`)
-malicious_mean.pt   the same with such an object in place of the means
+malicious_mean.pt   the same, with such an object in place of the means
 
-Weights are formulas, as in make_efficientnet.py.
+Weights follow a formula, as in make_efficientnet.py.
 """
 
 import os
@@ -56,7 +57,7 @@ def fill(network):
 
 
 def narrow(features_only=False, exportable=False, out_indices=None, **_):
-    """In place of timm's resnet18: its own class, with few channels."""
+    """Replaces timm's resnet18: the same class with few channels."""
     network = ResNet(BasicBlock, [2, 2, 2, 2], channels=(4, 6, 8, 10), num_classes=2)
     return timm.models._features.FeatureListNet(network, out_indices=out_indices or (0, 1, 2, 3, 4))
 
@@ -87,7 +88,7 @@ def fitted(folder):
     fill(model.model.feature_extractor.feature_extractor)
     engine = Engine(default_root_dir=folder, accelerator="cpu", logger=False)
     engine.fit(model, datamodule=data)
-    # It would write the names of folders into the checkpoint.
+    # This callback would write folder names to the checkpoint.
     callbacks = engine.trainer.callbacks
     engine.trainer.callbacks = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
     engine.trainer.save_checkpoint(f"{OUT}/padim.ckpt")
@@ -100,7 +101,7 @@ def expected(model):
         drawn = picture(20 + number, defect)
         drawn.save(f"{OUT}/{number}.png", optimize=True)
         with torch.no_grad():
-            # As the Engine does. Exported models resize without antialiasing.
+            # As in the Engine. (Exported models resize without antialiasing.)
             float_image = to_dtype(to_image(drawn), torch.float32, scale=True)
             ready = model.pre_processor.transform(float_image[None])
             raw = model.model(ready)
@@ -119,7 +120,7 @@ class Malicious:
 
 
 def malicious():
-    """One block a layer, 8x8 pixels, 2x2 positions, 2 dimensions."""
+    """One block per layer, 8x8 pixels, 2x2 positions, 2 dimensions."""
     shapes = {"conv1": [4, 3, 7, 7]}
     for layer, (before, planes) in enumerate([(4, 4), (4, 6), (6, 8)], 1):
         shapes[f"layer{layer}.0.conv1"] = [planes, before, 3, 3]

@@ -2,28 +2,28 @@
 
     python make_efficientnet.py      (numpy, torch, torchvision, safetensors)
 
-Weights and inputs are formulas, so that no weights are stored. For a name and an index i into the
+Weights and inputs follow a formula, so that no weights are stored. For a name and an index i into the
 row-major values,
 
     seed    = FNV-1a, 64 bits, of the name
-    z       = seed + (i + 1) * 0x9E3779B97F4A7C15 modulo 2^64, then splitmix64's three steps
+    z       = seed + (i + 1) * 0x9E3779B97F4A7C15 modulo 2^64, then the three steps of splitmix64
     u(i)    = the upper 24 bits of z, divided by 2^24: uniform in [0, 1)
 
 The name of a weight is its key in the state dict; all are rounded to f32:
 
-    rank 4 (convolutions)                       (2u - 1) * sqrt(4 / (channels_in of a group * kernel area))
+    rank 4 (convolutions)                       (2u - 1) * sqrt(4 / (channels_in per group * kernel area))
     rank 2 (classifier)                         (2u - 1) * sqrt(4 / channels_in)
     batch norms' weight and running_var         0.5 + u
     all other (biases, running_mean)            0.2 * (2u - 1)
 
-They keep the features' standard deviations between 0.1 and 10 through 26 blocks, which this script checks,
-within channels, too: with 6, as make_golden.py has it, they grow to hundreds and torch's own f32 is off by
-1e-3. The input of shape S is 4u - 2 with the name "input:1x3x224x224".
+With these weights, the standard deviations of the features stay between 0.1 and 10 through 26 blocks, also
+within channels; this script checks it. With the factor 6 of make_golden.py, they would grow to hundreds, and
+torch itself in f32 would differ by 1e-3. The input of shape S is 4u - 2 with the name "input:1x3x224x224".
 
 backbone_efficientnet_b5.safetensors and efficientnet_tiny_out.safetensors hold for each input and node, as
-<input>/<node>/<part>: shape; stats, which are mean, mean magnitude, standard deviation, least, largest, L2
-norm and the probe sum x(i) * (2u(i) - 1) named "probe"; idx and val, values at floor(u(k) * count) named
-"sample". Everything is computed in f64. A node "block7" is the seventh block, counted from 1.
+<input>/<node>/<part>: shape; stats (mean, mean magnitude, standard deviation, minimum, maximum, L2 norm, and
+the probe sum x(i) * (2u(i) - 1) with the name "probe"); idx and val (values at floor(u(k) * count) with the
+name "sample"). Everything is computed in f64. The node "block7" is the seventh block, counted from 1.
 """
 
 import numpy as np
@@ -48,7 +48,7 @@ def weight(name, shape):
 
 
 def fill(network):
-    """Gives every tensor but the batch norms' counters its formula."""
+    """Fills every tensor, except the counters of batch norms, by its formula."""
     state = network.state_dict()
     for name, tensor in state.items():
         if tensor.is_floating_point():
@@ -107,7 +107,7 @@ def run(network, shapes, blocks, taps, file):
 
 
 def tiny():
-    """torchvision's own class, narrow: a stage of one block that does not widen, and one of two."""
+    """torchvision's class with few channels: a stage of one block with expansion 1, and one of two blocks."""
     stages = [MBConvConfig(1, 3, 1, 8, 8, 1), MBConvConfig(2, 5, 2, 8, 16, 2)]
     norm = lambda channels: torch.nn.BatchNorm2d(channels, eps=1e-3)
     return EfficientNet(stages, dropout=0, num_classes=2, norm_layer=norm, last_channel=8)

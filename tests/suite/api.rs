@@ -1,4 +1,4 @@
-//! What the types promise.
+//! Traits that the types must implement.
 
 use padim::backbone::{
     BackboneSnapshot, EfficientNet, EfficientNetConfig, FeatureMaps, LayerInfo, ResNet,

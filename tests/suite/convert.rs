@@ -1,5 +1,5 @@
-//! Weights and anomalib's checkpoints, converted by the library and by the example `convert`, run as a
-//! person runs it.
+//! Converts weights and anomalib's checkpoints, by the library and by the example `convert` as a
+//! program.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,7 +28,7 @@ fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// anomalib's own checkpoint, maps, scores and labels.
+/// Compares with anomalib's own checkpoint, maps, scores and labels.
 #[test]
 fn golden_anomalib() {
     let device = Device::flex();
@@ -63,7 +63,7 @@ fn golden_anomalib() {
     }
 }
 
-/// A state dict of anomalib's layout, as tensors by their names.
+/// A state dict in anomalib's layout: tensors by their names.
 #[derive(Clone)]
 struct StateDict(BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>);
 
@@ -73,7 +73,7 @@ const CHANNELS: [usize; 3] = [17, 0, 9];
 const NETWORK: &str = "model.feature_extractor.feature_extractor.";
 
 impl StateDict {
-    /// The tiny network of the golden files, and Gaussians of which each is another one.
+    /// The tiny network of the golden files, with a different Gaussian at each position.
     fn new() -> Self {
         let mut state = Self(BTreeMap::new());
         let bytes = std::fs::read(golden::path("loader/tiny_basic.safetensors")).unwrap();
@@ -121,7 +121,7 @@ impl StateDict {
     }
 }
 
-/// Network, embedding, the paper's formula in f64, and scoring, one after the other.
+/// Compares with the separate steps: network, embedding, the paper's formula in f64, and scoring.
 #[test]
 fn a_state_dict_scores_as_its_parts() {
     let folder = tempfile::tempdir().unwrap();
@@ -189,7 +189,7 @@ fn names_and_thresholds_stand_where_anomalib_puts_them() {
     let above = 12.0_f32.next_up();
     assert_eq!((decision.image, decision.pixel), (above, Some(above)));
 
-    // The state dict of `PadimModel` alone.
+    // Only the state dict of `PadimModel`.
     let bare = state.0.iter().map(|(name, tensor)| {
         (name.strip_prefix("model.").unwrap_or(name).to_owned(), tensor.clone())
     });
@@ -299,9 +299,9 @@ fn malformed_state_dicts_are_refused() {
 fn gaussians_must_go_with_the_network() {
     let device = Device::flex();
     let padim = |channels: Vec<usize>, resize| {
-        let preprocess = PreprocessConfig { resize, crop: None, ..PreprocessConfig::default() };
+        let preprocess = PreprocessConfig::default().with_resize(resize).with_crop(None);
         let channels = ChannelSelection::Indices(channels);
-        let config = PadimConfig { preprocess, channels, ..PadimConfig::default() };
+        let config = PadimConfig::default().with_preprocess(preprocess).with_channels(channels);
         Padim::new(config, ResNet18::untrained(0, &device).unwrap()).unwrap()
     };
     let model = |grid: [usize; 2]| {
@@ -331,13 +331,13 @@ fn pickled_code_is_not_executed() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let file = |name: &str| golden::path(name).display().to_string();
-    // Beside the tensors it is not looked at.
+    // Malicious code outside the tensors is ignored.
     let checkpoint = file("anomalib/malicious.pt");
     let arguments = ["anomalib", "--checkpoint", &checkpoint, "--out", "part.padim"];
     told(&run(&program, folder, &arguments));
     let detector = Detector::load(folder.join("part.padim"), &Device::flex()).unwrap();
     assert_eq!(detector.model().means()[..4], [0.0, 1.0, 0.1, 1.1]);
-    // In place of a tensor it is none.
+    // Malicious code in place of a tensor: the tensor is missing.
     let checkpoint = file("anomalib/malicious_mean.pt");
     let arguments = ["anomalib", "--checkpoint", &checkpoint, "--out", "other.padim"];
     let output = run(&program, folder, &arguments);
@@ -356,7 +356,7 @@ fn the_example_converts_weights() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let device = Device::flex();
-    // ResNet18 with the formula's weights, the classifier included.
+    // ResNet18 with the formula's weights, including the classifier.
     let mut state = StateDict(BTreeMap::new());
     let mut planes_in = 64;
     let mut convolution = |name: &str, norm: &str, shape: [usize; 4]| {

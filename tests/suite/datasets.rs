@@ -1,4 +1,4 @@
-//! Every layout of a data set, from files to metrics, by one and the same code.
+//! Every layout of a data set, from files to metrics, with the same code.
 
 use std::path::{Path, PathBuf};
 
@@ -8,11 +8,11 @@ use padim::dataset::{
 };
 use padim::metrics::{self, PixelScores};
 use padim::preprocess::PreprocessConfig;
-use padim::{Padim, PadimConfig, image};
+use padim::{Padim, image};
 
 use crate::detector::{backbone, config, defective, good};
 
-/// Where [`defective`] is spoilt.
+/// The defective pixels of [`defective`].
 fn truth(x: u32, y: u32) -> bool {
     (20..36).contains(&x) && (24..40).contains(&y)
 }
@@ -34,7 +34,7 @@ fn write(root: &Path, file: &str, content: impl AsRef<[u8]>) {
     std::fs::write(path, content).unwrap();
 }
 
-/// A file as NumPy writes it.
+/// A file in NumPy's format.
 fn npy(shape: &str, values: &[u8]) -> Vec<u8> {
     let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}");
     let header = format!("{header:<117}\n");
@@ -42,14 +42,14 @@ fn npy(shape: &str, values: &[u8]) -> Vec<u8> {
     [b"\x93NUMPY\x01\x00", &len[..], header.as_bytes(), values].concat()
 }
 
-/// Six good images by these names, for training.
+/// Saves six good images with these names, for training.
 fn train(root: &Path, name: impl Fn(u32) -> String) {
     (0..6).for_each(|i| drop(save(root, &name(i), good(i))));
 }
 
 /// Image and pixel AUROC of a category.
 fn evaluate(category: &Category, preprocess: PreprocessConfig) -> [f64; 2] {
-    let config = PadimConfig { preprocess, ..config() };
+    let config = config().with_preprocess(preprocess);
     let padim = Padim::new(config, backbone()).unwrap();
     let detector = padim.fit(&category.train).unwrap();
     let predictions = detector.predict_batch(&category.test).unwrap();
@@ -111,7 +111,7 @@ pub fn folder(root: &Path) -> Folder {
     folder.with_masks(root.join("masks"))
 }
 
-/// Of the images of [`folder`].
+/// A table of the images of [`folder`].
 pub fn table(root: &Path) -> Table {
     let mut table = "path,split,label,mask\n".to_owned();
     (0..6).for_each(|i| table += &format!("good/{i}.png,train,,\n"));
@@ -156,11 +156,11 @@ fn rotated_crops_are_the_same_each_time_and_their_masks_follow() {
     let first = pictures(&category);
     assert_eq!(first, pictures(&version.category("plate").unwrap()));
     assert!(first.iter().all(|picture| picture.len() == 3 * 48 * 48));
-    // Parts that move are harder, but a spot of another colour is still found.
+    // Parts that move are harder, but a spot of another color is still found.
     let [image, pixel] = evaluate(&category, version.preprocess());
     assert!(image == 1.0 && pixel > 0.7, "{image} {pixel}");
 
-    // An image that cannot be decoded is named.
+    // The error names an image that cannot be decoded.
     std::fs::write(root.path().join("plate/train/good/3.png"), b"no picture").unwrap();
     let padim = Padim::new(config(), backbone()).unwrap();
     let error = padim.fit(&category.train).unwrap_err().to_string();

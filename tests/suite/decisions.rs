@@ -1,4 +1,4 @@
-//! Thresholds from good images, and what a detector makes of them.
+//! Thresholds from good images, and decisions of a detector with them.
 
 use padim::detector::FitStage;
 use padim::gaussian::{GaussianConfig, Storage};
@@ -9,7 +9,7 @@ use crate::detector::{backbone, config, defective, good as shade};
 use crate::devices;
 use image::RgbImage;
 
-/// All of one kind, so that those fitted with and those calibrated with are exchangeable.
+/// Good images of one kind, so that the images of fit and calibration are exchangeable.
 fn good(i: u32) -> RgbImage {
     let mut image = shade(i % 8);
     image::imageops::colorops::brighten_in_place(&mut image, (i * 11 % 7) as i32);
@@ -40,13 +40,13 @@ fn a_calibrated_detector_decides_and_says_where() {
     assert_eq!(prediction.normalized_score, 1.0);
     let defects = detector.anomaly_regions(&prediction).unwrap();
     let strangest = defects[0];
-    // It is at rows 24..40 and columns 20..36; its surroundings are strange, too.
+    // The defect is at rows 24..40 and columns 20..36; its surroundings have high scores, too.
     let (bottom, right) = (strangest.top + strangest.height, strangest.left + strangest.width);
     assert!(strangest.top <= 28 && bottom >= 36, "{strangest:?}");
     assert!(strangest.left <= 24 && right >= 32, "{strangest:?}");
     assert!(strangest.mean <= strangest.peak && strangest.area <= 56 * 70);
 
-    // Two of 39 may score at least as high as the threshold: 0.05 * 40.
+    // 0.05 * 40 = 2 of the 39 images may reach the threshold.
     let good_ones = detector.predict_batch((20..59).map(good)).unwrap();
     let alarms = good_ones.iter().filter(|p| p.is_defective == Some(true)).count();
     assert!(alarms <= 2, "{alarms}");
@@ -84,7 +84,7 @@ fn decisions_are_saved_and_go_when_scores_change() {
     let mut again = open.clone();
     open.extend([good(40)]).unwrap();
     assert_eq!(open.thresholds(), None);
-    again.refit(GaussianConfig { epsilon: 0.02, ..GaussianConfig::default() }).unwrap();
+    again.refit(GaussianConfig::default().with_epsilon(0.02)).unwrap();
     assert_eq!(again.thresholds(), None);
 }
 
@@ -92,7 +92,7 @@ fn decisions_are_saved_and_go_when_scores_change() {
 fn what_cannot_be_promised_is_refused_and_changes_nothing() {
     let mut detector = calibrated();
     let before = detector.thresholds().cloned();
-    let strict = CalibrationConfig { image_false_alarm_rate: 0.01, ..Default::default() };
+    let strict = CalibrationConfig::default().with_image_false_alarm_rate(0.01);
     let error = detector.calibrate((8..20).map(good), &strict).unwrap_err().to_string();
     assert!(error.contains("99 good images") && error.contains("12"), "{error}");
     let none = detector.calibrate(Vec::<ImageInput>::new(), &Default::default());
@@ -115,7 +115,7 @@ fn few_images_are_fitted_and_calibrated_with_at_once() {
     assert!(stages.contains(&(FitStage::Calibrating, 24)));
     let decision = calibrated.thresholds().unwrap();
     assert!(decision.calibration.as_ref().unwrap().is_cross_fitted());
-    // The Gaussians are those of all images.
+    // The Gaussians are fitted to all images.
     let plain = padim.fit(images.clone()).unwrap();
     let (ours, theirs) =
         (calibrated.predict(defective()).unwrap(), plain.predict(defective()).unwrap());

@@ -1,4 +1,4 @@
-//! Fitting and predicting: every kind of input, every kind of mistake.
+//! Fits and predictions: every kind of input, every kind of mistake.
 
 use image::{DynamicImage, Rgb, RgbImage};
 use padim::backbone::ResNet;
@@ -26,16 +26,12 @@ pub fn defective() -> RgbImage {
 }
 
 pub fn config() -> PadimConfig {
-    PadimConfig {
-        preprocess: PreprocessConfig {
-            resize: Resize::ShortSide(52),
-            crop: Some(48),
-            ..PreprocessConfig::default()
-        },
-        channels: ChannelSelection::random(20, 3),
-        batch_size: 3,
-        ..PadimConfig::default()
-    }
+    PadimConfig::default()
+        .with_preprocess(
+            PreprocessConfig::default().with_resize(Resize::ShortSide(52)).with_crop(Some(48)),
+        )
+        .with_channels(ChannelSelection::random(20, 3))
+        .with_batch_size(3)
 }
 
 pub fn backbone() -> ResNet {
@@ -179,8 +175,8 @@ fn a_bad_image_is_named_and_spares_the_others() {
 
 #[test]
 fn images_that_become_different_sizes_are_refused_with_advice() {
-    let preprocess = PreprocessConfig { crop: None, ..config().preprocess };
-    let padim = Padim::new(PadimConfig { preprocess, ..config() }, backbone()).unwrap();
+    let preprocess = (config().preprocess).with_crop(None);
+    let padim = Padim::new(config().with_preprocess(preprocess), backbone()).unwrap();
     let images = [good(0), RgbImage::new(90, 56)];
     let error = padim.fit(images).unwrap_err().to_string();
     assert!(error.contains("number 1") && error.contains("use a crop"), "{error}");
@@ -209,8 +205,8 @@ fn impossible_settings_are_refused() {
         (preprocess(|p| p.crop = Some(0)), "crop"),
         (preprocess(|p| p.resize = Resize::square(0)), "resize"),
         (preprocess(|p| p.resize = Resize::ShortSide(1 << 20)), "resize"),
-        (PadimConfig { channels: ChannelSelection::random(449, 0), ..config() }, "channels"),
-        (PadimConfig { batch_size: 0, ..config() }, "batch_size"),
+        (config().with_channels(ChannelSelection::random(449, 0)), "channels"),
+        (config().with_batch_size(0), "batch_size"),
     ];
     for (config, field) in cases {
         match Padim::new(config, backbone()) {
@@ -250,12 +246,10 @@ fn contributions_add_up_to_the_scores() {
         Storage::Diagonal,
     ];
     for storage in storages {
-        let gaussian = GaussianConfig {
-            storage,
-            components: matches!(storage, Storage::Principal(_)).then_some(6),
-            ..GaussianConfig::default()
-        };
-        let padim = Padim::new(PadimConfig { gaussian, ..config() }, backbone()).unwrap();
+        let gaussian = GaussianConfig::default()
+            .with_storage(storage)
+            .with_components(matches!(storage, Storage::Principal(_)).then_some(6));
+        let padim = Padim::new(config().with_gaussian(gaussian), backbone()).unwrap();
         let detector = padim.fit((0..8).map(good)).unwrap();
         let explanation = detector.explain(defective()).unwrap();
         let prediction = detector.predict(defective()).unwrap();
@@ -270,7 +264,7 @@ fn contributions_add_up_to_the_scores() {
         assert!((at_peak - channels).abs() < 1e-3 * at_peak, "{storage}: {at_peak} {channels}");
         assert_eq!(explanation.channels.len(), 20);
         assert_eq!(explanation.layers.len(), 3);
-        // The spot's patches are in rows 4 to 9 and columns 3 to 7 of a grid of 12.
+        // The patches of the spot are in rows 4 to 9 and columns 3 to 7 of a 12x12 grid.
         let [row, column] = explanation.peak;
         assert!((3..10).contains(&row) && (2..9).contains(&column), "{row} {column}");
     }

@@ -1,5 +1,5 @@
-//! The example `evaluate`, run as a person runs it: every layout, what it writes, going on after a
-//! break, and the page that it makes.
+//! Runs the example `evaluate` as a program: every layout, its output files, continuing after an
+//! interruption, and the HTML page.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -53,7 +53,7 @@ fn every_layout_with_its_metrics_and_going_on_after_a_break() {
     for row in rows {
         assert_eq!(row["seeds"], 2);
         let mean = |metric: &str| row["metrics"][metric]["mean"].as_f64().unwrap();
-        // Images that are turned are harder for an untrained network.
+        // Rotated images are harder for an untrained network.
         let least = if row["dataset"] == "rd:mvtec:m" { 0.5 } else { 0.9 };
         assert_eq!(mean("image_auroc"), 1.0, "{row}");
         assert!(mean("pixel_auroc") > least && mean("aupro") > 0.0, "{row}");
@@ -66,7 +66,7 @@ fn every_layout_with_its_metrics_and_going_on_after_a_break() {
     let tables = std::fs::read_to_string(root.join("tables.md")).unwrap();
     assert!(tables.contains("| screw |") && tables.contains("## By kind of defect"), "{tables}");
 
-    // One cell is lost; the others are taken as they are, and what comes out is the same.
+    // After one cell is deleted, the others are reused, and the results are the same.
     let kept = root.join("padim-evaluation/cells");
     let lost = std::fs::read_dir(&kept).unwrap().next().unwrap().unwrap().path();
     std::fs::write(lost, b"{ half a ce").unwrap();
@@ -119,7 +119,7 @@ fn what_cannot_be_meant_is_told() {
     refused(&screws, "screws");
 }
 
-/// Skipped, aloud, where there is none.
+/// Skipped with a message if there is no browser.
 fn a_browser_shows_the_page(root: &Path) {
     let page = root.join("page.html");
     let text = std::fs::read_to_string(&page).unwrap();
@@ -152,13 +152,13 @@ fn a_browser_shows_the_page(root: &Path) {
         String::from_utf8(output.stdout).unwrap()
     };
     let whole = dom("");
-    // One row of the summary for each data set, and what was measured of the first.
+    // One row of the summary for each data set, and the details of the first.
     assert!(whole.contains("visa:v") && whole.contains("rd:mvtec:m"), "{whole:.2000}");
     assert!(whole.matches("<svg").count() >= 4, "curves and a histogram");
     assert!(whole.contains("data:image/jpeg;base64,"), "a contact sheet");
     assert!(whole.contains("7 of 7 rows"));
 
-    // Filter and sorting stand in the address.
+    // Filter and sorting are in the URL.
     let filtered = dom("#q=visa");
     assert!(filtered.contains("1 of 7 rows"), "{filtered:.4000}");
     let order = |hash: &str| {

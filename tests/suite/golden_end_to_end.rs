@@ -1,4 +1,4 @@
-//! `golden/e2e_tiny`: images to scores with the tiny network.
+//! `golden/e2e_tiny`: from images to scores with the tiny network.
 
 use padim::embedding::ChannelSelection;
 use padim::gaussian::{GaussianConfig, Precision, Storage};
@@ -26,15 +26,12 @@ fn golden_e2e_tiny() {
         let backbone = crate::tiny_basic()
             .load(golden::path("loader/tiny_basic.safetensors"), &device)
             .unwrap();
-        let config = PadimConfig {
-            channels: ChannelSelection::Indices(file["idx"].usize()),
-            gaussian: GaussianConfig {
-                storage: Storage::Triangle(Precision::F32),
-                ..GaussianConfig::default()
-            },
-            batch_size: 5,
-            ..PadimConfig::default()
-        };
+        let config = PadimConfig::default()
+            .with_channels(ChannelSelection::Indices(file["idx"].usize()))
+            .with_gaussian(
+                GaussianConfig::default().with_storage(Storage::Triangle(Precision::F32)),
+            )
+            .with_batch_size(5);
         let padim = Padim::new(config, backbone).unwrap();
         let detector = padim.fit(train.chunks(image_len).map(image)).unwrap();
 

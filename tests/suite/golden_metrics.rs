@@ -1,4 +1,4 @@
-//! The metrics against a reference in Python, itself checked against scikit-learn.
+//! Compares the metrics with a reference in Python, which was checked against scikit-learn.
 
 use padim::metrics::{PixelScores, aupro, image_auroc, image_f1_max, pixel_auroc, pixel_f1_max};
 use padim::{Error, Result};
@@ -75,8 +75,8 @@ fn golden_metrics_pro() {
         assert_eq!(images.len(), shape[0]);
         check(pixel_auroc(&images), &case["pixel_auroc"], &case);
         for (name, limit) in [("au_pro_05", 0.05), ("au_pro_30", 0.3), ("au_pro_100", 1.0)] {
-            // Without a normal pixel there is no false positive rate. The reference says 0 there,
-            // which would read as the worst possible detector.
+            // Without a normal pixel, the false positive rate is undefined. The reference gives 0,
+            // which would mean the worst possible detector.
             let all_defective = !truth.contains(&false);
             let expected = if all_defective { &Value::Null } else { &case[name] };
             check(aupro(&images, limit), expected, &case);

@@ -39,12 +39,12 @@ fn golden_preprocess_pil_small_pictures_bit_exact() {
     let tensors = golden::tensors("preprocess.safetensors");
     for case in meta["small"].as_array().unwrap() {
         let [h, w] = pair(&case["src"]);
-        let preprocessor = preprocessor(PreprocessConfig {
-            resize: Resize::ShortSide(32),
-            crop: Some(27),
-            filter: filter(case["filter"].as_str().unwrap()),
-            ..PreprocessConfig::default()
-        });
+        let preprocessor = preprocessor(
+            PreprocessConfig::default()
+                .with_resize(Resize::ShortSide(32))
+                .with_crop(Some(27))
+                .with_filter(filter(case["filter"].as_str().unwrap())),
+        );
         let name = case["name"].as_str().unwrap();
         assert_eq!(Resize::ShortSide(32).resized([h, w]), pair(&case["resized"]), "{name}");
         let picture = preprocessor.crop_picture(&picture(h, w)).unwrap();
@@ -56,10 +56,9 @@ fn golden_preprocess_pil_small_pictures_bit_exact() {
 fn golden_preprocess_pil_large_pictures_bit_exact() {
     for case in golden::json("preprocess.json")["big"].as_array().unwrap() {
         let [h, w] = pair(&case["src"]);
-        let preprocessor = preprocessor(PreprocessConfig {
-            filter: filter(case["filter"].as_str().unwrap()),
-            ..PreprocessConfig::default()
-        });
+        let preprocessor = preprocessor(
+            PreprocessConfig::default().with_filter(filter(case["filter"].as_str().unwrap())),
+        );
         let picture = preprocessor.crop_picture(&picture(h, w)).unwrap();
         let hash = format!("{:016x}", golden::fnv1a64(picture.as_raw()));
         assert_eq!(hash, case["fnv1a64"], "{case}");
@@ -88,13 +87,11 @@ fn golden_preprocess_torchvision_tensors() {
         // tvtensor_<filter>_aa<0|1>_<h>x<w>_to_32x28
         let parts: Vec<&str> = name.split('_').collect();
         let (h, w) = parts[3].split_once('x').unwrap();
-        let config = PreprocessConfig {
-            resize: Resize::Exact { height: 32, width: 28 },
-            crop: None,
-            filter: filter(parts[1]),
-            arithmetic: ResizeArithmetic::Float { antialias: parts[2] == "aa1" },
-            ..PreprocessConfig::default()
-        };
+        let config = PreprocessConfig::default()
+            .with_resize(Resize::Exact { height: 32, width: 28 })
+            .with_crop(None)
+            .with_filter(filter(parts[1]))
+            .with_arithmetic(ResizeArithmetic::Float { antialias: parts[2] == "aa1" });
         let plain = Normalization { mean: [0.0; 3], std: [1.0; 3] };
         let picture = picture(h.parse().unwrap(), w.parse().unwrap());
         let input = Preprocessor::new(config, plain).unwrap().process(&picture).unwrap();
@@ -126,7 +123,7 @@ fn golden_png_kinds_decode_as_in_pil() {
         let rgb = to_rgb8(&image, SixteenBitGray::ClipAt255).unwrap();
         assert!(*rgb.as_raw() == tensors[&format!("decode_{kind}")].u8(), "{kind}");
     }
-    // What PIL clips to white is scaled by default: 16 bits of grey as the same 8 bits.
+    // PIL clips 16-bit gray to white. By default, this crate scales it to 8 bits.
     let image = decode_file(golden::path("png/gray16.png")).unwrap();
     let rgb = to_rgb8(&image, SixteenBitGray::Scale).unwrap();
     assert!(*rgb.as_raw() == tensors["decode_gray"].u8());

@@ -48,7 +48,7 @@ fn fit(file: &golden::GoldenFile, case: &str, config: GaussianConfig) -> (Gaussi
     let [n, c, p] = x.dims();
     let device = devices().remove(0);
     let mut estimator = GaussianEstimator::new(config, c, [1, p]).unwrap();
-    // Odd batches, so that merging is part of the check.
+    // Batches of different sizes, so that merging is also checked.
     let mut first = 0;
     while first < n {
         let batch = 3.min(n - first);
@@ -62,7 +62,7 @@ fn fit(file: &golden::GoldenFile, case: &str, config: GaussianConfig) -> (Gaussi
     (model, values(distance))
 }
 
-/// The largest error of an element relative to itself: distances are all that counts.
+/// The largest relative error of an element, for distances.
 fn worst_relative(actual: &[f32], expected: &[f64]) -> f64 {
     let error = |(&a, e): (&f32, &f64)| (f64::from(a) - e).abs() / e.abs();
     actual.iter().zip(expected).map(error).fold(0.0, f64::max)
@@ -84,7 +84,7 @@ fn golden_gaussian() {
 }
 
 fn golden_gaussian_case(file: &golden::GoldenFile, case: &str, storage: Storage) {
-    let paper = || GaussianConfig { storage, ..GaussianConfig::default() };
+    let paper = || GaussianConfig::default().with_storage(storage);
     let (model, distances) = fit(file, case, paper());
     let expect = |part: &str| &file[&format!("{case}/{part}")];
     let error = worst_relative(&distances, &expect("dist").values);
@@ -103,17 +103,17 @@ fn golden_gaussian_case(file: &golden::GoldenFile, case: &str, storage: Storage)
             let expected = &expect(part).values[position * d * d..(position + 1) * d * d];
             let actual: Vec<f32> = matrix.transpose().iter().map(|&v| v as f32).collect();
             let error = relative_error(&actual, expected);
-            // The covariance is not kept: to invert what is magnifies its rounding to f32.
+            // The covariance is not stored. Inverting the stored matrix magnifies its rounding.
             let kept = matches!(storage, Storage::Triangle(_)) || part == "inv";
             let tolerance = if kept { 1e-5 } else { 1e-4 };
             assert!(error < tolerance, "{case} {part} {position} as {storage}: {error:.1e}");
         }
     }
 
-    let anomalib = GaussianConfig { epsilon: 0.01 + 1e-5, ..paper() };
+    let anomalib = paper().with_epsilon(0.01 + 1e-5);
     let (_, distances) = fit(file, case, anomalib);
     assert!(worst_relative(&distances, &expect("dist_anomalib_eps").values) < 1e-5, "{case}");
-    let biased = GaussianConfig { divisor: CovarianceDivisor::Biased, ..paper() };
+    let biased = paper().with_divisor(CovarianceDivisor::Biased);
     let (_, distances) = fit(file, case, biased);
     assert!(worst_relative(&distances, &expect("dist_biased_N").values) < 1e-5, "{case}");
 }
@@ -127,7 +127,7 @@ fn score(map: &golden::Golden, size: [usize; 2], config: ScoringConfig) -> Anoma
 
 fn config(upsampling: Upsampling, blur: Option<(f64, Border)>) -> ScoringConfig {
     let blur = blur.map(|(sigma, border)| Blur { sigma, border });
-    ScoringConfig { upsampling, blur, ..ScoringConfig::default() }
+    ScoringConfig::default().with_upsampling(upsampling).with_blur(blur)
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The imports inside `src`: a room uses only what stands above it in `lib.rs`, no files import each
-//! other in a circle, and nothing goes through the facade.
+//! Checks the imports inside `src`: a module uses only modules that come before it in `lib.rs`, files
+//! do not import each other in a cycle, and no file imports through the crate's root.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ type Module = Vec<String>;
 struct File {
     /// Its path below `src`.
     path: String,
-    /// Names of its child modules, each with whether it holds tests.
+    /// Names of its child modules, and whether each is a test module.
     children: BTreeMap<String, bool>,
-    /// What it re-exports: the name under which, and the path.
+    /// Its re-exports: the new name, and the path.
     exports: BTreeMap<String, Vec<String>>,
     /// All paths in its code that can name another module.
     paths: Vec<Vec<String>>,
@@ -45,12 +45,12 @@ impl Crate {
         Self(files)
     }
 
-    /// Whether the module stands under `#[cfg(test)]`.
+    /// Whether the module is under `#[cfg(test)]`.
     fn is_test(&self, module: &[String]) -> bool {
         (0..module.len()).any(|i| self.0[&module[..i]].children.get(&module[i]) == Some(&true))
     }
 
-    /// The module in whose file the thing at `path` lives. `from` is where the path is written.
+    /// The module whose file defines the item at `path`. `from` is the module that contains the path.
     fn home(&self, from: &[String], path: &[String]) -> Option<Module> {
         let (mut module, mut rest) = match path[0].as_str() {
             "crate" => (Vec::new(), &path[1..]),
@@ -72,7 +72,7 @@ impl Crate {
                 }
                 rest = &rest[1..];
             } else if module.is_empty() {
-                // The facade, whatever stands behind it.
+                // A name in the crate's root.
                 break;
             } else if let Some(export) = self.0[&module].exports.get(name) {
                 return self.home(&module, export);
@@ -83,7 +83,7 @@ impl Crate {
         Some(module)
     }
 
-    /// For each file that is not of tests, the files of which it uses something.
+    /// For each file except tests, the files that it uses.
     fn uses(&self) -> BTreeMap<&Module, BTreeSet<Module>> {
         let no_test =
             self.0.iter().filter(|(module, _)| !module.is_empty() && !self.is_test(module));
@@ -179,7 +179,7 @@ fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Where the brace closes with which `text` begins.
+/// The index of the brace that closes the first brace of `text`.
 fn closing(text: &str) -> usize {
     let mut depth = 0;
     for (i, c) in text.char_indices() {
@@ -195,7 +195,7 @@ fn closing(text: &str) -> usize {
     text.len() - 1
 }
 
-/// The paths of a `use`, each with the name that it brings.
+/// The paths of a `use`, each with the imported name.
 fn expanded(tree: &str) -> Vec<(String, Vec<String>)> {
     let tree = tree.trim();
     if let Some(brace) = tree.find('{') {
@@ -223,7 +223,7 @@ fn expanded(tree: &str) -> Vec<(String, Vec<String>)> {
     vec![(name, path)]
 }
 
-/// The code alone: comments, strings and characters become spaces.
+/// The code without comments, strings and characters, which are replaced by spaces.
 fn without_comments(text: &str) -> String {
     let mut code = String::new();
     let mut chars = text.chars().peekable();
@@ -267,7 +267,7 @@ fn without_comments(text: &str) -> String {
     code
 }
 
-/// The shortest way from a file through others back to it, unless an earlier file stands on it.
+/// The shortest import cycle through a file, unless it contains an earlier file.
 fn circle<'a>(
     uses: &'a BTreeMap<&Module, BTreeSet<Module>>,
     start: &'a Module,
@@ -287,7 +287,7 @@ fn circle<'a>(
     None
 }
 
-/// What is wrong with the imports below `root`, a line each.
+/// The wrong imports below `root`, one line each.
 fn complaints(root: &Path) -> Vec<String> {
     let source = Crate::read(root);
     let mut found = Vec::new();
@@ -325,7 +325,7 @@ fn imports_go_one_way() {
     assert!(found.is_empty(), "{} complaints:\n{}", found.len(), found.join("\n"));
 }
 
-/// The test above can fail: each kind of wrong import is found in a crate that has it.
+/// Checks the test above: it must find each kind of wrong import.
 #[test]
 fn wrong_imports_are_found() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The running line: order, limits, what is dropped, what fails, and that nothing is lost.
+//! The running line: order, limits, dropped images, failures, and that no image is lost.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,7 +18,7 @@ fn detector() -> Arc<Detector> {
     Arc::clone(DETECTOR.get_or_init(|| Arc::new(fitted())))
 }
 
-/// A sink that waits for leave before it takes a result.
+/// A sink that waits for a signal before it takes a result.
 fn gated() -> (Sender<()>, Results, impl FnMut(LineResult<usize>) -> Sunk) {
     let (open, gate) = channel::<()>();
     let (results, received) = channel();
@@ -37,7 +37,7 @@ fn collecting() -> (Results, impl FnMut(LineResult<usize>) -> Sunk) {
     (received, move |result| Ok(results.send(result)?))
 }
 
-/// Nothing is lost, as far as counts tell.
+/// Checks that the counts add up, so that no image is lost.
 fn add_up(s: &LineStatistics) {
     assert_eq!(s.submitted, s.predicted + s.failed + s.dropped + s.in_flight, "{s:?}");
 }
@@ -82,7 +82,7 @@ fn results_come_in_order_as_the_detector_predicts_them() {
         }
     };
     let (received, sink) = collecting();
-    let config = LineConfig { queue: 5, batch: 4, decoders: 3, ..LineConfig::default() };
+    let config = LineConfig::default().with_queue(5).with_batch(4).with_decoders(3);
     let most = config.most_in_flight() as u64;
     let line = Line::start(Arc::clone(&detector), config, sink).unwrap();
     for i in 0..70 {
@@ -119,11 +119,11 @@ fn results_come_in_order_as_the_detector_predicts_them() {
     assert!(s.batches >= 10 && s.batches <= 40);
 }
 
-/// With a sink that stands still, so many images are held in memory and no more, and `submit` waits.
+/// With a blocked sink, only a limited number of images is in memory, and `submit` waits.
 #[test]
 fn a_slow_sink_holds_submissions_back() {
     let (open, received, sink) = gated();
-    let config = LineConfig { queue: 3, batch: 2, decoders: 2, ..LineConfig::default() };
+    let config = LineConfig::default().with_queue(3).with_batch(2).with_decoders(2);
     let most = config.most_in_flight();
     let line = Arc::new(Line::start(detector(), config, sink).unwrap());
     let submitted = Arc::new(AtomicUsize::new(0));
@@ -154,10 +154,10 @@ fn a_slow_sink_holds_submissions_back() {
     assert!(received.iter().map(|result| result.id).eq(0..40));
 }
 
-/// Which images of forty are predicted, with a sink that opens when all are submitted.
+/// Submits forty images; the sink opens after the last. Returns which images are predicted.
 fn kept(drop: DropPolicy) -> (Vec<usize>, Vec<Submitted>, LineStatistics) {
     let (open, received, sink) = gated();
-    let config = LineConfig { queue: 4, batch: 2, decoders: 1, drop, ..LineConfig::default() };
+    let config = LineConfig::default().with_queue(4).with_batch(2).with_decoders(1).with_drop(drop);
     let most_begun = config.most_in_flight() - 4;
     let line = Line::start(detector(), config, sink).unwrap();
     let opened = Arc::new(AtomicUsize::new(0));
@@ -169,7 +169,7 @@ fn kept(drop: DropPolicy) -> (Vec<usize>, Vec<Submitted>, LineStatistics) {
             Ok(good(i as u32).into())
         });
         submitted.push(line.submit(i, image).unwrap());
-        // The first ones are begun; those behind them wait.
+        // Processing of the first images has begun; later images wait in the queue.
         while opened.load(Ordering::SeqCst) < most_begun.min(i + 1) {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -187,7 +187,7 @@ fn kept(drop: DropPolicy) -> (Vec<usize>, Vec<Submitted>, LineStatistics) {
 
 #[test]
 fn what_is_dropped_is_what_the_policy_says() {
-    // Seven are begun, four wait.
+    // Seven images are in process, four wait in the queue.
     let (kept_ids, submitted, s) = kept(DropPolicy::DropNewest);
     assert_eq!(kept_ids, (0..11).collect::<Vec<_>>());
     assert!(submitted[..11].iter().all(|s| *s == Submitted::Accepted));
@@ -202,11 +202,11 @@ fn what_is_dropped_is_what_the_policy_says() {
     assert_eq!(s.latency.total.count, 11);
 }
 
-/// Names of dropped images are bounded, too.
+/// The number of names of dropped images is also limited.
 #[test]
 fn names_of_dropped_images_do_not_pile_up() {
     let (open, received, sink) = gated();
-    let config = LineConfig { queue: 1, drop: DropPolicy::DropOldest, ..LineConfig::default() };
+    let config = LineConfig::default().with_queue(1).with_drop(DropPolicy::DropOldest);
     let line = Arc::new(Line::start(detector(), config, sink).unwrap());
     let count = 100_000;
     let submitter = {
@@ -238,7 +238,7 @@ fn a_sink_that_fails_or_panics_loses_no_count() {
             5 => panic!("a sink's mistake"),
             _ => inner(result),
         };
-        let config = LineConfig { sink_failure: failure, ..LineConfig::default() };
+        let config = LineConfig::default().with_sink_failure(failure);
         let line = Line::start(detector(), config, sink).unwrap();
         let submitted = (0..12).take_while(|&i| {
             let outcome = line.submit(i, good(i as u32));
@@ -264,7 +264,7 @@ fn a_sink_that_fails_or_panics_loses_no_count() {
                 assert_eq!((s.predicted, s.sink_failures, undelivered.len()), (12, 2, 0));
                 assert!(last.contains("a sink's mistake"), "{last}");
             }
-            SinkFailure::Stop => {
+            _ => {
                 assert_eq!(got, [0, 1, 2]);
                 assert_eq!(undelivered, (4..submitted).collect::<Vec<_>>());
                 assert_eq!((s.predicted, s.sink_failures), (4, 1));
@@ -278,7 +278,7 @@ fn a_sink_that_fails_or_panics_loses_no_count() {
 #[test]
 fn a_line_that_is_dropped_finishes_first_and_threads_may_submit_together() {
     let (received, sink) = collecting();
-    let config = LineConfig { queue: 2, ..LineConfig::default() };
+    let config = LineConfig::default().with_queue(2);
     let line = Line::start(detector(), config, sink).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..4 {
@@ -297,7 +297,7 @@ fn a_line_that_is_dropped_finishes_first_and_threads_may_submit_together() {
         let own = ids.iter().filter(|&&id| id / 100 == thread).map(|id| id % 100);
         assert!(own.eq(0..10), "in the order of each thread");
     }
-    // One that has nothing to do ends, too.
+    // An idle line ends, too.
     let (_, sink) = collecting();
     let idle = Line::start(detector(), LineConfig::default(), sink).unwrap();
     assert_eq!(idle.finish().statistics, LineStatistics::default());
@@ -307,7 +307,7 @@ fn a_line_that_is_dropped_finishes_first_and_threads_may_submit_together() {
 fn a_batch_waits_for_others_and_not_for_long() {
     let (received, sink) = collecting();
     let batch_wait = Duration::from_secs(20);
-    let config = LineConfig { batch: 3, batch_wait, ..LineConfig::default() };
+    let config = LineConfig::default().with_batch(3).with_batch_wait(batch_wait);
     let line = Line::start(detector(), config, sink).unwrap();
     (0..6).for_each(|i| _ = line.submit(i, good(i as u32)).unwrap());
     assert!((0..6).all(|_| received.recv().is_ok()));
@@ -321,11 +321,11 @@ fn a_batch_waits_for_others_and_not_for_long() {
 fn settings_are_checked() {
     let default = LineConfig::default;
     for (field, config) in [
-        ("queue", LineConfig { queue: 0, ..default() }),
-        ("decoders", LineConfig { decoders: 0, ..default() }),
-        ("batch", LineConfig { batch: 0, ..default() }),
-        ("batch", LineConfig { batch: usize::MAX, ..default() }),
-        ("batch_wait", LineConfig { batch_wait: Duration::MAX, ..default() }),
+        ("queue", default().with_queue(0)),
+        ("decoders", default().with_decoders(0)),
+        ("batch", default().with_batch(0)),
+        ("batch", default().with_batch(usize::MAX)),
+        ("batch_wait", default().with_batch_wait(Duration::MAX)),
     ] {
         let (_, sink) = collecting();
         let refused = Line::start(detector(), config, sink).unwrap_err();
@@ -333,7 +333,7 @@ fn settings_are_checked() {
     }
 }
 
-/// The folder as the example leaves it.
+/// The file names in a folder after the example has run.
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -364,7 +364,7 @@ fn a_watched_folder_and_a_short_soak() {
     std::fs::write(watched.join("b.png"), "no picture").unwrap();
     std::fs::write(watched.join("c.png.part"), "not yet").unwrap();
     std::fs::write(watched.join("notes.txt"), "no image").unwrap();
-    // A line that was cut off when the last run was killed.
+    // An incomplete line of a run that was killed.
     std::fs::create_dir(&output).unwrap();
     std::fs::write(output.join("results.jsonl"), "{\"id\":\"0\"}\n{\"id\":\"half").unwrap();
     let run = |more: &[&str]| {
@@ -374,7 +374,7 @@ fn a_watched_folder_and_a_short_soak() {
         assert!(command.status().unwrap().success());
     };
     run(&["--once"]);
-    // One of the same name replaces nothing.
+    // A file with the same name does not replace the old one.
     good(4).save(watched.join("a.png")).unwrap();
     run(&["--seconds", "3"]);
     assert_eq!(names(&watched), ["c.png.part", "notes.txt"]);
@@ -391,7 +391,7 @@ fn a_watched_folder_and_a_short_soak() {
     assert!(output.join("drift.json").exists());
 }
 
-/// With a disk of one megabyte that is full at first: images wait, and none is lost.
+/// With a disk of one megabyte that is full at first, images wait and none is lost.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_loses_nothing() {
@@ -402,7 +402,7 @@ fn a_full_disk_loses_nothing() {
     let (watched, disk) = (root.join("in"), root.join("disk"));
     std::fs::create_dir(&watched).unwrap();
     std::fs::create_dir(&disk).unwrap();
-    // In a mount namespace of its own, so that nothing is left behind.
+    // In a separate mount namespace, which disappears with the process.
     let namespace = |script: &str| {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--map-root-user", "sh", "-c", script]).current_dir(root);
@@ -421,7 +421,8 @@ fn a_full_disk_loses_nothing() {
         "{} --detector model.padim --watch in --output disk/out --poll 20 --patience 200",
         program.display()
     );
-    // First to be stopped while the disk is full: all stays in the folder. Then it gets room.
+    // The first run is stopped while the disk is full: all images stay in the folder. Then the disk
+    // gets room.
     let script = format!(
         "set -e; {mount}; mkdir -p disk/out/overlays disk/out/done disk/out/failed
          touch disk/out/results.jsonl

@@ -1,4 +1,4 @@
-//! The crate from outside: golden values, detectors, files, real data.
+//! Tests of the public interface: golden values, detectors, files, real data.
 
 #[path = "../common/golden.rs"]
 mod golden;
@@ -35,7 +35,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use padim::backbone::{ResNetBlock, ResNetConfig};
 use padim::detector::FitProgress;
 
-/// The devices that the backend features of this build give.
+/// The devices of the enabled backend features.
 pub fn devices() -> Vec<Device> {
     vec![
         Device::flex(),
@@ -53,8 +53,8 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
 }
 
-/// The program of an example, made anew if need be: with the profile and the features of this test, so
-/// that it mostly is the one that is there already.
+/// Builds the program of an example, with the profile and the features of this test, so that an
+/// existing build is reused.
 pub fn example(name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let folder = own.parent().and_then(Path::parent).unwrap();
@@ -73,7 +73,7 @@ pub fn example(name: &str) -> PathBuf {
     let features = features.collect::<Vec<_>>().join(",");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    // What cargo tells a test of its package would make some build scripts begin anew.
+    // Cargo's variables for tests would cause some build scripts to run again.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of_package| name.starts_with(of_package)) {
@@ -90,7 +90,7 @@ pub fn example(name: &str) -> PathBuf {
     folder.join("examples").join(name)
 }
 
-/// For fits of which nobody wants to know the progress.
+/// A progress callback that does nothing.
 pub fn silent(_: FitProgress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
@@ -107,9 +107,9 @@ pub fn tiny_basic() -> ResNetConfig {
     }
 }
 
-/// Runs a test of this program in a process of its own, which the `variable` tells to write to `path`
-/// without end, and kills it some time after it has said that it begins (by the file `path` with the
-/// extension `ready`).
+/// Runs a test of this program in a separate process that writes to `path` in an endless loop;
+/// `variable` passes the path. Kills the process some time after its start, which it signals by the
+/// file `path` with the extension `ready`.
 pub fn run_and_kill(test: &str, variable: &str, path: &Path, after: Duration) {
     let ready = path.with_extension("ready");
     let mut process: Child = Command::new(std::env::current_exe().unwrap())

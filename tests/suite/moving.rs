@@ -1,4 +1,4 @@
-//! Parts that move: registration, augmentation, the nearest Gaussian, one for all.
+//! Parts that move: registration, augmentation, neighborhood, pooled Gaussians.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -8,7 +8,7 @@ use image::{DynamicImage, Rgb, RgbImage};
 use padim::detector::{Augmentation, Registration};
 use padim::gaussian::{GaussianConfig, Precision, Storage};
 use padim::preprocess::Alignment;
-use padim::{Backbone, Detector, Error, Padim, PadimConfig, PartialFit, Result, image};
+use padim::{Backbone, Detector, Error, Padim, PartialFit, Result, image};
 
 use crate::detector::{backbone, config, defective, detector, good};
 use crate::devices;
@@ -17,7 +17,7 @@ fn load(path: &Path) -> Result<Detector> {
     Detector::load(path, &devices()[0])
 }
 
-/// A key on a table, which points with its head to `degrees`; perhaps with a spot on its shaft.
+/// Draws a key on a table with its head at `degrees`, optionally with a spot on its shaft.
 fn key(i: u32, degrees: f64, center: [f64; 2], spot: bool) -> RgbImage {
     let (sin, cos) = degrees.to_radians().sin_cos();
     RgbImage::from_fn(70, 56, |x, y| {
@@ -32,7 +32,7 @@ fn key(i: u32, degrees: f64, center: [f64; 2], spot: bool) -> RgbImage {
     })
 }
 
-/// However they come.
+/// Keys in different poses.
 fn keys() -> Vec<RgbImage> {
     let key = |i: u32| {
         let shift = f64::from(i % 5) - 2.0;
@@ -46,7 +46,7 @@ fn registered() -> Detector {
     padim.with_registration(Registration::principal_axis(0.0)).fit(keys()).unwrap()
 }
 
-/// A registration of one's own: nothing but a mirror.
+/// A custom registration that only mirrors.
 fn mirror(name: &str) -> Registration {
     Registration::new(name, |image| Ok(image.fliph()))
 }
@@ -57,7 +57,7 @@ fn a_registered_part_scores_alike_however_it_lies_and_defects_are_brought_back()
     let path = folder.path().join("key.padim");
     let fitted = registered();
     fitted.save(&path).unwrap();
-    // The built-in one needs nothing after loading.
+    // The built-in registration works directly after loading.
     let detector = load(&path).unwrap();
     assert_eq!(detector.registration().unwrap().name(), "principal axis at 0");
     let fresh = key(3, 77.0, [36.0, 27.0], false);
@@ -72,7 +72,7 @@ fn a_registered_part_scores_alike_however_it_lies_and_defects_are_brought_back()
             [&detector, &plain].map(|detector| score(detector, true) / score(detector, false));
         assert!(ratio > 1.3 && ratio > plain, "{degrees}: {ratio} {plain}");
 
-        // Where the spot lies in the image as it came.
+        // The position of the spot in the original image.
         let prediction = detector.predict(key(7, degrees, center, true)).unwrap();
         let (sin, cos) = f64::to_radians(degrees).sin_cos();
         let [x, y] = [center[0] - 8.0 * cos, center[1] + 8.0 * sin];
@@ -82,7 +82,7 @@ fn a_registered_part_scores_alike_however_it_lies_and_defects_are_brought_back()
             (0..56 * 70).max_by(|&a, &b| map.values()[a].total_cmp(&map.values()[b])).unwrap();
         let off = ((peak % 70) as f64 + 0.5 - x).hypot((peak / 70) as f64 + 0.5 - y);
         assert!(off < 9.0, "{degrees}: {off} from {x} {y}");
-        // The same, resized (by 52 / 56) and cropped (to the middle 48x48).
+        // The same, resized (by 52 / 56) and center-cropped to 48x48.
         let map = prediction.map_in_input().unwrap();
         assert_eq!(map.size(), [48, 48]);
         let peak =
@@ -103,7 +103,7 @@ fn a_registration_of_ones_own_must_be_given_again() {
     let mirrored = || (0..8).map(|i| DynamicImage::from(good(i)).fliph());
     let detector = padim.clone().with_registration(mirror("mirror")).fit(mirrored()).unwrap();
     let expected = detector.predict(defective()).unwrap();
-    // It is done before all else, in the fit and later.
+    // Registration comes before all other steps, in fits and predictions.
     let plain = padim.fit((0..8).map(good)).unwrap();
     assert_eq!(detector.model(), plain.model());
     let flipped = DynamicImage::from(defective()).fliph();
@@ -128,7 +128,7 @@ fn a_registration_of_ones_own_must_be_given_again() {
     assert!(error.contains("\"other\"") && error.contains("\"mirror\""), "{error}");
     assert!(plain.with_registration(mirror("mirror")).is_err());
 
-    // What was loaded without it can be saved again as it was.
+    // A detector that was loaded without its registration can be saved again, unchanged.
     let again = folder.path().join("again.padim");
     loaded.save(&again).unwrap();
     assert!(std::fs::read(&path).unwrap() == std::fs::read(&again).unwrap());
@@ -158,7 +158,7 @@ fn fits_in_parts_know_their_registration() {
 
 #[test]
 fn an_alignment_of_ones_own_moves_images_and_maps() {
-    // Brings to the middle what lies 6 to the right of it and 4 above.
+    // Moves the point 6 pixels right of the center and 4 above it to the center.
     let shift = Registration::aligning("shift", |image| {
         let [x, y] = [image.width(), image.height()].map(|side| f64::from(side) / 2.0);
         Ok(Alignment { center: [x + 6.0, y - 4.0], degrees: 0.0 })
@@ -173,7 +173,7 @@ fn an_alignment_of_ones_own_moves_images_and_maps() {
     assert_eq!(moved.get_pixel(20, 30), defective().get_pixel(26, 26));
     let (here, there) = (prediction.map_in_original().unwrap(), prediction.geometry);
     assert_eq!(there.original_size(), [56, 70]);
-    // A map that was moved by whole pixels, and back.
+    // A map that is moved by whole pixels and back.
     let mut unmoved = prediction;
     unmoved.alignment = None;
     let unmoved = unmoved.map_in_original().unwrap();
@@ -187,9 +187,9 @@ fn an_alignment_of_ones_own_moves_images_and_maps() {
 fn augmentation_fits_with_copies_and_is_saved() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("turned.padim");
-    let augmentation = Augmentation { copies: 2, degrees: 8.0, ..Augmentation::default() };
+    let augmentation = Augmentation::default().with_copies(2).with_degrees(8.0);
     let plain = Padim::new(config(), backbone()).unwrap();
-    let turning = PadimConfig { augmentation: Some(augmentation.clone()), ..config() };
+    let turning = config().with_augmentation(Some(augmentation.clone()));
     let padim = Padim::new(turning.clone(), backbone()).unwrap();
     let mut totals = Vec::new();
     let detector = padim
@@ -206,7 +206,7 @@ fn augmentation_fits_with_copies_and_is_saved() {
         (few.statistics, few.model, few.storage),
         (many.statistics, many.model, many.storage)
     );
-    // A copy is turned beside the image that it is made of.
+    // While a copy is made, its original is also in memory.
     assert!(few.batch > many.batch);
     let copies = augmentation.apply((0..8).map(good)).unwrap();
     assert_eq!(plain.fit(copies).unwrap().model(), detector.model());
@@ -217,7 +217,7 @@ fn augmentation_fits_with_copies_and_is_saved() {
     assert_eq!(loaded.config(), &turning);
     assert_eq!(loaded.predict(defective()).unwrap(), detector.predict(defective()).unwrap());
 
-    // Turned images are less strange to it.
+    // After augmentation, rotated images have lower scores.
     let turn = Alignment { center: [35.0, 28.0], degrees: 5.0 };
     let turned = turn.apply(&good(3).into()).unwrap();
     let strangeness = |detector: &Detector| {
@@ -227,12 +227,12 @@ fn augmentation_fits_with_copies_and_is_saved() {
     let plain = plain.fit((0..8).map(good)).unwrap();
     assert!(strangeness(&detector) < 0.5 * strangeness(&plain));
 
-    // Copies are those of the registered image, so a mirror comes before the shifts.
+    // Copies are made from the registered image, so the mirror comes before the shifts.
     let both = padim.with_registration(mirror("mirror"));
     let mirrored = (0..8).map(|i| DynamicImage::from(good(i)).fliph());
     assert_eq!(both.fit(mirrored).unwrap().model(), detector.model());
-    let mistake = Augmentation { degrees: 200.0, ..augmentation };
-    let mistake = PadimConfig { augmentation: Some(mistake), ..config() };
+    let mistake = augmentation.with_degrees(200.0);
+    let mistake = config().with_augmentation(Some(mistake));
     assert!(Padim::new(mistake, backbone()).is_err());
 }
 
@@ -240,11 +240,11 @@ fn augmentation_fits_with_copies_and_is_saved() {
 fn a_shifted_image_is_near_the_gaussians_around() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("near.padim");
-    let near = PadimConfig { neighborhood: 3, ..config() };
+    let near = config().with_neighborhood(3);
     let plain = detector();
     let detector = Padim::new(near, backbone()).unwrap().fit((0..8).map(good)).unwrap();
     assert_eq!(detector.model(), plain.model());
-    // A shift of about a position of the grid.
+    // A shift by about one position of the grid.
     let shift = Alignment { center: [39.0, 28.0], degrees: 0.0 };
     let shifted = shift.apply(&good(3).into()).unwrap();
     let score = |detector: &Detector, image: &DynamicImage| {
@@ -267,7 +267,7 @@ fn a_shifted_image_is_near_the_gaussians_around() {
     assert_eq!(changed.predict(defective()).unwrap(), expected);
     assert!(plain.with_neighborhood(4).is_err());
 
-    // What channels add is measured from the Gaussian that is nearest.
+    // The contributions of channels are relative to the nearest Gaussian.
     let explanation = loaded.explain(defective()).unwrap();
     assert_eq!(explanation.prediction, expected);
     for (i, value) in expected.anomaly_map.values().iter().enumerate() {
@@ -280,8 +280,8 @@ fn a_shifted_image_is_near_the_gaussians_around() {
 fn a_pooled_detector_is_small_and_does_all_that_others_do() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pooled.padim");
-    let gaussian = GaussianConfig { pooled: true, ..GaussianConfig::default() };
-    let pooled = PadimConfig { gaussian, ..config() };
+    let gaussian = GaussianConfig::default().with_pooled(true);
+    let pooled = config().with_gaussian(gaussian);
     let padim = Padim::new(pooled.clone(), backbone()).unwrap();
     let images = || (0..8).map(good);
     let detector = padim.fit(images()).unwrap();
@@ -303,7 +303,7 @@ fn a_pooled_detector_is_small_and_does_all_that_others_do() {
         assert_eq!(loaded.predict(defective()).unwrap(), converted.predict(defective()).unwrap());
     }
 
-    // In parts, saved, merged, learning on.
+    // Partial fits that are saved, merged and extended.
     let mut part = padim.partial_fit((0..5).map(good)).unwrap();
     part.save(&path).unwrap();
     let mut loaded = PartialFit::load(&path, Arc::new(backbone())).unwrap();
@@ -318,7 +318,7 @@ fn a_pooled_detector_is_small_and_does_all_that_others_do() {
         let score = detector.predict(defective()).unwrap().image_score;
         assert!((score / predictions[8].image_score - 1.0).abs() < 1e-3, "{score}");
     }
-    let larger = GaussianConfig { epsilon: 0.1, ..pooled.gaussian.clone() };
+    let larger = pooled.gaussian.clone().with_epsilon(0.1);
     kept.refit(larger).unwrap();
     let error = kept.refit(GaussianConfig::default()).unwrap_err().to_string();
     assert!(error.contains("pooled"), "{error}");
@@ -327,7 +327,7 @@ fn a_pooled_detector_is_small_and_does_all_that_others_do() {
     let mut plain = plain.partial_fit((0..3).map(good)).unwrap();
     let error = plain.merge(padim.partial_fit((0..3).map(good)).unwrap());
     assert!(error.unwrap_err().to_string().contains("pooled"));
-    assert!(Padim::new(PadimConfig { neighborhood: 3, ..pooled }, backbone()).is_err());
+    assert!(Padim::new(pooled.with_neighborhood(3), backbone()).is_err());
 }
 
 /// A reader of version 3 knows no section `moving`, and a file of version 3 has none.
@@ -340,7 +340,7 @@ fn a_detector_without_these_settings_has_the_file_that_it_had() {
     let file = std::fs::read(&path).unwrap();
     let holds = |file: &[u8]| file.windows(7).any(|window| window == b"\x06moving");
     assert!(!holds(&file));
-    let settings = PadimConfig { neighborhood: 3, ..config() };
+    let settings = config().with_neighborhood(3);
     let near = Padim::new(settings, backbone()).unwrap().fit((0..8).map(good)).unwrap();
     near.save_without_backbone(&path).unwrap();
     assert!(holds(&std::fs::read(&path).unwrap()));

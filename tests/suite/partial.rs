@@ -1,4 +1,4 @@
-//! Fits in parts: merged, saved, extended, forgotten; regions and principal components.
+//! Partial fits: merging, saving, extending, forgetting. Also regions and principal components.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use image::{DynamicImage, GrayImage, Luma, Rgb};
 use padim::embedding::ChannelSelection;
 use padim::gaussian::{GaussianConfig, Precision, Storage};
 use padim::metrics::{self, PixelScores};
-use padim::preprocess::{Filter, PreprocessConfig, RegionOfInterest};
+use padim::preprocess::{Filter, RegionOfInterest};
 use padim::scoring::{AnomalyScorer, ScoringConfig};
 use padim::{
     Backbone, Detector, Error, ImageInput, Padim, PadimConfig, PartialFit, ResNet18, Result, image,
@@ -16,16 +16,15 @@ use crate::detector::{backbone, config, defective, detector, good};
 use crate::devices;
 
 fn padim() -> Padim {
-    let gaussian =
-        GaussianConfig { storage: Storage::Triangle(Precision::F32), ..GaussianConfig::default() };
-    Padim::new(PadimConfig { gaussian, ..config() }, backbone()).unwrap()
+    let gaussian = GaussianConfig::default().with_storage(Storage::Triangle(Precision::F32));
+    Padim::new(config().with_gaussian(gaussian), backbone()).unwrap()
 }
 
 fn shared() -> Arc<dyn Backbone> {
     Arc::new(backbone())
 }
 
-/// The largest difference of two detectors' maps, relative to the map.
+/// The largest relative difference between the maps of two detectors.
 fn difference(a: &Detector, b: &Detector) -> f32 {
     let images = || [good(1), good(40), defective()];
     let (a, b) = (a.predict_batch(images()).unwrap(), b.predict_batch(images()).unwrap());
@@ -39,7 +38,7 @@ fn difference(a: &Detector, b: &Detector) -> f32 {
 fn shards_merge_to_what_one_fit_gives() {
     let folder = tempfile::tempdir().unwrap();
     let all = padim().fit((0..45).map(good)).unwrap();
-    // The first two stay vectors, the third becomes sums, and the order is another.
+    // The statistics of two shards stay vectors, those of the other are sums; the order is changed.
     let shards = [(38, 45), (2, 38), (0, 2)];
     let mut fits = shards.map(|(from, to)| {
         let fit = padim().partial_fit((from..to).map(good)).unwrap();
@@ -78,18 +77,18 @@ fn a_detector_that_kept_its_state_learns_on_after_loading() {
     assert_eq!(again.statistics(), loaded.statistics());
     assert_eq!(again.model(), loaded.model());
 
-    // A detector's state is a fit that others can be merged with.
+    // The statistics of a detector can be loaded as a partial fit, and merged with others.
     let fit = PartialFit::load(&path, shared()).unwrap();
     assert_eq!(fit.image_count(), 45);
 
-    // A bad image leaves everything as it was.
+    // After an error of an image, the detector is unchanged.
     let before = loaded.clone();
     let bad: [ImageInput; 2] = [good(50).into(), "no such file.png".into()];
     assert!(loaded.extend_with(bad, 0.5, crate::silent).is_err());
     assert_eq!(loaded.statistics(), before.statistics());
     assert_eq!(loaded.model(), before.model());
 
-    // Forgetting all but everything makes the new images all that counts.
+    // With a tiny forgetting factor, only the new images count.
     loaded.extend_with((60..70).map(good), 1e-9, crate::silent).unwrap();
     let fresh = padim().fit((60..70).map(good)).unwrap();
     assert!(difference(&loaded, &fresh) < 1e-3, "{}", difference(&loaded, &fresh));
@@ -106,14 +105,14 @@ fn a_detector_that_kept_its_state_learns_on_after_loading() {
 fn epsilon_can_be_changed_after_the_fit() {
     let fit = padim().partial_fit((0..6).map(good)).unwrap();
     let mut detector = fit.finish_extendable().unwrap();
-    let gaussian = GaussianConfig { epsilon: 0.3, ..detector.config().gaussian.clone() };
+    let gaussian = detector.config().gaussian.clone().with_epsilon(0.3);
     detector.refit(gaussian.clone()).unwrap();
     assert_eq!(detector.config().gaussian, gaussian);
-    let other = Padim::new(PadimConfig { gaussian: gaussian.clone(), ..config() }, backbone());
+    let other = Padim::new(config().with_gaussian(gaussian.clone()), backbone());
     let expected = other.unwrap().fit((0..6).map(good)).unwrap();
     assert_eq!(detector.model(), expected.model());
 
-    let impossible = GaussianConfig { epsilon: -1.0, ..gaussian };
+    let impossible = gaussian.with_epsilon(-1.0);
     assert!(detector.refit(impossible).is_err());
     assert_eq!(detector.model(), expected.model());
     assert!(detector.statistics().is_some());
@@ -127,7 +126,7 @@ fn fits_of_other_settings_do_not_merge() {
         fit().merge(padim.partial_fit((0..3).map(good)).unwrap())
     };
     let error = |result: Result<()>| result.unwrap_err().to_string();
-    let channels = PadimConfig { channels: ChannelSelection::random(20, 4), ..config() };
+    let channels = config().with_channels(ChannelSelection::random(20, 4));
     assert!(error(with(channels)).contains("channels"));
     let mut preprocess = config();
     preprocess.preprocess.filter = Filter::Lanczos;
@@ -165,8 +164,8 @@ fn outside_the_region_nothing_counts() {
     assert_eq!(right.model().position_count(), 12 * 12 / 2);
     assert!(right.model().size_in_bytes() * 2 == whole.model().size_in_bytes());
 
-    // A network's view is wide, so what is wrong on the left shines over the border; on the right it
-    // is seen itself.
+    // The receptive field of a network is wide, so a defect on the left also affects scores near the
+    // border of the region. A defect on the right is found.
     let with_spot = |x0: u32| {
         let mut image = good(2);
         for (x, y) in (x0..x0 + 9).flat_map(|x| (20..30).map(move |y| (x, y))) {
@@ -186,7 +185,7 @@ fn outside_the_region_nothing_counts() {
         assert!(if *inside { *value > 0.0 } else { *value == 0.0 });
     }
     assert_eq!(seen.anomaly_map.max(), seen.image_score);
-    // Far from the border, the map is that of the whole.
+    // Far from the border, the map equals that without a region.
     let all = whole.predict(with_spot(52)).unwrap();
     assert_eq!(seen.anomaly_map.at(24, 47), all.anomaly_map.at(24, 47));
 
@@ -195,7 +194,7 @@ fn outside_the_region_nothing_counts() {
     assert_eq!(loaded.region(), right.region());
     assert_eq!(loaded.predict(with_spot(52)).unwrap(), seen);
 
-    // What a metric says of the region does not depend on what is outside.
+    // A metric within the region does not depend on pixels outside.
     let truth: Vec<bool> =
         (0..48 * 48).map(|i| i % 48 > 40 && (20..28).contains(&(i / 48))).collect();
     let flood: Vec<bool> = truth.iter().enumerate().map(|(i, &t)| t || i % 48 < 20).collect();
@@ -211,7 +210,7 @@ fn outside_the_region_nothing_counts() {
 #[test]
 fn a_region_without_a_position_is_refused() {
     let corner = RegionOfInterest::polygon([56, 70], &[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]);
-    // The crop cuts it away.
+    // The crop removes this region.
     assert!(padim().with_region(&corner.unwrap()).is_err());
 }
 
@@ -236,7 +235,7 @@ fn a_uniform_map_stays_uniform_up_to_the_region_s_border() {
 fn shared_principal_components_are_saved_with_the_detector() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pca.padim");
-    let all = PadimConfig { channels: ChannelSelection::random(60, 1), ..config() };
+    let all = config().with_channels(ChannelSelection::random(60, 1));
     let padim = || Padim::new(all.clone(), backbone()).unwrap();
     let projected = padim().fit_projection(9, (0..8).map(good)).unwrap();
     let detector = projected.fit((0..8).map(good)).unwrap();
@@ -258,7 +257,7 @@ fn shared_principal_components_are_saved_with_the_detector() {
     assert_eq!(loaded.projection(), detector.projection());
     assert_eq!(loaded.predict(defective()).unwrap(), prediction);
 
-    // All components are a rotation, which changes no distance.
+    // A projection to all components is a rotation, which does not change distances.
     let rotated = padim().fit_projection(60, (0..8).map(good)).unwrap();
     let rotated = rotated.fit((0..8).map(good)).unwrap();
     let plain = padim().fit((0..8).map(good)).unwrap();
@@ -299,20 +298,20 @@ fn a_plan_foresees_sizes_and_refuses_the_impossible() {
     assert_eq!(plan.storage, detector.model().storage());
     let region = padim().with_region(&right_half()).unwrap().memory_plan(SIZE, 8).unwrap();
     assert_eq!(region.model * 2, plan.model);
-    // Memory stops growing.
+    // Memory stops growing with the number of images.
     let at = |images| padim().memory_plan(SIZE, images).unwrap().fit;
     assert!(at(40) > at(8));
     assert_eq!(at(100), at(100_000));
 
-    let open = PreprocessConfig { crop: None, ..config().preprocess };
-    let open = Padim::new(PadimConfig { preprocess: open, ..config() }, backbone()).unwrap();
+    let open = (config().preprocess).with_crop(None);
+    let open = Padim::new(config().with_preprocess(open), backbone()).unwrap();
     let fitted = open.fit((0..8).map(good)).unwrap();
     assert_eq!(open.memory_plan(SIZE, 8).unwrap().model, fitted.model().size_in_bytes());
     assert!(open.memory_plan([0, 70], 8).is_err());
-    // Larger images take more while they are decoded.
+    // Larger images take more memory while they are decoded.
     let large = padim().memory_plan([4000, 5000], 8).unwrap();
     assert!(large.batch >= plan.batch + 3 * 4000 * 5000 && large.model == plan.model);
-    let gaussian = GaussianConfig { components: Some(9), ..GaussianConfig::default() };
-    let few = Padim::new(PadimConfig { gaussian, ..config() }, backbone()).unwrap();
+    let gaussian = GaussianConfig::default().with_components(Some(9));
+    let few = Padim::new(config().with_gaussian(gaussian), backbone()).unwrap();
     assert!(few.memory_plan(SIZE, 9).unwrap_err().to_string().contains("9 images"));
 }

@@ -9,7 +9,7 @@ use padim::backbone::{EfficientNetConfig, EfficientNetStage, FeatureMaps, LayerI
 use padim::embedding::ChannelSelection;
 use padim::fingerprint::Fingerprint;
 use padim::scoring::ScoreNormalization;
-use padim::{Backbone, BackboneCache, Detector, Error, Padim, PadimConfig, ResNet18, Result, burn};
+use padim::{Backbone, BackboneCache, Detector, Error, Padim, ResNet18, Result, burn};
 
 use crate::detector::{backbone, config, defective, detector, good};
 use crate::sections::edit_settings;
@@ -35,7 +35,7 @@ fn a_loaded_detector_scores_bit_for_bit_the_same() {
     assert_eq!(loaded.predict_batch(images()).unwrap(), saved.predict_batch(images()).unwrap());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
 
-    // Saving what was loaded gives the same file.
+    // Saving a loaded detector gives the same file.
     let again = folder.path().join("again.padim");
     loaded.save(&again).unwrap();
     assert!(std::fs::read(&path).unwrap() == std::fs::read(&again).unwrap());
@@ -105,7 +105,7 @@ fn an_efficientnet_is_saved_and_loaded_with_its_weights() {
     assert_eq!(loaded.predict(defective()).unwrap(), saved.predict(defective()).unwrap());
 }
 
-/// A network of one's own: three colours.
+/// A custom network: three colors.
 #[derive(Debug)]
 struct Colours(Vec<LayerInfo>);
 
@@ -127,7 +127,7 @@ impl Backbone for Colours {
 #[test]
 fn a_network_of_ones_own_fits_saves_and_loads() {
     let colours = || Colours(vec![LayerInfo { name: "pixels".into(), channels: 3, stride: 1 }]);
-    let config = PadimConfig { channels: ChannelSelection::All, ..config() };
+    let config = config().with_channels(ChannelSelection::All);
     let padim = Padim::new(config, colours()).unwrap();
     let detector = padim.fit((0..5).map(good)).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -140,7 +140,7 @@ fn a_network_of_ones_own_fits_saves_and_loads() {
     assert_eq!(loaded.predict(defective()).unwrap(), detector.predict(defective()).unwrap());
 }
 
-/// A valid file in a folder, for damaging.
+/// A valid file in a folder, to be damaged by tests.
 fn valid_file() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.padim");
@@ -149,7 +149,7 @@ fn valid_file() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
     (folder, path, bytes)
 }
 
-/// What `detector().save_without_backbone(..)` wrote in version 1. It stays here for ever.
+/// The file of `detector().save_without_backbone(..)` in version 1. It is never changed.
 const VERSION_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/files/detector-v1.padim");
 
 #[test]
@@ -165,7 +165,7 @@ fn a_file_that_version_1_wrote_scores_the_same() {
     assert_eq!(old.config(), new.config());
     for image in [good(1), good(40), defective()] {
         let [a, b] = [&old, &new].map(|detector| detector.predict(image.clone()).unwrap());
-        // Another processor adds up in another order.
+        // Other processors sum in another order.
         let pairs = a.anomaly_map.values().iter().zip(b.anomaly_map.values());
         assert!(pairs.clone().all(|(a, b)| (a / b - 1.0).abs() < 1e-3), "{}", a.image_score);
     }
@@ -255,7 +255,7 @@ fn detectors_of_a_cache_share_their_backbone() {
         c.predict(defective()).unwrap(),
         load(&other).unwrap().predict(defective()).unwrap()
     );
-    // Damage in weights that are there already is damage, too.
+    // Damaged weights are an error, even if the cache already has these weights.
     let mut damaged = std::fs::read(&one).unwrap();
     let header_end = 20 + u64::from_le_bytes(damaged[12..20].try_into().unwrap()) as usize;
     damaged[header_end + 40] ^= 4;
@@ -305,7 +305,7 @@ fn hostile_files_are_errors() {
     assert!(load(path.parent().unwrap()).is_err(), "a folder");
 }
 
-/// Whatever a byte of the header becomes: an error or a working detector, and no huge allocation.
+/// Changes each byte of the header: gives an error or a working detector, and no huge allocation.
 #[test]
 fn no_damage_to_the_header_panics() {
     let (_folder, path, valid) = valid_file();
@@ -321,12 +321,12 @@ fn no_damage_to_the_header_panics() {
     }
 }
 
-/// A backbone that is cheap to make, for failures before it is looked at.
+/// A cheap backbone, for errors that come before the backbone is used.
 fn backbone_once() -> Colours {
     Colours(Vec::new())
 }
 
-/// Runs itself in processes that do nothing but save to the same file, and kills them at any moment.
+/// Runs itself in processes that save to the same file in a loop, and kills them at random moments.
 #[test]
 fn a_process_killed_while_saving_leaves_a_whole_file() {
     const TARGET: &str = "PADIM_TEST_SAVES_TO";

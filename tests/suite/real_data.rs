@@ -1,5 +1,5 @@
-//! Real weights and real images, against the reference implementation in Python. Skipped, aloud,
-//! where they are not at hand: in the folder `$PADIM_DATA`, or else in `../shared/data`.
+//! Compares with the reference implementation in Python on real weights and images, from the folder
+//! `$PADIM_DATA` or else `../shared/data`. Skipped with a message if they are missing.
 
 use std::path::PathBuf;
 
@@ -66,7 +66,8 @@ fn real_screw_agrees_with_the_reference() {
 
 #[test]
 fn real_magnetic_tile_agrees_with_the_reference() {
-    // The reference decodes these JPEGs with libjpeg. From its pixels, saved as PNG, we get its
-    // image AUROC to the last digit; from the JPEGs 0.7943, as our decoder rounds otherwise.
+    // The reference decodes these JPEG files with libjpeg. From the same pixels as PNG, the image AUROC
+    // agrees to the last digit. From JPEG it is 0.7943, because the decoder of this crate rounds
+    // differently.
     agrees_with_reference("magnetic-tile", [0.7933, 0.8392, 0.7884]);
 }

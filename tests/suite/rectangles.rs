@@ -1,4 +1,4 @@
-//! Images and network input that are no squares.
+//! Images and network input that are not square.
 
 use image::{Rgb, RgbImage};
 use padim::embedding::ChannelSelection;
@@ -15,25 +15,20 @@ fn good([height, width]: [u32; 2], i: u32) -> RgbImage {
     })
 }
 
-/// Fits, predicts, saves and loads at `input` pixels from images of `original` pixels, with a spot in the
-/// lower right that must be found there.
+/// Fits, predicts, saves and loads with images of `original` pixels and network input of `input`
+/// pixels. A spot in the lower right must be found.
 fn end_to_end(input: [usize; 2], original: [u32; 2], region: bool) {
     let [height, width] = input;
     let [rows, columns] = original;
-    let config = PadimConfig {
-        preprocess: PreprocessConfig {
-            resize: Resize::Exact { height, width },
-            crop: None,
-            ..Default::default()
-        },
-        channels: ChannelSelection::random(8, 3),
-        gaussian: GaussianConfig {
-            storage: Storage::Triangle(Precision::F16),
-            ..Default::default()
-        },
-        batch_size: 2,
-        ..Default::default()
-    };
+    let config = PadimConfig::default()
+        .with_preprocess(
+            PreprocessConfig::default()
+                .with_resize(Resize::Exact { height, width })
+                .with_crop(None),
+        )
+        .with_channels(ChannelSelection::random(8, 3))
+        .with_gaussian(GaussianConfig::default().with_storage(Storage::Triangle(Precision::F16)))
+        .with_batch_size(2);
     let mut padim = Padim::new(config, backbone()).unwrap();
     if region {
         // The lower half.
@@ -61,7 +56,7 @@ fn end_to_end(input: [usize; 2], original: [u32; 2], region: bool) {
         assert_eq!(map.at(rows as usize / 4, columns as usize / 2), Some(0.0));
     }
 
-    // What is marked at half of the maximum lies about the spot.
+    // The region at half of the maximum is around the spot.
     let decision = Thresholds::fixed(0.0).with_pixel_threshold(map.max() / 2.0);
     let detector = detector.with_thresholds(Some(decision)).unwrap();
     let defects = detector.anomaly_regions(&prediction).unwrap();

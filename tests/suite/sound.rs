@@ -1,4 +1,4 @@
-//! Settings that say the same thing agree, and what can be checked is checked before the work.
+//! Equivalent settings give equal results, and mistakes are found before the work begins.
 
 use std::error::Error as _;
 use std::ops::ControlFlow;
@@ -16,13 +16,13 @@ use padim::preprocess::{DecodeLimits, Filter, PreprocessConfig, Resize, decode_f
 use padim::tiling::TileModels;
 use padim::{
     Backbone, CalibrationConfig, Detector, Error, ImageInput, Padim, PadimConfig, PartialFit,
-    Prediction, Result, Thresholds, TiledDetector, TiledPadim, TilingConfig, burn, dataset, image,
+    Prediction, Result, TiledDetector, TiledPadim, TilingConfig, burn, dataset, image,
 };
 
 use crate::detector::{backbone, config, defective, detector, good};
 use crate::devices;
 
-/// A backbone that counts how often it runs.
+/// A backbone that counts its runs.
 #[derive(Debug)]
 struct Counting(ResNet, Arc<AtomicUsize>);
 
@@ -42,7 +42,7 @@ impl Backbone for Counting {
     }
 }
 
-/// PaDiM with these settings, and how often its network has run.
+/// PaDiM with these settings, and a function that returns the number of network runs.
 fn counting(config: PadimConfig) -> (Padim, impl Fn() -> usize) {
     let runs = Arc::new(AtomicUsize::new(0));
     let padim = Padim::new(config, Counting(backbone(), runs.clone())).unwrap();
@@ -77,10 +77,8 @@ fn a_converted_detector_keeps_its_storage_when_it_learns_on() {
 
 #[test]
 fn gaussians_are_pooled_where_the_settings_say_so() {
-    let gaussian = |pooled| GaussianConfig { pooled, ..GaussianConfig::default() };
-    let padim = |pooled| {
-        Padim::new(PadimConfig { gaussian: gaussian(pooled), ..config() }, backbone()).unwrap()
-    };
+    let gaussian = |pooled| GaussianConfig::default().with_pooled(pooled);
+    let padim = |pooled| Padim::new(config().with_gaussian(gaussian(pooled)), backbone()).unwrap();
     let model = |pooled| padim(pooled).fit((0..8).map(good)).unwrap().model().clone();
     for pooled in [false, true] {
         let detector = padim(pooled).with_gaussians(model(pooled), [48, 48]).unwrap();
@@ -107,7 +105,7 @@ fn a_normalization_goes_with_the_threshold_that_it_is_around() {
             d
         }),
         ("refit", |mut d| {
-            d.refit(GaussianConfig { epsilon: 0.1, ..GaussianConfig::default() }).unwrap();
+            d.refit(GaussianConfig::default().with_epsilon(0.1)).unwrap();
             d
         }),
         ("no decision", |d| d.with_thresholds(None).unwrap()),
@@ -120,10 +118,10 @@ fn a_normalization_goes_with_the_threshold_that_it_is_around() {
             assert_eq!(prediction.normalized_score, prediction.image_score, "{what}");
         }
     }
-    // Another threshold is where 0.5 is from then on.
+    // After setting another threshold, the normalized score is 0.5 there.
     let detector = calibrated();
     let score = detector.predict(good(3)).unwrap().image_score;
-    let decision = Thresholds { image: score, ..detector.thresholds().unwrap().clone() };
+    let decision = detector.thresholds().unwrap().clone().with_image(score);
     let moved = detector.with_thresholds(Some(decision)).unwrap();
     for detector in [&moved, &reloaded(&moved)] {
         let prediction = detector.predict(good(3)).unwrap();
@@ -147,9 +145,8 @@ fn what_cannot_be_is_said_before_the_network_runs() {
     assert!(matches!(error, Error::TooFewImages { count: 1 }), "{error}");
     assert_eq!(runs(), 0, "{error}");
 
-    let low_rank =
-        GaussianConfig { storage: Storage::LowRank(Precision::F32), ..GaussianConfig::default() };
-    let (few, few_runs) = counting(PadimConfig { gaussian: low_rank, ..config() });
+    let low_rank = GaussianConfig::default().with_storage(Storage::LowRank(Precision::F32));
+    let (few, few_runs) = counting(config().with_gaussian(low_rank));
     let error = few.fit(images(21)).unwrap_err();
     assert_eq!(few_runs(), 0, "{error}");
 
@@ -172,8 +169,8 @@ fn what_cannot_be_is_said_before_the_network_runs() {
 
 #[test]
 fn progress_never_passes_its_total() {
-    let augmentation = Some(Augmentation { copies: 2, ..Augmentation::default() });
-    let padim = Padim::new(PadimConfig { augmentation, ..config() }, backbone()).unwrap();
+    let augmentation = Some(Augmentation::default().with_copies(2));
+    let padim = Padim::new(config().with_augmentation(augmentation), backbone()).unwrap();
     let images: Vec<_> = (0..20).map(good).collect();
     let mut seen: Vec<FitProgress> = Vec::new();
     padim
@@ -212,10 +209,9 @@ fn what_a_file_holds_decides_what_its_error_advises() {
     let error = TiledDetector::load(&path, device).unwrap_err();
     assert!(error.to_string().contains("`Detector::load"), "{error}");
 
-    let tiling = TilingConfig { tile: [48, 48], overlap: 16, ..TilingConfig::default() };
-    let preprocess =
-        PreprocessConfig { resize: Resize::square(48), crop: None, ..PreprocessConfig::default() };
-    let tiled = TiledPadim::new(PadimConfig { preprocess, ..config() }, tiling, backbone());
+    let tiling = TilingConfig::default().with_tile([48, 48]).with_overlap(16);
+    let preprocess = PreprocessConfig::default().with_resize(Resize::square(48)).with_crop(None);
+    let tiled = TiledPadim::new(config().with_preprocess(preprocess), tiling, backbone());
     let tiled = tiled.unwrap().fit((0..3).map(good)).unwrap();
     tiled.save_without_backbone(&path).unwrap();
     for error in [
@@ -233,7 +229,7 @@ fn damage_is_told_as_damage_wherever_it_is() {
     detector().save(&path).unwrap();
     let whole = std::fs::read(&path).unwrap();
     let header_end = 20 + u64::from_le_bytes(whole[12..20].try_into().unwrap()) as usize;
-    // In the weights of the first convolution, in the Gaussians, in the header's settings.
+    // Damage in the weights of the first convolution, in the Gaussians and in the header.
     for at in [header_end + 40, whole.len() - 100, header_end / 2, 21] {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x04;
@@ -294,7 +290,7 @@ impl Backbone for Broken {
 #[test]
 fn a_backbone_that_panics_is_an_error() {
     let layer = LayerInfo { name: "only".into(), channels: 3, stride: 4 };
-    let config = PadimConfig { channels: ChannelSelection::All, ..config() };
+    let config = config().with_channels(ChannelSelection::All);
     let error = Padim::new(config, Broken(layer)).unwrap().fit([good(1), good(2)]);
     let error = error.unwrap_err();
     assert!(matches!(error, Error::Panicked { .. }), "{error:?}");
@@ -303,9 +299,9 @@ fn a_backbone_that_panics_is_an_error() {
 
 #[test]
 fn an_image_is_scored_by_who_has_prepared_it() {
-    let bicubic = PreprocessConfig { filter: Filter::Bicubic, ..config().preprocess };
+    let bicubic = (config().preprocess).with_filter(Filter::Bicubic);
     let fitted = |preprocess: &PreprocessConfig| {
-        let config = PadimConfig { preprocess: preprocess.clone(), ..config() };
+        let config = config().with_preprocess(preprocess.clone());
         Padim::new(config, backbone()).unwrap().fit((0..8).map(good)).unwrap()
     };
     let (a, b) = (fitted(&config().preprocess), fitted(&bicubic));
@@ -313,7 +309,7 @@ fn an_image_is_scored_by_who_has_prepared_it() {
     let error = b.predict_prepared(prepared(&a)).remove(0).unwrap_err();
     assert!(matches!(error, Error::UnusableImage { .. }), "{error}");
     assert!(error.to_string().contains("prepared"), "{error}");
-    // One that prepares in the same way may do it: the same detector, loaded again.
+    // A detector with the same preparation can score it, here the same detector after loading.
     let expected = a.predict(defective()).unwrap();
     assert_eq!(reloaded(&a).predict_prepared(prepared(&a)).remove(0).unwrap(), expected);
     let turned = Padim::new(config(), backbone())
@@ -363,34 +359,37 @@ fn limits_reach_images_that_are_made_from_files() {
     };
     let samples: Vec<dataset::Sample> = files
         .iter()
-        .map(|file| dataset::Sample {
-            pose: Some(pose.clone()),
-            ..dataset::Sample::good(file.clone())
+        .map(|file| {
+            let mut sample = dataset::Sample::good(file.clone());
+            sample.pose = Some(pose.clone());
+            sample
         })
         .collect();
     refused(padim().fit(&samples).unwrap_err());
-    let copies = Augmentation { copies: 1, ..Augmentation::default() };
+    let copies = Augmentation::default().with_copies(1);
     refused(padim().fit(copies.apply(&files).unwrap()).unwrap_err());
 }
 
-/// One image is enough where all positions of a tile have one Gaussian in common.
+/// With pooled Gaussians, one image is enough for tiles.
 #[test]
 fn one_image_is_enough_for_pooled_tiles() {
-    let preprocess =
-        PreprocessConfig { resize: Resize::square(48), crop: None, ..PreprocessConfig::default() };
-    let gaussian = GaussianConfig { pooled: true, ..GaussianConfig::default() };
-    let config = PadimConfig { preprocess, gaussian, ..config() };
-    let tiling = TilingConfig { tile: [48, 48], overlap: 16, models: TileModels::PerPosition };
+    let preprocess = PreprocessConfig::default().with_resize(Resize::square(48)).with_crop(None);
+    let gaussian = GaussianConfig::default().with_pooled(true);
+    let config = config().with_preprocess(preprocess).with_gaussian(gaussian);
+    let tiling = TilingConfig::default()
+        .with_tile([48, 48])
+        .with_overlap(16)
+        .with_models(TileModels::PerPosition);
     let padim = TiledPadim::new(config, tiling, backbone()).unwrap();
     assert!(padim.fit([good(1)]).unwrap().predict(good(2)).is_ok());
     assert!(matches!(padim.fit(Vec::<DynamicImage>::new()), Err(Error::TooFewImages { .. })));
 }
 
-/// A fold by itself is never factorised, so it may have fewer images than components.
+/// A single fold is never factorized, so it may have fewer images than components.
 #[test]
 fn a_plan_with_folds_asks_nothing_of_a_fold() {
-    let gaussian = GaussianConfig { components: Some(4), ..GaussianConfig::default() };
-    let padim = Padim::new(PadimConfig { gaussian, ..config() }, backbone()).unwrap();
+    let gaussian = GaussianConfig::default().with_components(Some(4));
+    let padim = Padim::new(config().with_gaussian(gaussian), backbone()).unwrap();
     let images: Vec<_> = (0..20).map(good).collect();
     padim.fit_calibrated(&images, 10, &CalibrationConfig::default()).unwrap();
     let plan = padim.memory_plan([56, 70], 20).unwrap();

@@ -1,4 +1,4 @@
-//! Images in tiles: against each tile by itself, seams, files, mistakes.
+//! Images in tiles: comparison with single tiles, seams, files, mistakes.
 
 use image::{DynamicImage, Rgb, RgbImage};
 use padim::detector::{FitProgress, FitStage};
@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use crate::detector::backbone;
 use crate::{devices, tensor};
 
-/// Noise that depends on the place alone.
+/// Noise that depends only on the position and the seed.
 fn noise(x: u32, y: u32, seed: u32) -> u32 {
     let mut z =
         x.wrapping_mul(0x9E37_79B1) ^ y.wrapping_mul(0x85EB_CA77) ^ seed.wrapping_mul(0xC2B2_AE3D);
@@ -25,7 +25,7 @@ fn noise(x: u32, y: u32, seed: u32) -> u32 {
     z ^ (z >> 15)
 }
 
-/// A piece of cloth that looks alike everywhere, from a place on.
+/// A piece of cloth with the same statistics everywhere, beginning at column `left`.
 fn cloth([height, width]: [u32; 2], seed: u32, left: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let x = x + left;
@@ -43,29 +43,32 @@ fn spoilt(mut image: RgbImage, [left, top]: [u32; 2], side: u32) -> RgbImage {
 }
 
 fn config([height, width]: [usize; 2]) -> PadimConfig {
-    PadimConfig {
-        preprocess: PreprocessConfig {
-            resize: Resize::Exact { height, width },
-            crop: None,
-            ..Default::default()
-        },
-        channels: ChannelSelection::random(12, 3),
-        batch_size: 5,
-        ..Default::default()
-    }
+    PadimConfig::default()
+        .with_preprocess(
+            PreprocessConfig::default()
+                .with_resize(Resize::Exact { height, width })
+                .with_crop(None),
+        )
+        .with_channels(ChannelSelection::random(12, 3))
+        .with_batch_size(5)
 }
 
 fn tiled(tiling: TilingConfig, input: [usize; 2]) -> TiledPadim {
     TiledPadim::new(config(input), tiling, backbone()).unwrap()
 }
 
-const PER_POSITION: TilingConfig =
-    TilingConfig { tile: [48, 64], overlap: 16, models: TileModels::PerPosition };
-const SHARED: TilingConfig = TilingConfig { models: TileModels::Shared, ..PER_POSITION };
+fn own_models() -> TilingConfig {
+    let tiling = TilingConfig::default().with_tile([48, 64]).with_overlap(16);
+    tiling.with_models(TileModels::PerPosition)
+}
+
+fn one_model() -> TilingConfig {
+    own_models().with_models(TileModels::Shared)
+}
 const SIZE: [u32; 2] = [101, 170];
 
 fn per_position() -> TiledDetector {
-    tiled(PER_POSITION, [48, 64]).fit((0..6).map(|i| cloth(SIZE, i, 0))).unwrap()
+    tiled(own_models(), [48, 64]).fit((0..6).map(|i| cloth(SIZE, i, 0))).unwrap()
 }
 
 fn tiles(image: &RgbImage, tiling: &TilingConfig) -> Vec<RgbImage> {
@@ -78,8 +81,8 @@ fn tiles(image: &RgbImage, tiling: &TilingConfig) -> Vec<RgbImage> {
     origins.iter().map(cut).collect()
 }
 
-/// Each tile by a plain detector, blended by the definition in f64, where the network sees tiles as they
-/// are.
+/// Scores each tile with a plain detector and blends the maps by the definition, in f64. The network's
+/// input has the size of a tile.
 fn naive(detectors: &[Detector], image: &RgbImage, tiling: &TilingConfig) -> Vec<f64> {
     let size = [image.height() as usize, image.width() as usize];
     let origins = tiling.origins(size).unwrap();
@@ -122,26 +125,29 @@ fn as_each_tile_by_a_plain_detector() {
     let padim = Padim::new(config([48, 64]), backbone()).unwrap();
     let test = spoilt(cloth(SIZE, 9, 0), [90, 20], 20);
 
-    let columns: Vec<Vec<RgbImage>> = images.iter().map(|i| tiles(i, &PER_POSITION)).collect();
+    let columns: Vec<Vec<RgbImage>> = images.iter().map(|i| tiles(i, &own_models())).collect();
     let of_position = |k: usize| padim.fit(columns.iter().map(|tiles| tiles[k].clone())).unwrap();
     let detectors: Vec<Detector> = (0..columns[0].len()).map(of_position).collect();
     assert_eq!(detectors.len(), 12);
     let detector = per_position();
     assert!(detector.models().eq(detectors.iter().map(Detector::model)));
-    agrees(&detector.predict(test.clone()).unwrap(), &naive(&detectors, &test, &PER_POSITION));
+    agrees(&detector.predict(test.clone()).unwrap(), &naive(&detectors, &test, &own_models()));
 
     let shared = padim.fit(columns.concat()).unwrap();
-    let detector = tiled(SHARED, [48, 64]).fit(images).unwrap();
+    let detector = tiled(one_model(), [48, 64]).fit(images).unwrap();
     assert_eq!(detector.models().count(), 1);
-    agrees(&detector.predict(test.clone()).unwrap(), &naive(&[shared], &test, &SHARED));
-    // Any size does.
+    agrees(&detector.predict(test.clone()).unwrap(), &naive(&[shared], &test, &one_model()));
+    // Any image size works.
     let large = cloth([150, 64], 3, 0);
     assert_eq!(detector.predict(large).unwrap().anomaly_map.size(), [150, 64]);
 }
 
 #[test]
 fn one_tile_is_the_image_itself() {
-    let tiling = TilingConfig { tile: [60, 80], overlap: 16, models: TileModels::PerPosition };
+    let tiling = TilingConfig::default()
+        .with_tile([60, 80])
+        .with_overlap(16)
+        .with_models(TileModels::PerPosition);
     let images = || (0..4).map(|i| cloth([60, 80], i, 0));
     for input in [[60, 80], [30, 40]] {
         let whole = Padim::new(config(input), backbone()).unwrap().fit(images()).unwrap();
@@ -153,14 +159,17 @@ fn one_tile_is_the_image_itself() {
 
 #[test]
 fn content_that_moves_by_a_stride_moves_the_map() {
-    // Half of the size for the network; strides of 48 pixels, 24 of the map.
-    let tiling = TilingConfig { tile: [64, 64], overlap: 16, models: TileModels::Shared };
+    // The network's input has half the size of a tile; the stride is 48 pixels, 24 in the map.
+    let tiling = TilingConfig::default()
+        .with_tile([64, 64])
+        .with_overlap(16)
+        .with_models(TileModels::Shared);
     let detector = tiled(tiling, [32, 32]).fit((0..3).map(|i| cloth([160, 304], i, 0))).unwrap();
     let predict = |left| detector.predict(cloth([160, 304], 8, left)).unwrap().anomaly_map;
     let (here, there) = (predict(0), predict(48));
     assert_eq!(here.size(), [80, 152]);
-    // Tiles begin at 0, 48, .. 240, as columns of the map at 0, 24, .. 120. The first and the last one
-    // have no neighbour beyond, so what they share with theirs is left out.
+    // Tiles begin at columns 0, 48, .. 240, which are columns 0, 24, .. 120 of the map. The first and
+    // the last tile have a neighbor only on one side, so their overlaps are left out.
     let (mut largest, mut seen) = (0.0_f32, 0);
     for (y, x) in (0..80).flat_map(|y| (8..120 - 24).map(move |x| (y, x))) {
         let (a, b) = (here.at(y, x + 24).unwrap(), there.at(y, x).unwrap());
@@ -170,8 +179,8 @@ fn content_that_moves_by_a_stride_moves_the_map() {
     assert!(seen > 0 && largest < 1e-5, "{largest}");
 }
 
-/// The root mean square of the steps from each column to the next one: of those from where a tile begins to
-/// where its neighbour ends, and of the others.
+/// The root mean square of the differences between adjacent columns: inside the overlaps of tiles, and
+/// elsewhere.
 fn steps(map: &AnomalyMap, tiling: &TilingConfig) -> [f64; 2] {
     let [height, width] = map.size();
     let lines: Vec<usize> = tiling
@@ -196,7 +205,10 @@ fn steps(map: &AnomalyMap, tiling: &TilingConfig) -> [f64; 2] {
 fn seams_are_no_steeper_than_anything_else() {
     for models in [TileModels::Shared, TileModels::PerPosition] {
         let ratio = |overlap: usize| {
-            let tiling = TilingConfig { tile: [64, 64], overlap, models };
+            let tiling = TilingConfig::default()
+                .with_tile([64, 64])
+                .with_overlap(overlap)
+                .with_models(models);
             let good = (0..8).map(|i| cloth([150, 250], i, 0));
             let detector = tiled(tiling, [64, 64]).fit(good).unwrap();
             let map = detector.predict(cloth([150, 250], 20, 0)).unwrap().anomaly_map;
@@ -216,7 +228,7 @@ fn a_fit_within_little_memory_is_the_same() {
     let size = SIZE.map(|side| side as usize);
     let mut config = config([48, 64]);
     config.gaussian.storage = Storage::Triangle(Precision::F16);
-    let padim = TiledPadim::new(config.clone(), PER_POSITION, backbone()).unwrap();
+    let padim = TiledPadim::new(config.clone(), own_models(), backbone()).unwrap();
     let plan = padim.memory_plan(size, IMAGES).unwrap();
     let expected = padim.fit(images()).unwrap();
     let model: usize = expected.models().map(GaussianModel::size_in_bytes).sum();
@@ -232,7 +244,7 @@ fn a_fit_within_little_memory_is_the_same() {
     let error = padim.fit_within(1_000_000, images()).unwrap_err().to_string();
     assert!(error.contains("1000000"), "{error}");
 
-    let shared = TiledPadim::new(config, SHARED, backbone()).unwrap();
+    let shared = TiledPadim::new(config, one_model(), backbone()).unwrap();
     let plan = shared.memory_plan(size, IMAGES).unwrap();
     let detector = shared.fit_within(plan.fit, images()).unwrap();
     assert!(detector.models().eq(shared.fit(images()).unwrap().models()));
@@ -242,10 +254,10 @@ fn a_fit_within_little_memory_is_the_same() {
 fn saved_and_loaded_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiles.padim");
-    let shared = tiled(SHARED, [48, 64]).fit([cloth(SIZE, 0, 0)]).unwrap();
+    let shared = tiled(one_model(), [48, 64]).fit([cloth(SIZE, 0, 0)]).unwrap();
     let test = spoilt(cloth(SIZE, 9, 0), [90, 20], 20);
     for mut saved in [per_position(), shared] {
-        let half = CalibrationConfig { image_false_alarm_rate: 0.5, ..Default::default() };
+        let half = CalibrationConfig::default().with_image_false_alarm_rate(0.5);
         saved.calibrate((30..34).map(|i| cloth(SIZE, i, 0)), &half).unwrap();
         saved.save(&path).unwrap();
         let loaded = TiledDetector::load(&path, &devices()[0]).unwrap();
@@ -271,12 +283,15 @@ fn saved_and_loaded_bit_for_bit() {
     assert!(error.contains("Detector::load"), "{error}");
 }
 
-/// Whatever a byte of the header becomes: an error or a detector, no panic and no huge allocation.
+/// Changes each byte of the header: gives an error or a detector, no panic and no huge allocation.
 #[test]
 fn damaged_files_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiles.padim");
-    let tiling = TilingConfig { tile: [32, 32], overlap: 8, models: TileModels::PerPosition };
+    let tiling = TilingConfig::default()
+        .with_tile([32, 32])
+        .with_overlap(8)
+        .with_models(TileModels::PerPosition);
     let images = (0..3).map(|i| cloth([32, 50], i, 0));
     let saved = tiled(tiling, [32, 32]).fit(images).unwrap();
     saved.save_without_backbone(&path).unwrap();
@@ -286,7 +301,7 @@ fn damaged_files_are_errors() {
     for at in 20..header_end {
         let mut file = valid.clone();
         file[at] ^= 0x01;
-        // As someone would who wants to be believed.
+        // Correct the checksum, as an attacker would.
         let end = file.len() - 4;
         let checksum = crc32fast::hash(&file[..end]).to_le_bytes();
         file[end..].copy_from_slice(&checksum);
@@ -302,7 +317,10 @@ fn damaged_files_are_errors() {
 
 #[test]
 fn a_calibrated_detector_marks_across_tiles() {
-    let tiling = TilingConfig { tile: [64, 64], overlap: 16, models: TileModels::Shared };
+    let tiling = TilingConfig::default()
+        .with_tile([64, 64])
+        .with_overlap(16)
+        .with_models(TileModels::Shared);
     let mut detector =
         tiled(tiling, [64, 64]).fit((0..4).map(|i| cloth([160, 200], i, 0))).unwrap();
     let mut seen = 0;
@@ -315,7 +333,7 @@ fn a_calibrated_detector_marks_across_tiles() {
         })
         .unwrap();
     assert_eq!(seen, 19);
-    // Rows 60 to 84 and columns 40 to 64: four tiles meet in it.
+    // Rows 60 to 84 and columns 40 to 64, where four tiles overlap.
     let prediction = detector.predict(spoilt(cloth([160, 200], 40, 0), [40, 60], 24)).unwrap();
     assert_eq!(prediction.is_defective, Some(true));
     assert_eq!(prediction.p_value, Some(0.05));
@@ -341,13 +359,13 @@ fn the_score_before_the_blur_is_that_of_a_tile() {
     let mut config = config([48, 64]);
     config.scoring.image_score = ImageScore::MaxBeforeBlur;
     let images = || (0..6).map(|i| cloth(SIZE, i, 0));
-    let sharp = TiledPadim::new(config.clone(), SHARED, backbone()).unwrap();
+    let sharp = TiledPadim::new(config.clone(), one_model(), backbone()).unwrap();
     let sharp = sharp.fit(images()).unwrap();
     let test = cloth(SIZE, 9, 0);
     let prediction = sharp.predict(test.clone()).unwrap();
-    let all = images().flat_map(|image| tiles(&image, &SHARED)).collect::<Vec<_>>();
+    let all = images().flat_map(|image| tiles(&image, &one_model())).collect::<Vec<_>>();
     let plain = Padim::new(config, backbone()).unwrap().fit(all).unwrap();
-    let scores = plain.predict_batch(tiles(&test, &SHARED)).unwrap().into_iter();
+    let scores = plain.predict_batch(tiles(&test, &one_model())).unwrap().into_iter();
     let highest = scores.map(|p| p.image_score).fold(0.0, f32::max);
     assert_eq!(prediction.image_score, highest);
     assert!(highest > prediction.anomaly_map.max());
@@ -380,7 +398,7 @@ fn mistakes_are_told_and_spare_others() {
             other => panic!("{other:?}"),
         }
     }
-    let padim = tiled(PER_POSITION, [48, 64]);
+    let padim = tiled(own_models(), [48, 64]);
     let error = padim.fit([cloth(SIZE, 0, 0), cloth([120, 170], 0, 0)]).unwrap_err();
     assert!(error.to_string().contains("TileModels::Shared"), "{error}");
     for count in [0, 1] {
@@ -389,10 +407,10 @@ fn mistakes_are_told_and_spare_others() {
             assert!(matches!(error, Err(Error::TooFewImages { count: c }) if c == count as usize));
         }
     }
-    let crop = PadimConfig { preprocess: PreprocessConfig::default(), ..config([48, 64]) };
-    let refused = TiledPadim::new(crop, SHARED, backbone());
+    let crop = config([48, 64]).with_preprocess(PreprocessConfig::default());
+    let refused = TiledPadim::new(crop, one_model(), backbone());
     assert!(matches!(refused, Err(Error::InvalidConfig { field: "crop", .. })));
-    let wide = TilingConfig { overlap: 25, ..SHARED };
+    let wide = one_model().with_overlap(25);
     let refused = TiledPadim::new(config([48, 64]), wide, backbone());
     assert!(matches!(refused, Err(Error::InvalidConfig { field: "overlap", .. })));
 }

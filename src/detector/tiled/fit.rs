@@ -1,4 +1,4 @@
-//! Fitting images in tiles.
+//! Fits images in tiles.
 
 use std::ops::{ControlFlow, Range};
 
@@ -17,15 +17,15 @@ use crate::preprocess::ImageInput;
 use crate::tiling::TileModels;
 
 impl TiledPadim {
-    /// Learns what good images look like, in one pass. The next image is decoded while the network
+    /// Fits the Gaussians to good images, in one pass. The next image is decoded while the network
     /// works.
     ///
     /// # Errors
     ///
     /// The error of the first image that cannot be used: [`Error::UnusableImage`] if it is smaller than
-    /// a tile or, with a model for each position, of another size than the first;
-    /// [`Error::TooFewImages`] for fewer than two images with a model for each position, or two tiles
-    /// with a shared one; otherwise as [`Padim::fit`].
+    /// a tile or if, with a model per position, its size differs from the first image.
+    /// [`Error::TooFewImages`] for fewer than two images with a model per position, or fewer than two
+    /// tiles with a shared model. Otherwise as [`Padim::fit`].
     pub fn fit<I>(&self, images: I) -> Result<TiledDetector>
     where
         I: IntoIterator,
@@ -34,8 +34,8 @@ impl TiledPadim {
         self.fit_with(images, silent)
     }
 
-    /// As [`fit`](Self::fit). `progress` is called after every image and every few positions, and can stop
-    /// the fit.
+    /// As [`fit`](Self::fit). `progress` is called after every image and every few positions, and can
+    /// stop the fit.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl TiledPadim {
         I::Item: Into<ImageInput>,
     {
         let images = images.into_iter();
-        // How many tiles a shared model has to learn from, depends on the sizes of the images.
+        // For a shared model, the number of tiles depends on the sizes of the images.
         if let (Some(count), TileModels::PerPosition) = (exact_count(&images), self.tiling.models) {
             self.padim.check_count(count)?;
         }
@@ -60,13 +60,12 @@ impl TiledPadim {
         self.detector(models, fit.image_size)
     }
 
-    /// As [`fit`](Self::fit), within so many bytes: where the tile positions have models of their own
-    /// and not all fit in at once, the images are gone through several times, for some positions each
-    /// time.
+    /// As [`fit`](Self::fit), with a limit for the memory, in bytes. If the models per position do not
+    /// all fit, the images are read several times, for some of the positions each time.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if one position is too much already; otherwise as [`fit`](Self::fit).
+    /// [`Error::InvalidConfig`] if one position exceeds the limit; otherwise as [`fit`](Self::fit).
     pub fn fit_within<I>(&self, bytes: usize, images: I) -> Result<TiledDetector>
     where
         I: IntoIterator + Clone,
@@ -102,21 +101,21 @@ impl TiledPadim {
         let size: Result<Vec<[usize; 2]>> = size;
         let Some(&size) = size?.first() else { return Err(Error::TooFewImages { count: 0 }) };
         let positions = self.positions(size)?;
-        // Of unknown numbers of images, the most that they can take.
+        // If the number of images is unknown, plan with the largest possible memory.
         let count = images.clone().into_iter().size_hint().1.unwrap_or(usize::MAX >> 32);
         let most = (1..=positions)
             .rev()
             .find(|&at_once| self.plan(size, count, at_once).is_ok_and(|plan| plan.fit <= bytes));
         let Some(at_once) = most else {
             let needed = self.plan(size, count, 1)?.fit;
-            let reason = format!("a fit takes {needed} bytes at least, {bytes} are allowed");
+            let reason = format!("a fit needs at least {needed} bytes, {bytes} are allowed");
             return Err(Error::config("bytes", reason));
         };
         let mut models = Vec::with_capacity(positions);
         let mut image_size = None;
         for begin in (0..positions).step_by(at_once) {
             let part = begin..(begin + at_once).min(positions);
-            // A shared model is made from all tiles.
+            // A shared model uses all tiles.
             let part = (self.tiling.models == TileModels::PerPosition).then_some(part);
             let mut fit = Gathered { image_size, ..Gathered::default() };
             self.gather(images.clone(), part, &mut fit, &mut progress)?;
@@ -126,7 +125,7 @@ impl TiledPadim {
         self.detector(models, image_size)
     }
 
-    /// Takes in the tiles of all images, or those at some positions.
+    /// Adds the tiles of all images; if `part` is given, only the tiles at these positions.
     fn gather<I>(
         &self,
         images: I,
@@ -194,7 +193,7 @@ impl TiledPadim {
         })
     }
 
-    /// One model after the other, giving memory back.
+    /// Computes the models one after the other and frees the statistics.
     fn finish(
         &self,
         statistics: Vec<GaussianStatistics>,
@@ -223,12 +222,12 @@ impl TiledPadim {
     }
 }
 
-/// What is known of some tile positions, or of all tiles.
+/// The statistics of some tile positions, or of all tiles together.
 #[derive(Default)]
 struct Gathered {
-    /// Of all images, where each position has a model.
+    /// The common size of all images, with a model per position.
     image_size: Option<[usize; 2]>,
-    /// Of a tile for the network.
+    /// The network's input size for a tile.
     input_size: Option<[usize; 2]>,
     statistics: Vec<GaussianStatistics>,
 }

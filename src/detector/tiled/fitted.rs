@@ -1,4 +1,4 @@
-//! Scoring images in tiles.
+//! Scores images in tiles.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -9,7 +9,9 @@ use super::padim::TiledPadim;
 use crate::decision::{AnomalyRegion, Calibration, CalibrationConfig, PixelHistogram, Thresholds};
 use crate::detector::batches::{Batches, counted};
 use crate::detector::config::PadimConfig;
+use crate::detector::explain::Explanation;
 use crate::detector::fitted::Detector;
+use crate::detector::memory::DetectorMemory;
 #[cfg(doc)]
 use crate::detector::padim::Padim;
 use crate::detector::prediction::Prediction;
@@ -17,27 +19,27 @@ use crate::detector::progress::{FitProgress, FitStage, report, silent};
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::gaussian::GaussianModel;
-use crate::preprocess::{DecodeLimits, ImageInput};
+use crate::preprocess::{DecodeLimits, ImageInput, Preprocessor};
 use crate::scoring::{ImageScore, ScoreNormalization, ScoredMap};
 use crate::tiling::{MapBlender, TileModels, TilingConfig};
 
-/// PaDiM for images in tiles, after it has seen good ones: scores new ones.
+/// PaDiM for images in tiles, after a fit: scores new images.
 ///
-/// It is immutable and can be used from many threads at once. Of an image, its tiles on their way and
-/// its map are in memory, beside the image itself and the next one.
+/// Predictions do not change it, so many threads can use it at once. A prediction holds in memory the
+/// image, its map, a batch of tiles, and the next image.
 #[derive(Debug, Clone)]
 pub struct TiledDetector {
     pub(crate) tiling: TilingConfig,
-    /// That of all images, where each position has a model.
+    /// The common size of all images, with a model per position.
     pub(crate) image_size: Option<[usize; 2]>,
-    /// All settings, the decision, and the model of the first tile or of all.
+    /// All settings, the thresholds, and the model of the first tile or of all tiles.
     pub(crate) first: Detector,
-    /// The models of the other tiles, if they have some.
+    /// The models of the other tiles, with a model per position.
     pub(crate) others: Arc<[GaussianModel]>,
 }
 
 impl TiledDetector {
-    /// Puts together what must fit together.
+    /// Builds a detector from its parts and checks that they fit.
     pub(crate) fn new(
         tiling: TilingConfig,
         image_size: Option<[usize; 2]>,
@@ -62,22 +64,43 @@ impl TiledDetector {
         Ok(Self { tiling, image_size, first, others: others.into() })
     }
 
-    /// The settings of what is done with a tile.
+    /// The settings for a tile.
     pub fn config(&self) -> &PadimConfig {
         self.first.config()
     }
 
-    /// How images are cut.
+    /// The tiling of images.
     pub fn tiling(&self) -> &TilingConfig {
         &self.tiling
     }
 
-    /// The `[height, width]` that images must have; `None` if they may have any.
+    /// The preprocessor of tiles: resizes and normalizes them.
+    pub fn preprocessor(&self) -> &Preprocessor {
+        self.first.preprocessor()
+    }
+
+    /// As [`Detector::memory`].
+    pub fn memory(&self) -> DetectorMemory {
+        let others: usize = self.others.iter().map(GaussianModel::size_in_bytes).sum();
+        let first = self.first.memory();
+        DetectorMemory { gaussians: first.gaussians + others, ..first }
+    }
+
+    /// As [`Detector::warm_up`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Detector::warm_up`].
+    pub fn warm_up(&self) -> Result<()> {
+        self.first.warm_up()
+    }
+
+    /// The size `[height, width]` that images must have; `None` for any size.
     pub fn image_size(&self) -> Option<[usize; 2]> {
         self.image_size
     }
 
-    /// The Gaussians: of all tiles, or of each tile position, row by row.
+    /// The Gaussians: one shared model, or one model per tile position, row by row.
     pub fn models(&self) -> impl Iterator<Item = &GaussianModel> {
         std::iter::once(&*self.first.model).chain(&*self.others)
     }
@@ -87,7 +110,7 @@ impl TiledDetector {
         self.first.backbone_fingerprint()
     }
 
-    /// As [`Detector::set_decode_limits`]: for larger files.
+    /// As [`Detector::set_decode_limits`].
     pub fn set_decode_limits(&mut self, limits: DecodeLimits) {
         self.first.set_decode_limits(limits);
     }
@@ -157,8 +180,39 @@ impl TiledDetector {
         self.first.metadata_mut()
     }
 
-    /// As [`Detector::calibrate`]: each image counts once, however many tiles it has. Its pixels are
-    /// counted and not kept; the threshold for pixels may be 0.0005 of itself above the exact one.
+    /// Not available for tiles.
+    ///
+    /// # Errors
+    ///
+    /// Always [`Error::Unsupported`].
+    pub fn explain(&self, _image: impl Into<ImageInput>) -> Result<Explanation> {
+        Err(Error::Unsupported {
+            what: "an explanation",
+            place: "for images in tiles",
+            advice: "fit a `Detector` with one tile of each image, and explain that",
+        })
+    }
+
+    /// Not available for tiles.
+    ///
+    /// # Errors
+    ///
+    /// Always [`Error::Unsupported`].
+    pub fn extend<I>(&mut self, _images: I) -> Result<()>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        Err(Error::Unsupported {
+            what: "learning on",
+            place: "for images in tiles",
+            advice: "fit again with all images",
+        })
+    }
+
+    /// As [`Detector::calibrate`]; each image counts once, regardless of its number of tiles. Pixel
+    /// scores go into a histogram, so the pixel threshold can exceed the exact one by a factor of up to
+    /// 1.0005.
     ///
     /// # Errors
     ///
@@ -201,7 +255,8 @@ impl TiledDetector {
         self.first.decide_by(calibration, pixel_threshold, config)
     }
 
-    /// As [`Detector::anomaly_regions`]: in pixels of the original image, whatever tiles they touch.
+    /// As [`Detector::anomaly_regions`], in pixels of the whole original image. A region can span
+    /// several tiles.
     ///
     /// # Errors
     ///
@@ -213,13 +268,13 @@ impl TiledDetector {
     /// Scores one image.
     ///
     /// The prediction's map has the resolution of the network's input, or that of the image if that is
-    /// lower. The score is the maximum of the blended map; with [`ImageScore::MaxBeforeBlur`], the
-    /// largest score of a tile.
+    /// lower. The score is the maximum of the blended map; with [`ImageScore::MaxBeforeBlur`], it is
+    /// the largest score of a tile.
     ///
     /// # Errors
     ///
-    /// As [`Detector::predict`]; [`Error::UnusableImage`] also if it is smaller than a tile or not of
-    /// [`image_size`](Self::image_size).
+    /// As [`Detector::predict`]; [`Error::UnusableImage`] also if the image is smaller than a tile or
+    /// does not have the size [`image_size`](Self::image_size).
     pub fn predict(&self, image: impl Into<ImageInput>) -> Result<Prediction> {
         match self.predict_iter([image]).next() {
             Some(prediction) => prediction,
@@ -227,8 +282,8 @@ impl TiledDetector {
         }
     }
 
-    /// Scores images as they are asked for, in their order; the next one is decoded meanwhile. An image
-    /// that cannot be scored gives its error and does not stop the others.
+    /// Scores images lazily, in their order. The next image is decoded while one is scored. An image
+    /// that cannot be scored gives its error; the iterator goes on with the others.
     pub fn predict_iter<I>(&self, images: I) -> impl Iterator<Item = Result<Prediction>>
     where
         I: IntoIterator,
@@ -245,7 +300,7 @@ impl TiledDetector {
         .flatten()
     }
 
-    fn predict_tiled(&self, image: &TiledImage) -> Result<Prediction> {
+    pub(in crate::detector) fn predict_tiled(&self, image: &TiledImage) -> Result<Prediction> {
         self.image_size.map_or(Ok(()), |size| image.require_size(size))?;
         let Detector { padim, input_size, .. } = &self.first;
         let mut blender = MapBlender::new(image.layout, *input_size);
@@ -267,8 +322,8 @@ impl TiledDetector {
         })?;
         let (map, geometry) = blender.finish()?;
         let image_score = match padim.config.scoring.image_score {
-            ImageScore::MaxOfMap => map.max(),
             ImageScore::MaxBeforeBlur => highest,
+            by_map => by_map.of(map.values().iter().copied()),
         };
         Ok(self.first.prediction(ScoredMap { map, image_score }, geometry, None))
     }

@@ -1,4 +1,4 @@
-//! An image that is cut into tiles.
+//! An image that is divided into tiles.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,14 +15,22 @@ use crate::tiling::{TileLayout, TileModels, TilingConfig};
 /// An image and its tiles.
 pub struct TiledImage {
     pub name: String,
-    image: Arc<DynamicImage>,
+    pub image: Arc<DynamicImage>,
     pub layout: TileLayout,
     tile: [usize; 2],
 }
 
 impl TiledImage {
     pub fn new(Item { name, prepared }: Item<DynamicImage>, tiling: &TilingConfig) -> Result<Self> {
-        let image = Arc::new(prepared?);
+        Self::of(name, prepared?, tiling)
+    }
+
+    pub fn of(
+        name: String,
+        image: impl Into<Arc<DynamicImage>>,
+        tiling: &TilingConfig,
+    ) -> Result<Self> {
+        let image = image.into();
         let size = [image.height() as usize, image.width() as usize];
         let layout = tiling.layout(size).map_err(named(&name))?;
         Ok(Self { name, image, layout, tile: tiling.tile })
@@ -36,13 +44,13 @@ impl TiledImage {
         Err(Error::UnusableImage {
             name: self.name.clone(),
             reason: format!(
-                "it has {actual:?} pixels (height, width), and each tile has its own model for images \
-                 of {expected:?}; bring it to that size, or use `TileModels::Shared`"
+                "it has {actual:?} pixels (height, width), but the models per tile position need \
+                 {expected:?}; resize it, or use `TileModels::Shared`"
             ),
         })
     }
 
-    /// A tile that is cut out when its turn comes.
+    /// A tile; it is cropped when it is used.
     fn tile(&self, number: usize) -> ImageInput {
         let ([top, left], [height, width]) = (self.layout.origin(number), self.tile);
         let [x, y, w, h] = [left, top, width, height].map(|n| n as u32);
@@ -51,7 +59,7 @@ impl TiledImage {
         ImageInput::deferred(name, move |_limits| Ok(image.crop_imm(x, y, w, h)))
     }
 
-    /// Gives the embeddings of tiles to `work` in batches, with the number of the first tile.
+    /// Embeds tiles in batches, and calls `work` with the number of a batch's first tile and the batch.
     pub fn embed(
         &self,
         padim: &Padim,
@@ -67,8 +75,8 @@ impl TiledImage {
     }
 }
 
-/// The parts of a batch of `count` tiles that are for one model, and the number of the tile whose model
-/// it is, if it is not that of all.
+/// Splits a batch of `count` tiles into parts with one model each. Also gives the tile number of that
+/// model; `None` for the shared model.
 pub fn parts(
     count: usize,
     models: TileModels,

@@ -1,4 +1,4 @@
-//! Images of any size, in tiles: [`TiledPadim`] before the fit, [`TiledDetector`] after it.
+//! Images of any size, in tiles: [`TiledPadim`] before a fit, [`TiledDetector`] after it.
 
 mod fit;
 mod fitted;
@@ -7,3 +7,5 @@ mod padim;
 
 pub use fitted::TiledDetector;
 pub use padim::TiledPadim;
+
+pub(super) use image::TiledImage;

@@ -1,4 +1,4 @@
-//! Tiles before the fit: settings, a backbone, and how images are cut.
+//! PaDiM for tiles before a fit.
 
 use crate::backbone::Backbone;
 #[cfg(doc)]
@@ -6,15 +6,16 @@ use crate::detector::Detector;
 use crate::detector::config::PadimConfig;
 use crate::detector::padim::Padim;
 use crate::detector::plan::MemoryPlan;
+use crate::detector::registration::Registration;
 use crate::error::{Error, Result};
-use crate::preprocess::DecodeLimits;
+use crate::preprocess::{DecodeLimits, RegionOfInterest};
 use crate::tiling::{TileModels, TilingConfig};
 
-/// PaDiM for images that are too large for the network, before it has seen any: settings, a backbone,
-/// and how images are cut into tiles.
+/// PaDiM for images that are too large for the network, before a fit: settings, a tiling and a
+/// backbone.
 ///
-/// A tile is prepared, embedded and scored as a whole image is by [`Padim`] and [`Detector`]; the maps
-/// of an image's tiles are then blended into one.
+/// Each tile is processed like a whole image by [`Padim`] and [`Detector`]. Then the maps of an image's
+/// tiles are blended into one map.
 ///
 /// ```
 /// # use padim::{Error, PadimConfig, ResNet18, TiledPadim, TilingConfig, Weights, burn, image};
@@ -24,9 +25,9 @@ use crate::tiling::{TileModels, TilingConfig};
 /// #     image::Rgb([((x + i) % 8 * 20) as u8, (y % 8 * 20) as u8, ((x * 7 + y * 13 + i * 3) % 11) as u8])
 /// # });
 /// // Tiles of 48x48 pixels go through the network as they are.
-/// let tiling = TilingConfig { tile: [48, 48], overlap: 16, ..Default::default() };
-/// let as_they_are = PreprocessConfig { resize: Resize::square(48), crop: None, ..Default::default() };
-/// let config = PadimConfig { preprocess: as_they_are, ..Default::default() };
+/// let tiling = TilingConfig::default().with_tile([48, 48]).with_overlap(16);
+/// let as_they_are = PreprocessConfig::default().with_resize(Resize::square(48)).with_crop(None);
+/// let config = PadimConfig::default().with_preprocess(as_they_are);
 /// let padim = TiledPadim::new(config, tiling, ResNet18::load(Weights::Bundled, &device)?)?;
 /// let detector = padim.fit((0..4).map(weave))?;
 ///
@@ -44,12 +45,12 @@ pub struct TiledPadim {
 }
 
 impl TiledPadim {
-    /// Checks the settings and draws the channels.
+    /// Checks the settings and selects the channels.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] names the setting that cannot be, and why: a crop, which would leave
-    /// gaps between tiles, among others.
+    /// [`Error::InvalidConfig`] names the invalid setting and the reason. A crop is invalid, because it
+    /// would leave gaps between tiles.
     pub fn new(
         config: PadimConfig,
         tiling: TilingConfig,
@@ -61,19 +62,19 @@ impl TiledPadim {
     pub(super) fn of(padim: Padim, tiling: TilingConfig) -> Result<Self> {
         tiling.validate()?;
         if padim.config.preprocess.crop.is_some() {
-            let reason = "would leave gaps between tiles; use none, and resize a tile to the size that \
-                          the network is to see";
+            let reason = "would leave gaps between tiles; use none, and resize tiles to the network's \
+                          input size";
             return Err(Error::config("crop", reason));
         }
         if padim.config.augmentation.is_some() {
             let reason =
-                "copies of tiles cannot be made yet; use none, or move the images before the fit";
+                "not supported for tiles; use none, or add copies of the images before the fit";
             return Err(Error::config("augmentation", reason));
         }
         if let Some(registration) = &padim.registration {
             let reason = format!(
-                "{:?} cannot be done to tiles, which show a part of the image each; use none, or move \
-                 the images before the fit",
+                "{:?} cannot be applied to tiles, because each shows only a part of the image; use \
+                 none, or register the images before the fit",
                 registration.name()
             );
             return Err(Error::config("registration", reason));
@@ -88,7 +89,33 @@ impl TiledPadim {
         Ok(self.padim.preprocessor.geometry(self.tiling.tile)?.input_size())
     }
 
-    /// As [`Padim::with_decode_limits`]: for larger files.
+    /// Not available for tiles.
+    ///
+    /// # Errors
+    ///
+    /// Always [`Error::Unsupported`].
+    pub fn with_region(self, _region: &RegionOfInterest) -> Result<Self> {
+        Err(Error::Unsupported {
+            what: "a region of interest",
+            place: "for images in tiles",
+            advice: "cut the images to the region before",
+        })
+    }
+
+    /// Not available for tiles.
+    ///
+    /// # Errors
+    ///
+    /// Always [`Error::Unsupported`].
+    pub fn with_registration(self, _registration: Registration) -> Result<Self> {
+        Err(Error::Unsupported {
+            what: "a registration",
+            place: "for images in tiles",
+            advice: "give registered images: `Registration::apply` makes them",
+        })
+    }
+
+    /// As [`Padim::with_decode_limits`].
     #[must_use]
     pub fn with_decode_limits(self, limits: DecodeLimits) -> Self {
         Self { padim: self.padim.with_decode_limits(limits), ..self }
@@ -98,18 +125,18 @@ impl TiledPadim {
         self.padim.preprocessor.decode_limits()
     }
 
-    /// The settings of what is done with a tile.
+    /// The settings for a tile.
     pub fn config(&self) -> &PadimConfig {
         &self.padim.config
     }
 
-    /// How images are cut.
+    /// The tiling of images.
     pub fn tiling(&self) -> &TilingConfig {
         &self.tiling
     }
 
-    /// How much memory a fit in one pass of so many images of `[height, width]` in 8-bit colour will
-    /// take, and a prediction of another.
+    /// The memory of a fit in one pass, with a number of images of `[height, width]` pixels in 8-bit
+    /// color, and of a prediction.
     ///
     /// # Errors
     ///
@@ -127,7 +154,7 @@ impl TiledPadim {
         })
     }
 
-    /// The plan of a fit of some positions at once.
+    /// The plan of a fit with the models of `at_once` positions at a time.
     pub(super) fn plan(
         &self,
         image_size: [usize; 2],

@@ -1,10 +1,10 @@
-//! What the fuzzers found, and random changes of it.
+//! Files that the fuzzers have found, and random changes of them.
 
 use std::path::PathBuf;
 
 use super::{checks, corpus};
 
-/// A target of the fuzzers: its name and what it checks.
+/// A fuzz target: its name and its check.
 type Target = (&'static str, fn(&[u8]));
 
 const TARGETS: [Target; 4] = [
@@ -14,7 +14,7 @@ const TARGETS: [Target; 4] = [
     ("image", checks::image),
 ];
 
-/// The files of a target.
+/// The corpus files of a target.
 fn found(target: &str) -> Vec<Vec<u8>> {
     let files = std::fs::read_dir(corpus().join(target)).unwrap();
     let mut files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
@@ -23,7 +23,7 @@ fn found(target: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| std::fs::read(file).unwrap()).collect()
 }
 
-/// The fuzzers' own checks of the files that they have found. A published package does not have them.
+/// Runs the fuzzers' checks on their corpus files. A published package does not contain these files.
 #[test]
 fn what_the_fuzzers_found_is_harmless() {
     if !corpus().exists() {
@@ -34,8 +34,7 @@ fn what_the_fuzzers_found_is_harmless() {
     }
 }
 
-/// What fuzzers do, without asking what was reached: a few changes of each file, and many where
-/// `PADIM_TEST_DAMAGE` says how many.
+/// Random changes without coverage feedback: a few per file, or the number in `PADIM_TEST_DAMAGE`.
 #[test]
 fn random_damage_is_harmless() {
     if !corpus().exists() {
@@ -71,7 +70,7 @@ impl Chance {
     }
 }
 
-/// A file with up to four changes of the kinds that break readers.
+/// A file with up to four changes of kinds that often break readers.
 fn damaged(file: &[u8], other: &[u8], random: &mut Chance) -> Vec<u8> {
     let mut bytes = file.to_vec();
     for _ in 0..=random.below(4) {

@@ -1,4 +1,4 @@
-//! Each kind of error, as a person sees it.
+//! The message of each kind of error.
 
 use image::DynamicImage;
 use padim::detector::Registration;
@@ -12,7 +12,7 @@ use super::seeds::{pickled, safetensors, tensors};
 use super::{squares_config, tiny};
 use crate::devices;
 
-/// Each kind of error, as a person sees it: `cargo test --test suite each_error -- --show-output`.
+/// To see the message of each kind of error: `cargo test --test suite each_error -- --show-output`.
 #[test]
 fn each_error_says_what_is_wrong_and_what_to_do() {
     let device = &devices()[0];
@@ -40,17 +40,14 @@ fn each_error_says_what_is_wrong_and_what_to_do() {
     };
     let newer = [&padim_file()[..8], &99_u32.to_le_bytes(), &padim_file()[12..]].concat();
     let other = checks::network().untrained(1, device).unwrap();
-    let tiny_epsilon = GaussianConfig {
-        epsilon: 1e-300,
-        storage: Storage::Triangle(Precision::F32),
-        ..GaussianConfig::default()
-    };
-    let singular = PadimConfig { gaussian: tiny_epsilon, ..squares_config(Storage::Auto) };
+    let tiny_epsilon = GaussianConfig::default()
+        .with_epsilon(1e-300)
+        .with_storage(Storage::Triangle(Precision::F32));
+    let singular = squares_config(Storage::Auto).with_gaussian(tiny_epsilon);
     let errors: Vec<(&str, Result<()>)> = vec![
         (
             "InvalidConfig",
-            Padim::new(PadimConfig { batch_size: 0, ..PadimConfig::default() }, Squares::new())
-                .map(drop),
+            Padim::new(PadimConfig::default().with_batch_size(0), Squares::new()).map(drop),
         ),
         ("Io", detector.predict(folder.path().join("missing.png")).map(drop)),
         ("Decode", {
@@ -119,13 +116,13 @@ fn each_error_says_what_is_wrong_and_what_to_do() {
         }),
         ("UndefinedMetric", metrics::image_auroc(&[1.0, 2.0], &[false, false]).map(drop)),
         ("Dataset", dataset::Mvtec::open(folder.path()).map(drop)),
-        // Provoked in the tests of the line.
+        // The tests of the line cause these.
         ("Panicked", Err(Error::Panicked { what: "decoding", message: "out of range".into() })),
         ("LineClosed", Err(Error::LineClosed { reason: "its sink has failed".into() })),
         ("NoDevice", device_named("tpu").map(drop)),
         ("Device", Err(Error::Device { reason: "out of memory".into() })),
     ];
-    // The variants in their order, from the source: a new one has to be shown here, too.
+    // The variants in the order of the source, so that a new variant must be added here, too.
     let source = include_str!("../../../src/error.rs");
     let (_, variants) = source.split_once("pub enum Error {").unwrap();
     let (variants, _) = variants.split_once("\n}\n").unwrap();

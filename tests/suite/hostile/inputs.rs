@@ -1,4 +1,4 @@
-//! Paths, images and sets of images, through the whole interface.
+//! Unusual paths, images and sets of images, through the whole interface.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,8 +9,7 @@ use padim::gaussian::Storage;
 use padim::preprocess::{PreprocessConfig, Resize, decode_file};
 use padim::scoring::AnomalyMap;
 use padim::{
-    CalibrationConfig, Detector, Error, ImageInput, Padim, PadimConfig, PartialFit, Result, image,
-    visualize,
+    CalibrationConfig, Detector, Error, ImageInput, Padim, PartialFit, Result, image, visualize,
 };
 
 use super::checks::{self, Squares};
@@ -18,7 +17,7 @@ use super::seeds::{pickled, safetensors, tensors};
 use super::{squares_config, tiny};
 use crate::devices;
 
-/// Paths that no text can show.
+/// Paths that are not valid UTF-8.
 #[cfg(unix)]
 #[test]
 fn paths_may_hold_any_bytes() {
@@ -121,7 +120,7 @@ fn images_that_cannot_be_used_are_named_with_what_is_wrong() {
         let error = detector.predict(input.clone()).unwrap_err().to_string();
         println!("predict: {error}");
         assert!(error.contains(part), "{input:?}: {error}");
-        // Others of the batch are not touched by it.
+        // Other images of the batch are not affected.
         let batch = [tiny(5).into(), input.clone(), tiny(5).into()];
         let results: Vec<_> = detector.predict_iter(batch).collect();
         assert!(results[1].is_err() && results.len() == 3);
@@ -131,8 +130,8 @@ fn images_that_cannot_be_used_are_named_with_what_is_wrong() {
         let error = padim.fit(images()).unwrap_err().to_string();
         println!("fit: {error}");
         assert!(error.contains(part) || part == "read", "{input:?}: {error}");
-        // Three images can promise so much.
-        let rates = CalibrationConfig { image_false_alarm_rate: 0.5, ..Default::default() };
+        // Three images are enough for this rate.
+        let rates = CalibrationConfig::default().with_image_false_alarm_rate(0.5);
         let decided = detector.clone().calibrate(images(), &rates);
         assert!(decided.unwrap_err().to_string().contains(part), "{input:?}");
         assert!(padim.clone().fit_projection(2, images()).is_err());
@@ -143,18 +142,13 @@ fn images_that_cannot_be_used_are_named_with_what_is_wrong() {
         assert!(open.extend_with(images(), 0.5, crate::silent).is_err());
         assert_eq!(open.predict(tiny(5)).unwrap(), score);
     }
-    // One pixel is an image, and so is a long line of them.
+    // One pixel is a valid image, and so is a long row of pixels.
     for [width, height] in [[1, 1], [20_000, 1], [1, 20_000]] {
         assert!(detector.predict(DynamicImage::new_rgb8(width, height)).is_ok());
     }
-    let config = PadimConfig {
-        preprocess: PreprocessConfig {
-            crop: Some(8),
-            resize: Resize::ShortSide(8),
-            ..Default::default()
-        },
-        ..squares_config(Storage::Auto)
-    };
+    let config = squares_config(Storage::Auto).with_preprocess(
+        PreprocessConfig::default().with_crop(Some(8)).with_resize(Resize::ShortSide(8)),
+    );
     let padim = Padim::new(config, Squares::new()).unwrap();
     let line = DynamicImage::new_rgb8(20_000, 1);
     let error = padim.fit([line.clone(), line]).unwrap_err().to_string();
@@ -221,7 +215,7 @@ fn empty_sets_and_sets_of_one_are_errors_that_say_so() {
         println!("{name}: {}", error.as_deref().unwrap_or("no error"));
         assert!(error.as_ref().is_some_and(|error| error.contains(part)), "{name}: {error:?}");
     }
-    // These have an answer.
+    // These calls succeed.
     assert_eq!(detector.predict_batch(none()).unwrap(), []);
     assert_eq!(detector.predict_batch(one()).unwrap().len(), 1);
     assert_eq!(fit.image_count(), 1);

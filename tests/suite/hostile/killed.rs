@@ -1,4 +1,4 @@
-//! Processes that end before they are done.
+//! Processes that are killed while they work.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use super::damage::Chance;
 use super::{squares_config, tiny};
 use crate::{devices, run_and_kill};
 
-/// Runs itself in processes that fit and save without end, and kills them at any moment.
+/// Runs itself in processes that fit and save in a loop, and kills them at random moments.
 #[test]
 fn a_fit_killed_at_any_moment_leaves_the_old_file() {
     const TARGET: &str = "PADIM_TEST_FITS_TO";
@@ -45,7 +45,7 @@ fn a_fit_killed_at_any_moment_leaves_the_old_file() {
         let loaded = Detector::load(&path, &devices()[0]).unwrap().predict(tiny(9)).unwrap();
         assert!(expected.contains(&loaded), "round {round}");
     }
-    // What they left goes with the next save that finds it old enough.
+    // A later save removes their temporary files once these are old enough.
     let left = || {
         let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
         names.filter(|file| *file != path).collect::<Vec<_>>()

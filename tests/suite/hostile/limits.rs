@@ -18,11 +18,11 @@ fn chunk(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
     [&(content.len() as u32).to_be_bytes()[..], &named, &checksum].concat()
 }
 
-/// A PNG of less than a hundred bytes that claims to be of this size, in 8-bit colour.
+/// A PNG of less than a hundred bytes that claims to have this size, in 8-bit color.
 pub fn claimed_png(side: u32) -> Vec<u8> {
     let size = [side.to_be_bytes(), side.to_be_bytes()].concat();
     let header = chunk(b"IHDR", &[&size[..], &[8, 2, 0, 0, 0]].concat());
-    // An empty stream of zlib.
+    // An empty zlib stream.
     let pixels = chunk(b"IDAT", &[0x78, 0x9C, 3, 0, 0, 0, 0, 1]);
     [b"\x89PNG\r\n\x1a\n", &header[..], &pixels, &chunk(b"IEND", &[])].concat()
 }
@@ -37,7 +37,8 @@ fn claimed_bmp(side: u32) -> Vec<u8> {
 }
 
 fn claimed_tiff(side: u32) -> Vec<u8> {
-    // Width, height, bits a sample, compression, grey, strips at, samples, rows a strip, bytes a strip.
+    // Width, height, bits per sample, compression, gray, strip offsets, samples, rows per strip, bytes
+    // per strip.
     let tags = [
         (256, side),
         (257, side),
@@ -59,7 +60,7 @@ fn claimed_tiff(side: u32) -> Vec<u8> {
     file
 }
 
-/// Of at most 16,383 pixels a side.
+/// A side has at most 16,383 pixels.
 fn claimed_webp(side: u32) -> Vec<u8> {
     let bits = (side - 1) | (side - 1) << 14;
     let pixels = [&[0x2F][..], &bits.to_le_bytes(), &[0; 11]].concat();
@@ -99,7 +100,7 @@ fn what_claims_to_be_huge_is_refused_before_it_is_decoded() {
         for part in [&*size, "178956970", "536870912", "with_decode_limits", "bomb"] {
             assert!(text.contains(part), "{format}: {text}");
         }
-        // Within the limits, it is found out that the pixels are not there.
+        // Within the limits, decoding finds that the pixels are missing.
         std::fs::write(&path, claim(300)).unwrap();
         let small = decode_file(&path);
         assert!(
@@ -145,7 +146,7 @@ fn limits_can_be_changed_wherever_files_are_decoded() {
     assert!(sample.truth(detector.preprocessor(), [8, 8]).is_ok());
 }
 
-/// A view of one number can have any shape: with strides of 0, it is the same one everywhere.
+/// With strides of 0, a tensor of any shape can consist of one stored number.
 #[test]
 fn a_tensor_that_claims_gigabytes_is_not_read() {
     const SIDE: usize = 1 << 15;
@@ -158,7 +159,7 @@ fn a_tensor_that_claims_gigabytes_is_not_read() {
     std::fs::write(&path, checks::checkpoint(&pickle)).unwrap();
     let error = checks::network().load(&path, &devices()[0]).unwrap_err();
     assert!(matches!(error, Error::TensorShape { .. }), "{error}");
-    // The 4 GiB were never there.
+    // The 4 GiB were never allocated.
     if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();

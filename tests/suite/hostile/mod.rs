@@ -1,4 +1,4 @@
-//! Files, images and sets that nobody meant well.
+//! Hostile files, images and sets of images.
 
 #[path = "../../common/hostile.rs"]
 mod checks;
@@ -19,27 +19,19 @@ use padim::gaussian::{GaussianConfig, Storage};
 use padim::preprocess::{PreprocessConfig, Resize};
 use padim::{PadimConfig, image};
 
-/// What the fuzzers have found, and where they begin.
+/// The corpus of the fuzzers: their seeds and the files that they have found.
 pub fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus")
 }
 
 pub fn squares_config(storage: Storage) -> PadimConfig {
     let principal = matches!(storage, Storage::Principal(_));
-    PadimConfig {
-        preprocess: PreprocessConfig {
-            resize: Resize::square(8),
-            crop: None,
-            ..PreprocessConfig::default()
-        },
-        channels: ChannelSelection::All,
-        gaussian: GaussianConfig {
-            storage,
-            components: principal.then_some(2),
-            ..GaussianConfig::default()
-        },
-        ..PadimConfig::default()
-    }
+    PadimConfig::default()
+        .with_preprocess(PreprocessConfig::default().with_resize(Resize::square(8)).with_crop(None))
+        .with_channels(ChannelSelection::All)
+        .with_gaussian(
+            GaussianConfig::default().with_storage(storage).with_components(principal.then_some(2)),
+        )
 }
 
 pub fn tiny(i: u8) -> DynamicImage {

@@ -49,7 +49,7 @@ fn a_number_of_images_that_cannot_be_is_refused() {
 fn tiles_with_a_registration_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiles");
-    let tiling = TilingConfig { tile: [8, 8], overlap: 2, ..TilingConfig::default() };
+    let tiling = TilingConfig::default().with_tile([8, 8]).with_overlap(2);
     let tiled = TiledPadim::new(squares_config(Storage::Auto), tiling, Squares::new()).unwrap();
     let tiled = tiled.fit((0..3).map(tiny)).unwrap();
     tiled.save_without_backbone(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Where the fuzzers begin: small files of every kind.
+//! The seeds of the fuzzers: small files of every kind.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::checks::{self, Squares};
 use super::{corpus, squares_config, tiny};
 use crate::devices;
 
-/// Writes where the fuzzers begin: small files of every kind. They are the same every time.
+/// Writes the seeds of the fuzzers. They are the same every time.
 #[test]
 #[ignore = "run by hand: it writes into fuzz/corpus"]
 pub fn write_seeds() {
@@ -54,7 +54,7 @@ fn detector_seeds() -> Vec<Vec<u8>> {
         let detector = padim(storage).fit((0..images).map(tiny)).unwrap();
         add(&|path| detector.save_without_backbone(path));
     }
-    // With every section that there is.
+    // With every kind of section.
     let mask = image::GrayImage::from_fn(8, 8, |x, _| image::Luma([if x < 4 { 255 } else { 0 }]));
     let region = RegionOfInterest::from_mask(&mask.into());
     let images = || (0..6).map(tiny);
@@ -65,10 +65,10 @@ fn detector_seeds() -> Vec<Vec<u8>> {
     let few = padim(Storage::Auto).partial_fit((0..2).map(tiny)).unwrap();
     add(&|path| few.save(path));
     let mut detector = fit.finish_extendable().unwrap();
-    let config = CalibrationConfig { image_false_alarm_rate: 0.2, ..Default::default() };
+    let config = CalibrationConfig::default().with_image_false_alarm_rate(0.2);
     detector.calibrate((6..12).map(tiny), &config).unwrap();
     add(&|path| detector.save_without_backbone(path));
-    // With networks.
+    // With embedded networks.
     let device = &devices()[0];
     let residual = checks::network().untrained(1, device).unwrap();
     let efficient = EfficientNetConfig {
@@ -86,7 +86,7 @@ fn detector_seeds() -> Vec<Vec<u8>> {
     files
 }
 
-/// The names and shapes of what [`checks::network`] needs.
+/// The names and shapes of the tensors of [`checks::network`].
 pub fn tensors() -> Vec<(String, Vec<usize>)> {
     let mut tensors = Vec::new();
     let convolutions = [
@@ -116,7 +116,7 @@ pub fn safetensors() -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0x3C; end]].concat()
 }
 
-/// What `torch.save` pickles of a state dict whose tensors all lie in the storage `0`.
+/// A pickle like that of `torch.save`, for a state dict whose tensors are all in storage `0`.
 pub fn pickled(tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
     fn int(pickle: &mut Vec<u8>, value: usize) {
         pickle.push(b'J');
@@ -159,7 +159,7 @@ fn pickle_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Small pictures of every format and kind of pixel.
+/// Small pictures of every format and pixel type.
 fn image_seeds() -> Vec<Vec<u8>> {
     let rgb = tiny(3);
     let kinds: [(ImageFormat, &[DynamicImage]); 5] = [

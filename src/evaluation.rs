@@ -1,0 +1,158 @@
+//! Evaluating a detector on a test set: predictions, truth and metrics in one call.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Category;
+use crate::detector::Predictor;
+use crate::error::{Error, Result};
+use crate::metrics::{
+    DEFAULT_FPR_LIMIT, PixelScores, aupro, image_auroc, image_f1_max, pixel_auroc,
+};
+use crate::preprocess::ImageInput;
+
+/// The metrics of a test set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The category's name.
+    pub category: String,
+    /// AUROC of the image scores, in `[0, 1]`.
+    pub image_auroc: f64,
+    /// The largest F1 of the image scores.
+    pub image_f1: f64,
+    /// The threshold of the image score at which F1 is largest.
+    pub image_threshold: f32,
+    /// AUROC of all pixels; `None` if a defective image has no mask.
+    pub pixel_auroc: Option<f64>,
+    /// Area under the per-region overlap up to a false positive rate of 0.3; `None` as above.
+    pub aupro: Option<f64>,
+    /// Of the detector's own threshold, if it has one.
+    pub decisions: Option<Decisions>,
+    /// Each test image, in the order of the data set.
+    pub images: Vec<ImageReport>,
+}
+
+/// The decisions of a detector with a threshold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Decisions {
+    /// Defective images that are called defective.
+    pub detected: usize,
+    /// Defective images that are called good.
+    pub missed: usize,
+    /// Good images that are called defective.
+    pub false_alarms: usize,
+    /// Good images that are called good.
+    pub accepted: usize,
+}
+
+/// The result of a test image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ImageReport {
+    /// The file.
+    pub path: PathBuf,
+    /// The kind of defect; `good` for a good image.
+    pub defect: String,
+    /// The image score.
+    pub image_score: f32,
+    /// The detector's decision, if it has a threshold.
+    pub is_defective: Option<bool>,
+}
+
+/// Scores the test images of a category and compares the predictions with the truth. The maps of all images
+/// are in memory meanwhile, if there are masks.
+///
+/// ```no_run
+/// use padim::dataset::{Dataset, Mvtec};
+/// use padim::evaluation::evaluate;
+/// use padim::{Padim, PadimConfig, ResNet18, Weights};
+///
+/// let device = burn::tensor::Device::flex();
+/// let category = Mvtec::new("mvtec_anomaly_detection").category("bottle")?;
+/// let padim = Padim::new(PadimConfig::default(), ResNet18::load(Weights::Bundled, &device)?)?;
+/// let detector = padim.fit(&category.train)?;
+/// let report = evaluate(&detector, &category)?;
+/// println!("image AUROC {:.4}, AUPRO {:?}", report.image_auroc, report.aupro);
+/// # Ok::<(), padim::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// The error of the first image that cannot be scored; [`Error::UndefinedMetric`] for a test set that does
+/// not have both good and defective images.
+pub fn evaluate(detector: &dyn Predictor, category: &Category) -> Result<Report> {
+    evaluate_with(detector, category, |_, _| ControlFlow::Continue(()))
+}
+
+/// As [`evaluate`]. `progress` is told how many images of how many are done, and can stop the work.
+///
+/// # Errors
+///
+/// As [`evaluate`]; [`Error::Cancelled`] if `progress` returns [`ControlFlow::Break`].
+pub fn evaluate_with(
+    detector: &dyn Predictor,
+    category: &Category,
+    mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Report> {
+    let test = &category.test;
+    let has_masks = category.has_masks();
+    let (mut images, mut maps) = (Vec::with_capacity(test.len()), Vec::new());
+    let mut samples = test.iter();
+    detector.predict_each(&mut test.iter().map(ImageInput::from), &mut |prediction| {
+        let prediction = prediction?;
+        let Some(sample) = samples.next() else { return Ok(()) };
+        images.push(ImageReport {
+            path: sample.path.clone(),
+            defect: sample.defect.clone(),
+            image_score: prediction.image_score,
+            is_defective: prediction.is_defective,
+        });
+        if has_masks {
+            let map = prediction.anomaly_map;
+            maps.push((sample.truth(detector.preprocessor(), map.size())?, map));
+        }
+        match progress(images.len(), test.len()) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+        }
+    })?;
+    let scores: Vec<f32> = images.iter().map(|image| image.image_score).collect();
+    let defective: Vec<bool> = test.iter().map(|sample| sample.is_defective()).collect();
+    let best = image_f1_max(&scores, &defective)?;
+    let pixels: Vec<PixelScores<'_>> = maps
+        .iter()
+        .map(|(truth, map)| PixelScores::new(map.values(), truth, map.size()))
+        .collect::<Result<_>>()?;
+    let measured = |metric: &dyn Fn(&[PixelScores<'_>]) -> Result<f64>| -> Result<Option<f64>> {
+        has_masks.then(|| metric(&pixels)).transpose()
+    };
+    Ok(Report {
+        category: category.name.clone(),
+        image_auroc: image_auroc(&scores, &defective)?,
+        image_f1: best.f1,
+        image_threshold: best.threshold,
+        pixel_auroc: measured(&|pixels| pixel_auroc(pixels))?,
+        aupro: measured(&|pixels| aupro(pixels, DEFAULT_FPR_LIMIT))?,
+        decisions: Decisions::of(&images, &defective),
+        images,
+    })
+}
+
+impl Decisions {
+    fn of(images: &[ImageReport], defective: &[bool]) -> Option<Self> {
+        let mut decisions = Self::default();
+        for (image, truth) in images.iter().zip(defective) {
+            *match (truth, image.is_defective?) {
+                (true, true) => &mut decisions.detected,
+                (true, false) => &mut decisions.missed,
+                (false, true) => &mut decisions.false_alarms,
+                (false, false) => &mut decisions.accepted,
+            } += 1;
+        }
+        Some(decisions)
+    }
+}

@@ -1,0 +1,47 @@
+//! Code that settings repeat: names of variants, and methods that set fields.
+
+/// Implements `Display` and `FromStr` of an enum without data by a list of names, which should be those of
+/// its `serde` form.
+macro_rules! named {
+    ($type:ty, $field:literal, [$(($name:literal, $value:expr)),* $(,)?]) => {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let names = [$(($name, $value)),*];
+                let name = names.iter().find(|(_, value)| value == self);
+                f.pad(name.map_or("", |(name, _)| name))
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = $crate::error::Error;
+
+            fn from_str(text: &str) -> $crate::error::Result<Self> {
+                let names = [$(($name, $value)),*];
+                let found = names.iter().find(|(name, _)| *name == text);
+                found.map(|&(_, value)| value).ok_or_else(|| {
+                    let names = names.map(|(name, _)| name).join(", ");
+                    let reason = format!("expected one of {names}, got {text:?}");
+                    $crate::error::Error::config($field, reason)
+                })
+            }
+        }
+    };
+}
+
+/// Implements a method for each field that returns the settings with another value.
+macro_rules! builders {
+    ($type:ty { $($method:ident: $field:ident, $value:ty;)* }) => {
+        impl $type {
+            $(
+                #[doc = concat!("The same with this [`", stringify!($field), "`](Self#structfield.", stringify!($field), ").")]
+                #[must_use]
+                pub fn $method(mut self, value: $value) -> Self {
+                    self.$field = value;
+                    self
+                }
+            )*
+        }
+    };
+}
+
+pub(crate) use {builders, named};
