@@ -1,15 +1,14 @@
-//! Finds and localises defects in images after seeing only good ones: the PaDiM method (Defard,
+//! Finds and localizes defects in images after seeing only good ones: the PaDiM method (Defard,
 //! Setkov, Loesch, Audigier 2020, [arXiv 2011.08785](https://arxiv.org/abs/2011.08785)) on the
 //! [Burn](https://burn.dev) framework.
 //!
-//! Show it images of good parts; it learns at each place of the picture what a patch looks like
-//! there. For a new image it gives an anomaly map, high where a patch is strange, and a score.
+//! Fit it on images of good parts: at each place of the picture, it learns how a patch looks there. For a
+//! new image it computes an anomaly map, which is high where a patch looks unusual, and a score.
 //!
 //! ```
 //! use padim::burn::tensor::Device;
 //! use padim::image::{Rgb, RgbImage};
 //! use padim::{Detector, Padim, PadimConfig, ResNet18, Weights};
-//! use padim::preprocess::{PreprocessConfig, Resize};
 //!
 //! # fn main() -> padim::Result<()> {
 //! # let folder = tempfile::tempdir().unwrap();
@@ -17,9 +16,9 @@
 //! let device = Device::flex();
 //! // Or the path of a file, such as "resnet18-f37072fd.pth".
 //! let backbone = ResNet18::load(Weights::Bundled, &device)?;
-//! let small = PreprocessConfig::default().with_resize(Resize::square(64)).with_crop(None);
-//! let config = PadimConfig::default().with_preprocess(small);
+//! let config = PadimConfig::default().with_input_size([64, 64]);
 //!
+//! // Or the paths of files: `padim::images_in("photos/good")?`.
 //! let part = |i: u32| RgbImage::from_fn(80, 80, move |x, _| Rgb([(x * 3 + i) as u8; 3]));
 //! let detector = Padim::new(config, backbone)?.fit((0..10).map(part))?;
 //!
@@ -34,45 +33,48 @@
 //! # }
 //! ```
 //!
-//! # The way of the data
+//! # From an image to a decision
 //!
-//! | step | type | gives |
+//! Each step has a module of its own, and can be used alone.
+//!
+//! | step | module and type | result |
 //! |---|---|---|
-//! | decode, resize, crop, normalise | [`Preprocessor`] | `[3, height, width]` |
-//! | a frozen network's features | [`Backbone`]: [`ResNet18`], [`WideResNet50`], [`EfficientNetB5`], or your own | [`FeatureMaps`] |
-//! | one vector per patch | [`PatchEmbedder`] | `[batch, dimension, grid_height, grid_width]` |
-//! | mean and covariance per position | [`GaussianEstimator`] -> [`GaussianModel`] | distances `[batch, grid_height, grid_width]` |
-//! | map and score | [`AnomalyScorer`] | [`AnomalyMap`], score |
-//! | a threshold, from good images alone | [`Thresholds`], [`Calibration`] | p-values, [`AnomalyRegion`]s |
-//! | all of it | [`Padim`] -> [`Detector`] | [`Prediction`] |
-//! | the same for large images, in tiles | [`TiledPadim`] -> [`TiledDetector`] | [`Prediction`] |
+//! | decode, resize, crop, normalize | [`preprocess::Preprocessor`] | `[3, height, width]` |
+//! | features of a frozen network | [`Backbone`]: [`ResNet18`], [`WideResNet50`], [`EfficientNetB5`], or your own | [`backbone::FeatureMaps`] |
+//! | one vector per patch | [`embedding::PatchEmbedder`] | `[batch, dimension, grid_height, grid_width]` |
+//! | mean and covariance per position | [`gaussian::GaussianEstimator`], [`gaussian::GaussianModel`] | distances `[batch, grid_height, grid_width]` |
+//! | map and score | [`scoring::AnomalyScorer`] | [`scoring::AnomalyMap`], score |
+//! | thresholds, from good images alone | [`Thresholds`], [`decision::Calibration`] | p-values, [`decision::AnomalyRegion`]s |
+//! | all steps | [`Padim`], after the fit [`Detector`] | [`Prediction`] |
+//! | all steps for large images, in tiles | [`TiledPadim`], after the fit [`TiledDetector`] | [`Prediction`] |
 //!
-//! Each step is public and can be used alone. [`metrics`], [`dataset`], [`mod@line`] and
-//! [`visualize`] hang off the side: the steps do not know them.
+//! [`persistence`] saves and loads detectors. [`dataset`], [`metrics`], [`evaluation`], [`mod@line`] and
+//! [`visualize`] are tools beside these steps; the steps do not depend on them. [`anomalib`] reads detectors
+//! that anomalib has fitted.
 //!
 //! # Devices and features
 //!
-//! Burn chooses the backend at run time by its `Device`; cargo features decide which are compiled
-//! in: `flex` (default, pure-Rust CPU), `ndarray`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`. The
-//! library takes a `&Device`; [`devices`] lists those of this machine, and [`device_named`] finds one, such
-//! as `"auto"` or `"cuda:1"`. From the network to the map, everything is computed on it.
+//! Burn chooses the backend at run time by its `Device`; cargo features decide which backends are compiled:
+//! `flex` (default, CPU, pure Rust), `ndarray`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`. This library
+//! takes a `&Device`. [`device::devices`] lists those of this machine, and [`device::device_named`] finds
+//! one, such as `"auto"` or `"cuda:1"`. All steps from the network to the map run on the device.
 //!
-//! [`Weights::Bundled`] lie in this crate; [`Weights`] also finds torchvision's on this machine. With the feature `download`, and only
-//! then, this crate uses the network, and only when `Weights::fetch` is called.
+//! [`Weights::Bundled`] are part of this crate; [`Weights`] also finds torchvision's on this machine. The
+//! crate uses the network only with the feature `download`, and only if `Weights::fetch` is called.
 //!
 //! # What it does not do
 //!
-//! It does not train networks and does not read EXIF rotation. PaDiM compares each place of a picture
-//! with the same place in others, so parts should lie where they lay in the good images; where they do
-//! not, [`Registration`], [`Augmentation`], [`PadimConfig::neighborhood`] and
-//! [`GaussianConfig::pooled`] help.
+//! It does not train networks, and it does not apply EXIF rotation. PaDiM compares each place of a picture
+//! with the same place in others, so parts should lie where they lay in the good images. Where they do not,
+//! [`detector::Registration`], [`detector::Augmentation`], [`PadimConfig::neighborhood`] and
+//! [`gaussian::GaussianConfig::pooled`] help.
 
 #![warn(missing_docs)]
 // Allowed in `prefetch` only.
 #![deny(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
-// In the order in which the data flows; a module uses only what stands above it.
+// In the order in which the data flows: a module uses only modules above it. A test reads the imports.
 pub mod fingerprint;
 
 pub mod error;
@@ -124,7 +126,7 @@ pub mod visualize;
 
 pub mod evaluation;
 
-// The crates whose types stand in this one's interface, so that their versions always fit.
+// The crates whose types are part of this crate's interface, in the versions that fit.
 pub use {burn, image, nalgebra};
 
 pub use backbone::{Backbone, EfficientNetB5, ResNet18, WideResNet50};
@@ -143,7 +145,29 @@ pub use weights::Weights;
 #[path = "../tests/common/golden.rs"]
 mod golden;
 
-/// The README's code, compiled and run with the other documentation tests.
+/// The code of the documents, compiled and run with the other documentation tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod documents {
+    macro_rules! documents {
+        ($($name:ident: $path:literal,)*) => {
+            $(
+                #[doc = include_str!(concat!("../", $path))]
+                struct $name;
+            )*
+        };
+    }
+
+    documents! {
+        Readme: "README.md",
+        AddingABackbone: "docs/adding-a-backbone.md",
+        AddingAStorage: "docs/adding-a-storage.md",
+        Devices: "docs/devices.md",
+        FilesOfOthers: "docs/files-of-others.md",
+        LargeImages: "docs/large-images.md",
+        Memory: "docs/memory.md",
+        MovingParts: "docs/moving-parts.md",
+        Programs: "docs/programs.md",
+        RunningLine: "docs/running-line.md",
+        TheWeights: "docs/weights.md",
+    }
+}

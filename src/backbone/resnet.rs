@@ -109,7 +109,7 @@ impl ResNetConfig {
     /// layers after the last output layer, `layer4` and `fc` may be missing. Pickled code is never
     /// executed.
     ///
-    /// `weights` is a path or any [`Weights`]; [`Weights::Bundled`] fit only [`ResNet18`].
+    /// `weights` is a path or any [`Weights`]; [`Weights::Bundled`] fit only [`ResNet18`](crate::ResNet18).
     ///
     /// # Errors
     ///
@@ -361,7 +361,7 @@ impl Residual {
 
 /// A residual network up to its last output layer, with batch norms folded into the convolutions.
 ///
-/// Built by [`ResNet18`], [`WideResNet50`](super::WideResNet50) or [`ResNetConfig`]. On a CPU it uses
+/// Built by [`ResNet18`](crate::ResNet18), [`WideResNet50`](crate::WideResNet50) or [`ResNetConfig`]. On a CPU it uses
 /// the convolution engine of this crate, which is many times faster than Burn's convolutions and equal
 /// to them within rounding (1e-5 of a map's largest value). On other devices it uses Burn. To compare
 /// both on a CPU, switch the engine off by [`without_engine`](Self::without_engine) or by the

@@ -34,7 +34,7 @@ use crate::scoring::{AnomalyMap, AnomalyScorer, ScoredMap};
 /// let padim = Padim::new(config, ResNet18::load(Weights::Bundled, &Device::flex())?)?;
 ///
 /// let good = (0..4).map(|i| RgbImage::from_pixel(80, 60, image::Rgb([100 + i, 90, 80])));
-/// let detector = padim.fit(good, |progress| println!("{progress:?}"))?;
+/// let detector = padim.fit(good)?;
 ///
 /// let strange = RgbImage::from_fn(80, 60, |x, y| image::Rgb([(x * y) as u8, 0, 255]));
 /// let ordinary = RgbImage::from_pixel(80, 60, image::Rgb([101, 90, 80]));

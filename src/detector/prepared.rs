@@ -123,7 +123,7 @@ impl Prepared {
 #[derive(Debug, Clone)]
 pub struct PreparedImage {
     pub(super) contents: Contents,
-    /// The decoded image, if it was to be kept.
+    /// The decoded image, if it was kept.
     pub(super) original: Option<Arc<DynamicImage>>,
 }
 
@@ -174,7 +174,7 @@ impl PreparedImage {
         }
     }
 
-    /// The decoded image, if it was to be kept.
+    /// The decoded image, if it was kept.
     pub fn image(&self) -> Option<&Arc<DynamicImage>> {
         self.original.as_ref()
     }

@@ -18,7 +18,7 @@ use crate::names::named;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum DropPolicy {
-    /// [`Line::submit`] waits until there is room: nothing is dropped.
+    /// [`Line::submit`](crate::line::Line::submit) waits until there is room: nothing is dropped.
     #[default]
     Wait,
     /// The image that has waited longest is dropped, in favor of the newest.
@@ -46,7 +46,7 @@ pub enum SinkFailure {
     /// Goes on with the next result; the failure is counted and its message kept.
     #[default]
     GoOn,
-    /// Takes no more images. All images in the line are dropped, and listed in the [`LineReport`].
+    /// Takes no more images. All images in the line are dropped, and listed in the [`LineReport`](crate::line::LineReport).
     Stop,
 }
 
@@ -66,7 +66,7 @@ pub struct LineConfig {
     /// How long the first image of a batch waits for others. Default: 5 ms. This matters only if
     /// few images come: while the network works, the next batch gathers anyway.
     pub batch_wait: Duration,
-    /// What happens to a submitted image if the queue is full. Default: [`Line::submit`] waits.
+    /// What happens to a submitted image if the queue is full. Default: [`Line::submit`](crate::line::Line::submit) waits.
     pub drop: DropPolicy,
     /// What happens after the sink has failed. Default: the line goes on.
     pub sink_failure: SinkFailure,

@@ -1,4 +1,4 @@
-//! Inspection on a production line: a bounded pipeline around a [`Detector`], its latencies, and a
+//! Inspection on a production line: a bounded pipeline around a [`Detector`](crate::Detector), its latencies, and a
 //! monitor that detects when the look of good parts changes.
 //!
 //! ```text

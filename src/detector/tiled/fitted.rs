@@ -189,7 +189,7 @@ impl TiledDetector {
         Err(Error::Unsupported {
             what: "an explanation",
             place: "for images in tiles",
-            advice: "fit a `Detector` with one tile of each image, and explain that",
+            advice: "fit a `Detector` to one tile position, and explain that tile",
         })
     }
 
@@ -204,7 +204,7 @@ impl TiledDetector {
         I::Item: Into<ImageInput>,
     {
         Err(Error::Unsupported {
-            what: "learning on",
+            what: "an extension by more images",
             place: "for images in tiles",
             advice: "fit again with all images",
         })

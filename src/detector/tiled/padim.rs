@@ -98,7 +98,7 @@ impl TiledPadim {
         Err(Error::Unsupported {
             what: "a region of interest",
             place: "for images in tiles",
-            advice: "cut the images to the region before",
+            advice: "crop the images to the region first",
         })
     }
 
@@ -111,7 +111,7 @@ impl TiledPadim {
         Err(Error::Unsupported {
             what: "a registration",
             place: "for images in tiles",
-            advice: "give registered images: `Registration::apply` makes them",
+            advice: "register the images first, by `Registration::apply`",
         })
     }
 

@@ -42,7 +42,7 @@ macro_rules! by_form {
     };
 }
 
-/// The form's own methods: see [`Form`]. A model never has [`Storage::Auto`].
+/// The form's own methods: see `form.rs`. A model never has [`Storage::Auto`].
 impl Storage {
     /// The number of numbers that a position takes. `rows` counts where there are rows.
     pub(crate) fn numbers(self, dimension: usize, rows: usize) -> Option<usize> {
