@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Parser;
-use common::{DeviceOption, Evaluation, Network, Outcome, WeightsOption};
+use common::{DeviceOption, Network, Outcome, WeightsOption};
 use padim::dataset::{Category, Dataset, Mvtec};
 use padim::embedding::ChannelSelection;
+use padim::evaluation::Metrics;
 use padim::gaussian::{GaussianConfig, Shrinkage, Storage};
 use padim::preprocess::{
     Filter, InputRegion, PreprocessConfig, RegionOfInterest, Resize, decode_file,
@@ -44,16 +45,16 @@ struct Options {
     #[arg(long, value_parser = common::parse_channels)]
     channels: Option<ChannelSelection>,
     /// Resize to `short:N` (the short side) or `square:N`, in pixels.
-    #[arg(long, value_parser = parse_resize, default_value = "short:256")]
+    #[arg(long, default_value = "short:256")]
     resize: Resize,
     /// The resizing filter: bilinear, bicubic or lanczos.
-    #[arg(long, value_parser = parse_filter, default_value = "bilinear")]
+    #[arg(long, default_value = "bilinear")]
     filter: Filter,
     /// The side of the center crop in pixels, or `none`.
     #[arg(long, value_parser = parse_crop, default_value = "224")]
     crop: Crop,
     /// Upsampling of the map: bilinear or bicubic.
-    #[arg(long, value_parser = parse_upsampling, default_value = "bilinear")]
+    #[arg(long, default_value = "bilinear")]
     upsampling: Upsampling,
     /// Standard deviation of the map's blur in pixels; 0 for none.
     #[arg(long, default_value_t = 4.0)]
@@ -63,7 +64,7 @@ struct Options {
     epsilon: f64,
     /// Shrinkage of the covariances toward a multiple of the identity: none, a number in 0..=1,
     /// ledoit-wolf or oas.
-    #[arg(long, value_parser = parse_shrinkage, default_value = "none")]
+    #[arg(long, default_value = "none")]
     shrinkage: Shrinkage,
     /// Number of principal components to keep: `N` separately at each position, `shared:N` common to
     /// all positions.
@@ -119,51 +120,10 @@ fn parse_components(text: &str) -> Result<Components, String> {
     }
 }
 
-fn parse_shrinkage(text: &str) -> Result<Shrinkage, String> {
-    match text {
-        "none" => Ok(Shrinkage::None),
-        "ledoit-wolf" => Ok(Shrinkage::LedoitWolf),
-        "oas" => Ok(Shrinkage::Oas),
-        _ => text
-            .parse()
-            .map(Shrinkage::Fixed)
-            .map_err(|_| "expected none, a number in 0..=1, ledoit-wolf or oas".to_owned()),
-    }
-}
-
-fn parse_resize(text: &str) -> Result<Resize, String> {
-    let parsed = text.split_once(':').and_then(|(kind, side)| {
-        let side = side.parse().ok()?;
-        match kind {
-            "short" => Some(Resize::ShortSide(side)),
-            "square" => Some(Resize::square(side)),
-            _ => None,
-        }
-    });
-    parsed.ok_or_else(|| "expected short:N or square:N, such as short:256".to_owned())
-}
-
-fn parse_filter(text: &str) -> Result<Filter, String> {
-    match text {
-        "bilinear" => Ok(Filter::Bilinear),
-        "bicubic" => Ok(Filter::Bicubic),
-        "lanczos" => Ok(Filter::Lanczos),
-        _ => Err("expected bilinear, bicubic or lanczos".to_owned()),
-    }
-}
-
 fn parse_crop(text: &str) -> Result<Crop, String> {
     match text {
         "none" => Ok(Crop(None)),
         _ => text.parse().map(|n| Crop(Some(n))).map_err(|_| "expected pixels, or none".to_owned()),
-    }
-}
-
-fn parse_upsampling(text: &str) -> Result<Upsampling, String> {
-    match text {
-        "bilinear" => Ok(Upsampling::Bilinear),
-        "bicubic" => Ok(Upsampling::Bicubic),
-        _ => Err("expected bilinear or bicubic".to_owned()),
     }
 }
 
@@ -222,7 +182,7 @@ fn run(options: &Options) -> Outcome {
                 continue;
             }
         };
-        let Evaluation { image_auroc, f1, pixel_auroc, aupro } = result.evaluation;
+        let Metrics { image_auroc, f1, pixel_auroc, aupro, .. } = result.evaluation;
         let show = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.4}"));
         writeln!(
             table,
@@ -265,7 +225,7 @@ const HEADINGS: &str = " image AUROC pixel AUROC   AUPRO   F1max   fit s   predi
 
 struct CategoryResult {
     scores: Vec<f32>,
-    evaluation: Evaluation,
+    evaluation: Metrics,
     fit_seconds: f64,
     predict_seconds: f64,
     train_images: usize,
@@ -333,7 +293,7 @@ fn run_category(
         None
     };
     let region = detector.region().map(InputRegion::mask);
-    let evaluation = common::evaluate(&predictions, &defective, masks.as_deref(), region)?;
+    let evaluation = Metrics::of(&predictions, &defective, masks.as_deref(), region)?;
 
     if let Some(folder) = &options.panels {
         let folder = folder.join(&category.name);
@@ -356,7 +316,7 @@ fn write_panels(
     category: &Category,
     predictions: &[Prediction],
     masks: Option<&[Vec<bool>]>,
-    evaluation: &Evaluation,
+    evaluation: &Metrics,
     folder: &Path,
 ) -> Outcome {
     common::create_folder(folder)?;

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use common::parts::{DEFECTS, SIDE, draw};
 use common::{DeviceOption, Outcome};
+use padim::evaluation::Metrics;
 use padim::preprocess::{PreprocessConfig, Resize};
 use padim::visualize::{ScoreRange, contact_sheet, save_png};
 use padim::{Detector, Padim, PadimConfig, ResNet18, Weights};
@@ -61,7 +62,7 @@ fn run(options: &Options) -> Outcome {
 
     let defective: Vec<bool> = tests.iter().map(|(kind, _)| kind.is_some()).collect();
     let masks: Vec<Vec<bool>> = tests.iter().map(|(_, (_, mask))| mask.clone()).collect();
-    let evaluation = common::evaluate(&predictions, &defective, Some(&masks), None)?;
+    let evaluation = Metrics::of(&predictions, &defective, Some(&masks), None)?;
     println!("image AUROC {:.4}", evaluation.image_auroc);
     println!("pixel AUROC {:.4}", evaluation.pixel_auroc.unwrap_or(f64::NAN));
     println!("AUPRO       {:.4}", evaluation.aupro.unwrap_or(f64::NAN));

@@ -18,6 +18,7 @@ pub enum Error {
     /// A setting or a combination of settings is invalid. Occurs when a configuration is checked,
     /// before any work is done.
     #[error("invalid configuration: {field}: {reason}")]
+    #[non_exhaustive]
     InvalidConfig {
         /// The name of the setting in its configuration.
         field: &'static str,
@@ -42,6 +43,7 @@ pub enum Error {
     /// An image could not be decoded: the file is damaged, is not an image, or has an unsupported
     /// format. PNG, JPEG, BMP, TIFF and WebP are supported.
     #[error("cannot decode the image {name}: {reason}; use PNG, JPEG, BMP, TIFF or WebP")]
+    #[non_exhaustive]
     Decode {
         /// The image's path, or a description of its origin.
         name: String,
@@ -55,6 +57,7 @@ pub enum Error {
         "the image {name} is too large: {what}; if the file can be trusted, raise the limits by \
          `with_decode_limits`"
     )]
+    #[non_exhaustive]
     ImageTooLarge {
         /// The image's path.
         name: String,
@@ -65,6 +68,7 @@ pub enum Error {
     /// A decoded image cannot be used, for example because it has no pixels, is smaller than the crop,
     /// or holds NaN.
     #[error("cannot use the image {name}: {reason}")]
+    #[non_exhaustive]
     UnusableImage {
         /// The image's path, or a description of its origin.
         name: String,
@@ -74,6 +78,7 @@ pub enum Error {
 
     /// A tensor, map or list has an unexpected shape.
     #[error("{what}: expected {expected}, got {actual}")]
+    #[non_exhaustive]
     ShapeMismatch {
         /// What has the wrong shape.
         what: &'static str,
@@ -85,6 +90,7 @@ pub enum Error {
 
     /// Values that must be finite numbers are NaN or infinite.
     #[error("NaN or infinite values in {what}; check the input images and the backbone's weights")]
+    #[non_exhaustive]
     NotFinite {
         /// The object that holds the values.
         what: String,
@@ -95,6 +101,7 @@ pub enum Error {
     #[error(
         "a Gaussian needs at least 2 training images, got {count}; give more images of good parts"
     )]
+    #[non_exhaustive]
     TooFewImages {
         /// The number of images.
         count: usize,
@@ -105,6 +112,7 @@ pub enum Error {
     #[error(
         "the covariance at grid position {position} is not positive definite; use a larger epsilon"
     )]
+    #[non_exhaustive]
     NotPositiveDefinite {
         /// The row-major index of the position in the grid.
         position: usize,
@@ -126,6 +134,7 @@ pub enum Error {
         "the detector was fitted with the registration {name:?}, which a file cannot hold; set it \
          again by `with_registration`"
     )]
+    #[non_exhaustive]
     RegistrationMissing {
         /// The registration's name.
         name: String,
@@ -133,6 +142,7 @@ pub enum Error {
 
     /// A file of weights cannot be read: it is damaged, truncated, or not a checkpoint.
     #[error("cannot read weights from {}: {reason}", path.display())]
+    #[non_exhaustive]
     Weights {
         /// The file.
         path: PathBuf,
@@ -147,6 +157,7 @@ pub enum Error {
          feature `download`)",
         list(folders)
     )]
+    #[non_exhaustive]
     WeightsNotFound {
         /// The file's name.
         file: String,
@@ -160,6 +171,7 @@ pub enum Error {
 
     /// A file of weights could not be downloaded.
     #[error("cannot download {url}: {reason}")]
+    #[non_exhaustive]
     Download {
         /// The file's address.
         url: String,
@@ -171,6 +183,7 @@ pub enum Error {
     #[error(
         "the weights lack the tensor `{name}` (shape {expected:?}); is this a checkpoint of the right network?"
     )]
+    #[non_exhaustive]
     MissingTensor {
         /// The tensor's name.
         name: String,
@@ -182,6 +195,7 @@ pub enum Error {
     #[error(
         "the weights hold a tensor `{name}` that the network does not have; is this a checkpoint of the right network?"
     )]
+    #[non_exhaustive]
     UnexpectedTensor {
         /// The tensor's name.
         name: String,
@@ -189,6 +203,7 @@ pub enum Error {
 
     /// A tensor of the weights has a wrong shape.
     #[error("the tensor `{name}` has shape {actual:?}, the network needs {expected:?}")]
+    #[non_exhaustive]
     TensorShape {
         /// The tensor's name.
         name: String,
@@ -202,6 +217,7 @@ pub enum Error {
     #[error(
         "the tensor `{name}` has data type {actual}, the network needs f32, f16 or bf16; convert the checkpoint first"
     )]
+    #[non_exhaustive]
     TensorType {
         /// The tensor's name.
         name: String,
@@ -215,6 +231,7 @@ pub enum Error {
         "the detector was fitted with the backbone weights {expected}, got {actual}; use the weights \
          of the fit"
     )]
+    #[non_exhaustive]
     BackboneMismatch {
         /// The fingerprint stored in the detector.
         expected: Fingerprint,
@@ -225,6 +242,7 @@ pub enum Error {
     /// A detector cannot be saved, loaded or moved in this way, because its backbone cannot be in the
     /// file or is not in it.
     #[error("{reason}")]
+    #[non_exhaustive]
     BackboneNotEmbedded {
         /// The reason, and what to call instead.
         reason: String,
@@ -232,6 +250,7 @@ pub enum Error {
 
     /// A file is not a detector, or is damaged.
     #[error("{} is not a usable padim detector: {reason}", path.display())]
+    #[non_exhaustive]
     InvalidDetectorFile {
         /// The file.
         path: PathBuf,
@@ -241,6 +260,7 @@ pub enum Error {
 
     /// A detector file was written by a newer version of this crate.
     #[error("{} has detector format version {version}, this version of padim reads up to {supported}; update padim", path.display())]
+    #[non_exhaustive]
     UnsupportedVersion {
         /// The file.
         path: PathBuf,
@@ -252,6 +272,7 @@ pub enum Error {
 
     /// A metric is undefined for the given labels, for example an AUROC without a defective image.
     #[error("{metric} is undefined: {reason}")]
+    #[non_exhaustive]
     UndefinedMetric {
         /// The metric.
         metric: &'static str,
@@ -261,6 +282,7 @@ pub enum Error {
 
     /// A folder does not have the layout that its dataset reader expects.
     #[error("{}: {reason}", path.display())]
+    #[non_exhaustive]
     Dataset {
         /// The folder or file.
         path: PathBuf,
@@ -271,6 +293,7 @@ pub enum Error {
     /// A decoder, a backbone or a user's closure
     /// ([`ImageInput::Deferred`](crate::ImageInput::Deferred)) panicked.
     #[error("{what} panicked: {message}")]
+    #[non_exhaustive]
     Panicked {
         /// The step that panicked.
         what: &'static str,
@@ -280,6 +303,7 @@ pub enum Error {
 
     /// A [`line::Line`](crate::line::Line) no longer accepts images.
     #[error("the line is closed: {reason}")]
+    #[non_exhaustive]
     LineClosed {
         /// Why it is closed.
         reason: String,
@@ -292,6 +316,7 @@ pub enum Error {
         looked_for.join(", "),
         found.join(", ")
     )]
+    #[non_exhaustive]
     NoDevice {
         /// The requested name.
         name: String,
@@ -303,14 +328,19 @@ pub enum Error {
 
     /// The device failed to compute or to return its results.
     #[error("the device failed: {reason}")]
+    #[non_exhaustive]
     Device {
         /// The device's reason.
         reason: String,
     },
 
     /// An error of user code ([`Error::other`]).
-    #[error("{0}")]
-    Other(Box<dyn std::error::Error + Send + Sync>),
+    #[error("{reason}")]
+    #[non_exhaustive]
+    Other {
+        /// The error itself.
+        reason: Box<dyn std::error::Error + Send + Sync>,
+    },
 
     /// A feature that this type does not have.
     #[error("{what} is not available {place}: {advice}")]
@@ -362,7 +392,7 @@ impl Error {
     /// let camera = ImageInput::deferred("camera 3", |_limits| Err(Error::other("no trigger")));
     /// ```
     pub fn other(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Other(source.into())
+        Self::Other { reason: source.into() }
     }
 
     pub(crate) fn config(field: &'static str, reason: impl Into<String>) -> Self {

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Category;
-use crate::detector::Predictor;
+use crate::detector::{Prediction, Predictor};
 use crate::error::{Error, Result};
 use crate::metrics::{
-    DEFAULT_FPR_LIMIT, PixelScores, aupro, image_auroc, image_f1_max, pixel_auroc,
+    DEFAULT_FPR_LIMIT, F1Max, PixelScores, aupro, image_auroc, image_f1_max, pixel_auroc,
 };
 use crate::preprocess::ImageInput;
+use crate::scoring::AnomalyMap;
 
 /// The metrics of a test set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,20 +20,73 @@ use crate::preprocess::ImageInput;
 pub struct Report {
     /// The category's name.
     pub category: String,
-    /// AUROC of the image scores, in `[0, 1]`.
-    pub image_auroc: f64,
-    /// The largest F1 of the image scores.
-    pub image_f1: f64,
-    /// The threshold of the image score at which F1 is largest.
-    pub image_threshold: f32,
-    /// AUROC of all pixels; `None` if a defective image has no mask.
-    pub pixel_auroc: Option<f64>,
-    /// Area under the per-region overlap up to a false positive rate of 0.3; `None` as above.
-    pub aupro: Option<f64>,
+    /// How well the scores tell defective from good.
+    pub metrics: Metrics,
     /// Of the detector's own threshold, if it has one.
     pub decisions: Option<Decisions>,
     /// Each test image, in the order of the data set.
     pub images: Vec<ImageReport>,
+}
+
+/// How well scores tell defective from good.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// AUROC of the image scores, in `[0, 1]`.
+    pub image_auroc: f64,
+    /// The largest F1 of the image scores, and its threshold.
+    pub f1: F1Max,
+    /// AUROC of all pixels; `None` without masks.
+    pub pixel_auroc: Option<f64>,
+    /// Area under the per-region overlap up to a false positive rate of 0.3; `None` without masks.
+    pub aupro: Option<f64>,
+}
+
+impl Metrics {
+    /// Compares predictions with the truth.
+    ///
+    /// # Shapes
+    ///
+    /// `defective` and `masks` have one item for each prediction; a mask has the size of the anomaly map.
+    /// `region`: the pixels of each map that count; `None` for all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`] for another number of items or pixels; [`Error::UndefinedMetric`] if there are
+    /// not both good and defective images.
+    pub fn of(
+        predictions: &[Prediction],
+        defective: &[bool],
+        masks: Option<&[Vec<bool>]>,
+        region: Option<&[bool]>,
+    ) -> Result<Self> {
+        let scores: Vec<f32> = predictions.iter().map(|p| p.image_score).collect();
+        let maps = || predictions.iter().map(|p| &p.anomaly_map);
+        Self::of_scores(&scores, defective, maps().zip(masks.into_iter().flatten()), region)
+    }
+
+    fn of_scores<'a>(
+        scores: &[f32],
+        defective: &[bool],
+        maps: impl Iterator<Item = (&'a AnomalyMap, &'a Vec<bool>)>,
+        region: Option<&'a [bool]>,
+    ) -> Result<Self> {
+        let pixels: Vec<PixelScores<'_>> = maps
+            .map(|(map, truth)| {
+                let scores = PixelScores::new(map.values(), truth, map.size())?;
+                region.map_or(Ok(scores), |region| scores.within(region))
+            })
+            .collect::<Result<_>>()?;
+        let measured = |metric: &dyn Fn(&[PixelScores<'_>]) -> Result<f64>| -> Result<Option<f64>> {
+            (!pixels.is_empty()).then(|| metric(&pixels)).transpose()
+        };
+        Ok(Self {
+            image_auroc: image_auroc(scores, defective)?,
+            f1: image_f1_max(scores, defective)?,
+            pixel_auroc: measured(&|pixels| pixel_auroc(pixels))?,
+            aupro: measured(&|pixels| aupro(pixels, DEFAULT_FPR_LIMIT))?,
+        })
+    }
 }
 
 /// The decisions of a detector with a threshold.
@@ -76,7 +130,7 @@ pub struct ImageReport {
 /// let padim = Padim::new(PadimConfig::default(), ResNet18::load(Weights::Bundled, &device)?)?;
 /// let detector = padim.fit(&category.train)?;
 /// let report = evaluate(&detector, &category)?;
-/// println!("image AUROC {:.4}, AUPRO {:?}", report.image_auroc, report.aupro);
+/// println!("image AUROC {:.4}, AUPRO {:?}", report.metrics.image_auroc, report.metrics.aupro);
 /// # Ok::<(), padim::Error>(())
 /// ```
 ///
@@ -122,21 +176,10 @@ pub fn evaluate_with(
     })?;
     let scores: Vec<f32> = images.iter().map(|image| image.image_score).collect();
     let defective: Vec<bool> = test.iter().map(|sample| sample.is_defective()).collect();
-    let best = image_f1_max(&scores, &defective)?;
-    let pixels: Vec<PixelScores<'_>> = maps
-        .iter()
-        .map(|(truth, map)| PixelScores::new(map.values(), truth, map.size()))
-        .collect::<Result<_>>()?;
-    let measured = |metric: &dyn Fn(&[PixelScores<'_>]) -> Result<f64>| -> Result<Option<f64>> {
-        has_masks.then(|| metric(&pixels)).transpose()
-    };
+    let maps = maps.iter().map(|(truth, map)| (map, truth));
     Ok(Report {
         category: category.name.clone(),
-        image_auroc: image_auroc(&scores, &defective)?,
-        image_f1: best.f1,
-        image_threshold: best.threshold,
-        pixel_auroc: measured(&|pixels| pixel_auroc(pixels))?,
-        aupro: measured(&|pixels| aupro(pixels, DEFAULT_FPR_LIMIT))?,
+        metrics: Metrics::of_scores(&scores, &defective, maps, None)?,
         decisions: Decisions::of(&images, &defective),
         images,
     })

@@ -12,8 +12,8 @@ use padim::gaussian::{GaussianConfig, Precision, Storage};
 use padim::preprocess::{PreprocessConfig, Resize, ResizeArithmetic, decode_file};
 use padim::tiling::TileModels;
 use padim::{
-    CalibrationConfig, Detector, ImageInput, Padim, PadimConfig, ResNet18, TiledDetector,
-    TiledPadim, TilingConfig, WideResNet50, burn, image,
+    BackboneCache, CalibrationConfig, Detector, ImageInput, Padim, PadimConfig, ResNet18,
+    TiledDetector, TiledPadim, TilingConfig, WideResNet50, burn, image,
 };
 
 fn picture(i: u64) -> RgbImage {
@@ -190,6 +190,14 @@ fn measured() {
             detector.predict_iter(frames().take(3)).for_each(|p| drop(p.unwrap()));
             println!("peak {}", resident("VmHWM").unwrap() - before);
         }
+        "fifty" => {
+            let backbones = BackboneCache::new(&Device::flex());
+            let load = |_| Detector::load(path, &backbones).unwrap();
+            let detectors: Vec<Detector> = (0..50).map(load).collect();
+            detectors.iter().for_each(|detector| drop(detector.predict(picture(1)).unwrap()));
+            println!("peak {}", resident("VmHWM").unwrap() - before);
+            println!("each {}", detectors[0].memory());
+        }
         "fit" => {
             let images = case.images(case.images, path.parent().unwrap());
             let detector = case.padim().fit(images).unwrap();
@@ -263,6 +271,21 @@ fn a_large_file_is_not_read_before_its_limit() {
     let peak = run("decode", 0, &path)("peak ");
     println!("{peak} bytes");
     assert!(peak < 4 << 20, "{peak}");
+}
+
+/// Fifty products in one process, of one backbone: its weights are there once.
+#[test]
+fn detectors_share_their_backbone() {
+    if resident("VmHWM").is_none() {
+        println!("SKIPPED: this system has no /proc/self/status to measure memory by");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.padim");
+    run("fit", 0, &path)("peak ");
+    let peak = run("fifty", 0, &path)("peak ");
+    println!("{peak} bytes");
+    assert!(peak < 2_000_000_000, "{peak}");
 }
 
 #[test]

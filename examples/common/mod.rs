@@ -16,11 +16,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use padim::backbone::{ConvertedWeights, EfficientNetConfig, ResNetConfig, WeightPrecision};
 use padim::detector::{FitProgress, FitStage};
 use padim::embedding::ChannelSelection;
-use padim::metrics::{self, PixelScores};
 use padim::scoring::AnomalyMap;
 use padim::visualize::{ScoreRange, heat_map, mask_picture, overlay, panel};
 use padim::weights::TorchvisionNetwork;
-use padim::{Backbone, Detector, EfficientNetB5, Prediction, ResNet18, Weights, WideResNet50};
+use padim::{Backbone, Detector, EfficientNetB5, ResNet18, Weights, WideResNet50};
 
 /// A result whose error is a readable sentence.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
@@ -208,14 +207,8 @@ enum Config {
 
 /// Parses `all`, `seed:N:COUNT`, or a file of indices separated by commas or white space.
 pub fn parse_channels(text: &str) -> Result<ChannelSelection, String> {
-    if text == "all" {
-        return Ok(ChannelSelection::All);
-    }
-    if let Some(draw) = text.strip_prefix("seed:") {
-        let parts = draw.split_once(':').and_then(|(seed, count)| {
-            Some(ChannelSelection::random(count.parse().ok()?, seed.parse().ok()?))
-        });
-        return parts.ok_or_else(|| "expected seed:N:COUNT, such as seed:1024:100".to_owned());
+    if text == "all" || text.starts_with("seed:") {
+        return text.parse().map_err(|error: padim::Error| error.to_string());
     }
     let content = std::fs::read_to_string(text).map_err(|e| {
         format!("expected `all`, `seed:N:COUNT` or a file of indices; cannot read {text}: {e}")
@@ -226,16 +219,6 @@ pub fn parse_channels(text: &str) -> Result<ChannelSelection, String> {
         .map(|word| word.parse().map_err(|_| format!("{text} holds {word:?}, which is no index")))
         .collect::<Result<_, _>>()
         .map(ChannelSelection::Indices)
-}
-
-/// The metrics of a test set.
-#[derive(Debug, Clone, Copy)]
-pub struct Evaluation {
-    pub image_auroc: f64,
-    pub f1: metrics::F1Max,
-    /// `None` without masks.
-    pub pixel_auroc: Option<f64>,
-    pub aupro: Option<f64>,
 }
 
 /// The storage and the size of a detector's Gaussians.
@@ -252,36 +235,6 @@ pub fn describe_model(detector: &Detector) -> String {
         model.dimension(),
         model.size_in_bytes() as f64 / 1e6
     )
-}
-
-/// Compares predictions with the ground truth. `defective`: for each image; `masks`: for each pixel;
-/// `region`: only its pixels count.
-pub fn evaluate(
-    predictions: &[Prediction],
-    defective: &[bool],
-    masks: Option<&[Vec<bool>]>,
-    region: Option<&[bool]>,
-) -> padim::Result<Evaluation> {
-    let scores: Vec<f32> = predictions.iter().map(|p| p.image_score).collect();
-    let pixels: Option<Vec<PixelScores<'_>>> = masks
-        .map(|masks| {
-            let maps = predictions.iter().map(|p| &p.anomaly_map);
-            let scores = maps.zip(masks).map(|(map, truth)| {
-                let scores = PixelScores::new(map.values(), truth, map.size())?;
-                region.map_or(Ok(scores), |region| scores.within(region))
-            });
-            scores.collect()
-        })
-        .transpose()?;
-    Ok(Evaluation {
-        image_auroc: metrics::image_auroc(&scores, defective)?,
-        f1: metrics::image_f1_max(&scores, defective)?,
-        pixel_auroc: pixels.as_deref().map(metrics::pixel_auroc).transpose()?,
-        aupro: pixels
-            .as_deref()
-            .map(|pixels| metrics::aupro(pixels, metrics::DEFAULT_FPR_LIMIT))
-            .transpose()?,
-    })
 }
 
 /// Image, ground truth, map and overlay side by side. The contour is drawn at the threshold.

@@ -29,8 +29,7 @@ pub fn open(path: &Path, limits: DecodeLimits) -> padim::Result<DynamicImage> {
     let bytes = std::fs::read(path).unwrap_or_default();
     let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     if bytes.starts_with(&[0xFF, 0xD8]) && !bytes[..end].ends_with(&[0xFF, 0xD9]) {
-        let (name, reason) = (path.display().to_string(), "the JPEG ends too soon".to_owned());
-        return Err(Error::UnusableImage { name, reason });
+        return Err(Error::other(format!("the JPEG {} ends too soon", path.display())));
     }
     decode_file_with(path, limits)
 }

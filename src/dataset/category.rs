@@ -63,6 +63,11 @@ pub struct Category {
 }
 
 impl Category {
+    /// A category of these images.
+    pub fn new(name: impl Into<String>, train: Vec<Sample>, test: Vec<Sample>) -> Self {
+        Self { name: name.into(), train, test }
+    }
+
     /// Whether there are defective test images and each has a mask, so that localization can be
     /// evaluated.
     pub fn has_masks(&self) -> bool {

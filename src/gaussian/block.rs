@@ -1,4 +1,4 @@
-//! What is known of the embedding vectors of a run of positions.
+//! Statistics of the embedding vectors at consecutive positions.
 
 use std::ops::{Deref, Range};
 
@@ -10,8 +10,8 @@ use super::storage::trapezoid_len;
 use super::sums::{Deviations, Sums};
 use crate::embedding::PatchVectors;
 
-/// The vectors themselves while they are few, which is exact and smaller than their sums; then their
-/// sums, beside the vectors that have come since.
+/// Statistics of consecutive positions: the vectors themselves while there are few, which is exact
+/// and smaller than their sums; later the sums, plus the vectors that came since.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Block {
     /// The number of the first position.
@@ -23,8 +23,8 @@ pub(crate) struct Block {
     pub sums: Option<PackedSums>,
 }
 
-/// Numbers in memory that comes zeroed from the operating system and is written once: to fill it
-/// beforehand, as a `Vec` does when it grows, costs as much again.
+/// A growing array. New memory comes zeroed from the operating system and is written once.
+/// `Vec::resize` would first fill it with zeros, which takes as long again.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Samples {
     values: Vec<f32>,
@@ -32,12 +32,12 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    /// How many more there is memory for.
+    /// How many more numbers fit into the memory.
     fn room(&self) -> usize {
         self.values.len() - self.len
     }
 
-    /// Makes room for so many more, unless there is.
+    /// Makes room for more numbers, if there is not enough.
     fn reserve(&mut self, additional: usize) {
         if self.room() < additional {
             let mut values = vec![0.0; self.len + additional];
@@ -46,7 +46,7 @@ impl Samples {
         }
     }
 
-    /// So many more, to be written.
+    /// Appends numbers, and returns them for writing.
     fn grow(&mut self, additional: usize) -> &mut [f32] {
         self.reserve(additional);
         let start = self.len;
@@ -58,7 +58,7 @@ impl Samples {
         self.grow(other.len).copy_from_slice(&other);
     }
 
-    /// Forgets all, and keeps room for so many at most.
+    /// Removes all numbers, and keeps room for at most `room` numbers.
     fn clear(&mut self, room: usize) {
         self.len = 0;
         if self.values.len() > room {
@@ -87,7 +87,7 @@ impl PartialEq for Samples {
     }
 }
 
-/// [`Sums`] of several positions, side by side.
+/// [`Sums`] of several positions: each array holds one position after the other.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PackedSums {
     /// `[positions, dimension]`
@@ -96,7 +96,7 @@ pub(crate) struct PackedSums {
     pub third: Vec<f64>,
     /// `[positions]`
     pub fourth: Vec<f64>,
-    /// `[positions, dimension * (dimension + 1) / 2]`, the lower triangle by columns.
+    /// `[positions, dimension * (dimension + 1) / 2]`, the lower triangles, column by column.
     pub scatter: Vec<f64>,
 }
 
@@ -138,20 +138,20 @@ fn unpack(weight: f64, mean: Vec<f64>, third: Vec<f64>, fourth: f64, packed: &[f
     Sums { weight, mean, scatter, third, fourth }
 }
 
-/// Blocks at least this large when full. Allocations of this size go back to the operating system
-/// when they are freed (glibc's threshold for that adapts, but not beyond 32 MiB), so the memory of a
-/// block makes room for the part of the model that is computed from it.
+/// The minimum size of a full block. Freed allocations of this size go back to the operating system
+/// (glibc adapts its threshold for this, but not beyond 32 MiB). So a freed block makes room for the
+/// part of the model that is computed from it.
 const BLOCK_BYTES: usize = 33 << 20;
-/// So many images make a block full, or a vector for each dimension.
+/// A block is full with this number of images, or with one image per dimension, if that is less.
 const FULL: usize = 60;
 
 impl Block {
-    /// The number of positions of a block.
+    /// The number of positions per block.
     pub fn size(positions: usize, dimension: usize) -> usize {
         BLOCK_BYTES.div_ceil(4 * dimension * dimension.min(FULL)).min(positions)
     }
 
-    /// Cuts positions into blocks.
+    /// Divides positions into blocks.
     pub fn cut(positions: usize, dimension: usize) -> Vec<Self> {
         let size = Self::size(positions, dimension);
         let block = |first| {
@@ -161,12 +161,12 @@ impl Block {
         (0..positions).step_by(size).map(block).collect()
     }
 
-    /// A block of one position that has these vectors.
+    /// A block of one position with these vectors.
     pub fn of_vectors(dimension: usize, vectors: Vec<f32>) -> Self {
         Self { first: 0, positions: 1, dimension, samples: vectors.into(), sums: None }
     }
 
-    /// The bytes of the vectors and sums.
+    /// The size of the vectors and sums in bytes.
     pub fn size_in_bytes(&self) -> usize {
         let sums = self.sums.as_ref().map_or(0, |sums| {
             [&sums.mean, &sums.third, &sums.fourth, &sums.scatter]
@@ -177,7 +177,7 @@ impl Block {
         4 * self.samples.len() + 8 * sums
     }
 
-    /// Makes room for `room` more images, if there is none for `needed`.
+    /// Makes room for `room` more images, if there is no room for `needed`.
     pub fn make_room(&mut self, needed: usize, room: usize) {
         let image = self.positions * self.dimension;
         if self.samples.room() < needed * image {
@@ -194,7 +194,7 @@ impl Block {
     ) {
         let (first, count) = (self.first, self.positions);
         let targets = self.samples.grow(images.len() * count * self.dimension);
-        // In parallel, as there may be few blocks.
+        // In parallel, because there may be few blocks.
         let targets = targets.par_chunks_exact_mut(self.dimension).enumerate();
         targets.with_min_len(64).for_each(|(number, target)| {
             let place = positions.place(first + number % count);
@@ -209,8 +209,7 @@ impl Block {
         images.map(move |image| &image[position * d..(position + 1) * d])
     }
 
-    /// The vectors of a position less their mean, where there are no older ones that only sums tell
-    /// of.
+    /// The vectors of a position minus their mean; `None` if earlier vectors are only in the sums.
     pub(super) fn deviations(&self, position: usize, weights: &[f64]) -> Option<Deviations> {
         match self.sums {
             None => Some(Deviations::new(self.dimension, self.vectors(position), weights)),
@@ -218,8 +217,8 @@ impl Block {
         }
     }
 
-    /// The sums of a position over all its vectors. `weights` are those of the samples, `folded` that
-    /// of the sums.
+    /// The sums of all vectors of a position. `weights`: the samples' weights; `folded`: the weight
+    /// in the sums so far.
     pub(super) fn sums(&self, position: usize, weights: &[f64], folded: f64) -> Sums {
         let d = self.dimension;
         let Some(packed) = &self.sums else {
@@ -242,7 +241,7 @@ impl Block {
         unpack(total, mean, third, fourth, &scatter)
     }
 
-    /// Turns the samples into sums, and keeps room for so many images that come after.
+    /// Adds the samples to the sums. Keeps room for `room` further images.
     pub fn fold(&mut self, weights: &[f64], folded: f64, room: usize) {
         if self.samples.is_empty() {
             return;
@@ -264,13 +263,13 @@ impl Block {
         self.samples.clear(room * image_len);
     }
 
-    /// Takes over the samples of another block.
+    /// Moves the samples of another block into this one.
     pub fn append(&mut self, other: &mut Self) {
         self.samples.append(std::mem::take(&mut other.samples));
     }
 
-    /// Takes in the sums of another block that has no samples. `weight` and `other_weight` are those
-    /// of the sums.
+    /// Adds the sums of another block, which has no samples. `weight`, `other_weight`: the weights in
+    /// the sums of both.
     pub fn merge(&mut self, weight: f64, other: &Self, other_weight: f64) {
         self.replace_sums(|block, position| {
             let mut sums = block.sums(position, &[], weight);
@@ -281,8 +280,7 @@ impl Block {
 
     fn replace_sums(&mut self, sums: impl Fn(&Self, usize) -> Sums + Sync) {
         let d = self.dimension;
-        // A few positions at a time are computed aside and written back: the old sums are read
-        // meanwhile.
+        // A few positions at a time: the new sums are computed from the old ones, then replace them.
         let mut target = match self.sums.take() {
             Some(old) => {
                 self.sums = Some(old);
@@ -309,7 +307,7 @@ impl Block {
         }
     }
 
-    /// Makes old vectors count less.
+    /// Multiplies the weight in the sums by a factor. The means stay.
     pub fn scale_sums(&mut self, factor: f64) {
         if let Some(PackedSums { third, fourth, scatter, .. }) = &mut self.sums {
             for values in [third, fourth, scatter] {

@@ -1,4 +1,4 @@
-//! Which storage the settings mean, when the number of images is known.
+//! Chooses the storage when the number of images is known.
 
 use rayon::prelude::*;
 
@@ -12,10 +12,10 @@ use crate::embedding::DenseVectors;
 use crate::error::{Error, Result};
 
 impl GaussianStatistics {
-    /// The storage that the settings mean for the images so far, and its rows.
+    /// The storage for these settings and the images so far, and its number of rows.
     pub(super) fn choose(&self, config: &GaussianConfig) -> Result<(Storage, usize)> {
         let count = self.positions.vectors(self.tally.count);
-        // Of images that are as good as forgotten nothing can be divided.
+        // If the effective count is 1, the unbiased divisor is 0.
         if count < 2 || self.tally.effective_count() < 1.0 + 1e-9 {
             return Err(Error::TooFewImages { count: self.tally.count });
         }
@@ -26,8 +26,8 @@ impl GaussianStatistics {
         }
     }
 
-    /// The storage that the settings mean for so many vectors of a Gaussian, and its rows.
-    /// [`Storage::Auto`] means 16 bits here.
+    /// The storage for these settings and `count` vectors per Gaussian, and its number of rows. For
+    /// [`Storage::Auto`], this assumes 16 bits.
     pub(crate) fn foreseen(
         config: &GaussianConfig,
         dimension: usize,
@@ -38,13 +38,13 @@ impl GaussianStatistics {
         match (config.storage, config.components) {
             (_, Some(k)) if k >= count => fail(
                 "components",
-                format!("{count} images have {} principal ones at most, not {k}", count.max(1) - 1),
+                format!("{count} images give at most {} components, not {k}", count.max(1) - 1),
             ),
             (Storage::Auto, Some(k)) => Ok((Storage::Principal(Precision::F16), k)),
             (storage, Some(k)) => Ok((storage, k)),
             (Storage::LowRank(_), _) if count > dimension => fail(
                 "storage",
-                format!("low rank needs fewer images than dimensions: {count}, {dimension}"),
+                format!("low rank needs fewer images than dimensions, got {count} and {dimension}"),
             ),
             (storage @ Storage::LowRank(_), _) => Ok((storage, count.max(1) - 1)),
             (Storage::Auto, None) => Ok(match automatic_rows(dimension, count) {
@@ -55,8 +55,8 @@ impl GaussianStatistics {
         }
     }
 
-    /// The storage in 16 bits, or in 32 if that turns out too coarse at a sample of positions, for
-    /// vectors drawn from their Gaussians.
+    /// The storage in 16 bits; in 32 if 16 are too coarse at some sample positions, for random
+    /// vectors from their Gaussians.
     fn probed(
         &self,
         config: &GaussianConfig,
@@ -119,7 +119,7 @@ impl GaussianStatistics {
     }
 }
 
-/// The rows of the low rank form, where [`Storage::Auto`] takes it.
+/// The number of rows of the low rank form, if [`Storage::Auto`] chooses it.
 fn automatic_rows(dimension: usize, images: usize) -> Option<usize> {
     let rows = images.saturating_sub(1);
     let pays = rows < dimension
@@ -127,7 +127,7 @@ fn automatic_rows(dimension: usize, images: usize) -> Option<usize> {
     pays.then_some(rows)
 }
 
-/// Reproducible noise of variance 1.
+/// Reproducible noise with mean 0 and variance 1.
 fn noise(i: usize) -> f64 {
     let mut bits = (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     bits = (bits ^ (bits >> 31)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -1,4 +1,4 @@
-//! How the Gaussians are estimated and kept.
+//! The settings of the Gaussians.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::names::builders;
 use crate::names::named;
 
-/// The divisor of the covariance.
+/// The divisor of the sample covariance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -25,31 +25,33 @@ named!(
     [("unbiased", CovarianceDivisor::Unbiased), ("biased", CovarianceDivisor::Biased)]
 );
 
-/// How the Gaussians are estimated and kept. Stored with every detector.
+/// How the Gaussians are estimated and stored. Saved with every detector.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct GaussianConfig {
-    /// Added to the variances, so that the covariance can be inverted. Default: 0.01 (paper: 0.01;
-    /// anomalib: 0.01001). With fewer images than dimensions it decides how much a direction counts
-    /// in which the good images do not vary at all.
+    /// Added to the diagonal of the covariance, so that it can be inverted. Default: 0.01 (paper:
+    /// 0.01; anomalib: 0.01001). With fewer images than dimensions, the good images do not vary at
+    /// all in some directions; there, epsilon is the whole variance.
     pub epsilon: f64,
-    /// Default: `N - 1` (paper: the same).
+    /// The divisor of the sample covariance. Default: `N - 1` (as in the paper).
     pub divisor: CovarianceDivisor,
-    /// Default: none (paper: the same).
+    /// The shrinkage of the covariance. Default: none (as in the paper).
     pub shrinkage: Shrinkage,
-    /// How many principal components are kept at each position, chosen for each position by itself;
-    /// `None` for all dimensions. What lies across them is not looked at. Default: `None` (paper,
-    /// Table II: 100 and 200 of ResNet18's 448 channels, worse than as many channels at random).
+    /// The number of principal components that are kept at each position; `None` keeps all
+    /// dimensions. Each position has its own components. Deviations orthogonal to them are ignored.
+    /// Default: `None`. In the paper's Table II, 100 and 200 components of ResNet18's 448 channels
+    /// are worse than as many random channels.
     pub components: Option<usize>,
-    /// The form in which the Gaussians are kept. Default: chosen by the number of images and
+    /// The form in which the Gaussians are stored. Default: chosen by the number of images and of
     /// dimensions (paper: the full inverse).
     pub storage: Storage,
-    /// One Gaussian for all positions instead of one for each. Default: `false` (paper: the same).
+    /// One Gaussian for all positions instead of one per position. Default: `false` (as in the
+    /// paper).
     ///
-    /// Where a patch is then does not matter, only what it looks like: for textures, and for parts that
-    /// lie anywhere. The model takes the memory of one position. What is good at one place and a defect at
-    /// another is no longer told apart.
+    /// Each patch is then compared with the patches of all positions: for textures, and for parts
+    /// that can lie anywhere. The model takes the memory of one position. A defect is missed if it
+    /// looks like a good patch of another position.
     pub pooled: bool,
 }
 
@@ -80,11 +82,11 @@ impl GaussianConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] names the first setting that cannot be, and why.
+    /// [`Error::InvalidConfig`] names the first invalid setting and the reason.
     pub fn validate(&self) -> Result<()> {
         if !(self.epsilon.is_finite() && self.epsilon > 0.0) {
             let reason =
-                format!("must be a positive number, got {}; the paper's is 0.01", self.epsilon);
+                format!("must be a positive number, got {}; the paper uses 0.01", self.epsilon);
             return Err(Error::config("epsilon", reason));
         }
         if self.components == Some(0) {
@@ -93,7 +95,7 @@ impl GaussianConfig {
         let principal = matches!(self.storage, Storage::Principal(_));
         if self.storage != Storage::Auto && principal != self.components.is_some() {
             let reason = format!(
-                "{} does not go with components {:?}; `auto` always does",
+                "{} cannot be used with components {:?}; `auto` always can",
                 self.storage, self.components
             );
             return Err(Error::config("storage", reason));

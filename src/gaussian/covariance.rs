@@ -1,4 +1,4 @@
-//! The regularised covariance of a position, and the numbers that are kept of it.
+//! The regularized covariance of a position, and its decompositions.
 
 use faer::dyn_stack::MemBuffer;
 use faer::traits::RealField;
@@ -9,7 +9,7 @@ use super::storage::Precision;
 use super::sums::outer_products;
 use super::whitening::Whitening;
 
-/// See [`Covariance::trapezoid`].
+/// The result of [`Covariance::trapezoid`].
 pub struct Trapezoid {
     pub matrix: Mat<f64>,
     /// The eigenvector of the largest eigenvalue.
@@ -17,16 +17,16 @@ pub struct Trapezoid {
     pub largest: f64,
 }
 
-/// Matrices that a thread reuses from position to position: to allocate megabytes for each would
-/// take longer than to factorise them.
+/// Matrices that a thread reuses for other positions: allocating megabytes for each position would
+/// take longer than the factorization.
 pub struct Scratch {
     pub whitening: Whitening,
     pub lower: Mat<f64>,
     pub inverse: Mat<f64>,
     pub stack: MemBuffer,
-    /// Of the last low rank form: the eigenvector of the largest eigenvalue, and what `Y^T Y` makes
-    /// of it.
+    /// For the correction of the low rank form: the eigenvector of the largest eigenvalue.
     pub direction: Vec<f64>,
+    /// The eigenvalue of `Y^T Y` for `direction`.
     pub share: f64,
 }
 
@@ -47,15 +47,15 @@ impl Scratch {
 pub struct Covariance {
     pub form: Sample,
     pub keep: f64,
-    /// At least epsilon.
+    /// In a fit, at least epsilon.
     pub floor: f64,
 }
 
 /// A sample covariance.
 pub enum Sample {
-    /// `columns columns^T`, for few columns `[dimension, vectors]`.
+    /// `columns columns^T`, with few columns: `[dimension, vectors]`.
     Outer(Mat<f64>),
-    /// The lower triangle.
+    /// The lower triangle of the matrix.
     Dense(Mat<f64>),
 }
 
@@ -73,7 +73,7 @@ impl Sample {
         }
     }
 
-    /// The sum of the squares of all elements.
+    /// The sum of the squared elements.
     pub fn squared_norm(&self) -> f64 {
         let of_lower = |lower: MatRef<'_, f64>| {
             let twice: f64 = lower
@@ -84,15 +84,15 @@ impl Sample {
             twice - (0..lower.nrows()).map(|i| lower[(i, i)].powi(2)).sum::<f64>()
         };
         match self {
-            // That of the Gram matrix is the same.
+            // The same as for the Gram matrix, which is smaller.
             Self::Outer(columns) => of_lower(self::gram(columns).as_ref()),
             Self::Dense(lower) => of_lower(lower.as_ref()),
         }
     }
 }
 
-/// `factors^T columns^T`, or `factors^T`, as `rows` rows that are rotated so that row `i` begins at
-/// column `i`: that changes nothing of `T^T T`.
+/// An upper trapezoid `T` of `rows` rows (row `i` begins at column `i`), so that `T^T T = M^T M` for
+/// `M = factors^T columns^T`, or `M = factors^T` without columns.
 fn rotated<T: RealField>(
     factors: MatRef<'_, T>,
     columns: Option<MatRef<'_, T>>,
@@ -126,7 +126,7 @@ fn gram(columns: &Mat<f64>) -> Mat<f64> {
 }
 
 impl Covariance {
-    /// Writes the lower triangle; what is above it does not count.
+    /// Writes the lower triangle. The elements above the diagonal have no meaning.
     pub fn lower_into(&self, lower: &mut Mat<f64>) {
         let d = self.form.dimension();
         lower.resize_with(d, d, |_, _| 0.0);
@@ -153,7 +153,7 @@ impl Covariance {
         DMatrix::from_fn(d, d, |i, j| lower[(i.max(j), i.min(j))])
     }
 
-    /// An upper trapezoid `T` of `rows` rows with `T^T T = sum v f(v) q q^T` over the largest
+    /// An upper trapezoid `T` of `rows` rows with `T^T T = sum v f(v) q q^T`, over the `rows` largest
     /// eigenvalues `v` of `keep * form` and their eigenvectors `q`.
     pub fn trapezoid(
         &self,
@@ -170,7 +170,7 @@ impl Covariance {
         let eigen = small.self_adjoint_eigen(Side::Lower).ok()?;
         let (values, vectors) = (eigen.S().column_vector(), eigen.U());
         let largest = (values[size - 1] * self.keep).max(0.0);
-        // Eigenvalues rise. What is below is rounding, in whose direction there is nothing to tell.
+        // Eigenvalues are ascending. Smaller ones are rounding errors, without a defined eigenvector.
         let negligible = largest * size as f64 * f64::EPSILON;
         let value = |row: usize| (values[size - 1 - row] * self.keep).max(0.0);
         let used = rows.min(size);
@@ -189,7 +189,7 @@ impl Covariance {
         };
         let matrix = match precision {
             Precision::F32 => rotated(factors.as_ref(), columns.map(Mat::as_ref), [rows, d]),
-            // What is then rounded to 16 bits needs no more than 32 before, which is twice as fast.
+            // The result is rounded to 16 bits later, so 32 bits are enough here, and twice as fast.
             Precision::F16 => {
                 let coarse = |m: &Mat<f64>| {
                     let mut coarse = Mat::<f32>::zeros(m.nrows(), m.ncols());
@@ -224,11 +224,11 @@ impl Covariance {
         })
     }
 
-    /// A vector drawn from the Gaussian around 0, by independent noise of variance 1.
+    /// A random vector from the Gaussian with mean 0. `noise`: independent, of variance 1.
     pub fn draw(&self, noise: impl Fn(usize) -> f64) -> Option<Vec<f64>> {
         let d = self.form.dimension();
         let (mut drawn, columns, factor) = match &self.form {
-            // What all dimensions have, and what the columns add.
+            // The floor adds to all dimensions; the columns are added below.
             Sample::Outer(columns) => {
                 let floor = self.floor.sqrt();
                 let drawn: Vec<f64> = (0..d).map(|i| noise(i) * floor).collect();
@@ -245,7 +245,7 @@ impl Covariance {
         Some(drawn)
     }
 
-    /// The eigenvalues, rising.
+    /// The eigenvalues, ascending.
     pub fn eigenvalues(&self) -> Option<Vec<f64>> {
         self.lower().self_adjoint_eigenvalues(Side::Lower).ok()
     }

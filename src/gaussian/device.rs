@@ -1,7 +1,7 @@
-//! Gaussians in the memory of a device, where vectors are measured without leaving it.
+//! Gaussians in the memory of a device. Distances are computed there.
 //!
-//! What is packed for a CPU is unpacked here: devices multiply whole matrices. They are cut by position
-//! into parts that fit the buffers of every device.
+//! Packed rows are unpacked to whole matrices, which devices multiply faster. The Gaussians are
+//! divided into parts that fit into the buffers of every device.
 
 use std::ops::Range;
 
@@ -15,35 +15,35 @@ use super::window::reach_offsets;
 use crate::host::index_tensor;
 use crate::latest::Latest;
 
-/// The copy of a model on the device that was last asked for, in the precision in which it multiplies.
+/// The copy of a model on the device that was used last, in the precision of its products.
 pub(super) type DeviceCopy = Latest<(Device, Precision), DeviceGaussians>;
 
-/// The places of the windows of the reach that was asked for last, on a device.
+/// The window of the reach that was used last, on a device.
 pub(super) type DeviceWindows = Latest<(Device, usize), Vec<Window>>;
 
-/// All Gaussians of a model, and where its positions lie.
+/// All Gaussians of a model on a device, and the places of its positions.
 #[derive(Debug)]
 pub(crate) struct DeviceGaussians {
     device: Device,
     precision: Precision,
     positions: Positions,
-    /// In a region of interest, the places `[positions]` that have numbers, and of each place `[places]`
-    /// the number of its position and one more, or 0 outside.
+    /// With a region of interest: the place of each position, `[positions]`, and for each place,
+    /// `[places]`, the number of its position plus 1, or 0 outside.
     region: Option<[Tensor<1, Int>; 2]>,
     parts: Vec<Part>,
 }
 
-/// One place of the window around each position, seen by all Gaussians.
+/// One offset of the window, for all positions.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// The place that each Gaussian looks at; its own where there is none.
+    /// The place at this offset from each Gaussian; its own place if there is no position.
     seen: Tensor<1, Int>,
-    /// The Gaussian that has looked at each place; behind them all stand the places' own.
+    /// Which Gaussian measured each position; indices after all Gaussians mean its own.
     by: Tensor<1, Int>,
 }
 
 impl Window {
-    /// The places of a window but its middle.
+    /// All offsets of a window except its center.
     pub fn all(positions: &Positions, reach: usize, device: &Device) -> Vec<Self> {
         let at = |offset: [isize; 2]| {
             let seen = |number: usize| {
@@ -74,7 +74,7 @@ struct Part {
     form: Box<dyn DeviceForm>,
 }
 
-/// What the Gaussians of a model are made of.
+/// The parts of a model, by reference.
 pub(super) struct ModelNumbers<'a> {
     pub storage: Storage,
     pub dimension: usize,
@@ -86,7 +86,7 @@ pub(super) struct ModelNumbers<'a> {
 }
 
 impl DeviceGaussians {
-    /// In parts of so many bytes at most, but of one Gaussian at least.
+    /// Divides the Gaussians into parts of at most `largest` bytes, but at least one Gaussian.
     pub(super) fn new(
         model: &ModelNumbers<'_>,
         device: &Device,
@@ -111,9 +111,9 @@ impl DeviceGaussians {
     }
 
     /// The distances `[batch, grid_height, grid_width]` of embeddings
-    /// `[batch, dimension, grid_height, grid_width]` from the nearest Gaussian of the places of a window
-    /// around each position (none: from its own); 0 outside the region of interest. Shapes have been
-    /// checked.
+    /// `[batch, dimension, grid_height, grid_width]` from the nearest Gaussian of a window around each
+    /// position; without windows, from its own. 0 outside the region of interest. The caller has
+    /// checked the shapes.
     pub(super) fn distances(&self, embeddings: Tensor<4>, windows: &[Window]) -> Tensor<3> {
         let [batch, dimension, height, width] = embeddings.dims();
         let vectors = embeddings.reshape([batch, dimension, height * width]).permute([2, 1, 0]);
@@ -127,7 +127,7 @@ impl DeviceGaussians {
         self.spread_out(distances.swap_dims(0, 1)).reshape([batch, height, width])
     }
 
-    /// Those of all `[places, dimension, batch]` that have numbers.
+    /// The vectors inside the region, from those of all places `[places, dimension, batch]`.
     fn inside(&self, vectors: Tensor<3>) -> Tensor<3> {
         match &self.region {
             None => vectors,
@@ -135,7 +135,7 @@ impl DeviceGaussians {
         }
     }
 
-    /// `[positions, batch]`, of the Gaussians at the vectors' own positions.
+    /// The distances `[positions, batch]` from the Gaussians at the vectors' own positions.
     fn to_own(&self, vectors: Tensor<3>) -> Tensor<2> {
         let measure = |part: &Part| {
             let Range { start, end } = part.gaussians;
@@ -144,7 +144,7 @@ impl DeviceGaussians {
         Tensor::cat(self.parts.iter().map(measure).collect(), 0)
     }
 
-    /// `[positions, batch]`, of the only Gaussian.
+    /// The distances `[positions, batch]` from the pooled Gaussian.
     fn to_only(&self, vectors: Tensor<3>) -> Tensor<2> {
         let vectors = self.inside(vectors);
         let [positions, dimension, batch] = vectors.dims();
@@ -152,8 +152,8 @@ impl DeviceGaussians {
         self.to_own(all).reshape([positions, batch])
     }
 
-    /// `[positions, batch]`, of the nearest Gaussians: each measures all vectors around it, one place of
-    /// its window after the other.
+    /// The distances `[positions, batch]` from the nearest Gaussians: for one offset of the window
+    /// after the other, each Gaussian measures the vector at this offset.
     fn to_nearest(&self, vectors: Tensor<3>, windows: &[Window]) -> Tensor<2> {
         let own = self.to_own(self.inside(vectors.clone()));
         windows.iter().fold(own.clone(), |nearest, Window { seen, by }| {
@@ -195,7 +195,7 @@ impl Part {
         Some(Self { means, form: model.storage.on_device(&source)?, gaussians })
     }
 
-    /// `[gaussians, vectors]` of `[gaussians, dimension, vectors]`.
+    /// The distances `[gaussians, vectors]` of vectors `[gaussians, dimension, vectors]`.
     fn distances(&self, vectors: Tensor<3>, precision: Precision) -> Tensor<2> {
         let distances = self.form.distances(vectors - self.means.clone(), precision);
         let [gaussians, _, vectors] = distances.dims();

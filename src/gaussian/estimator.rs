@@ -1,4 +1,4 @@
-//! From batches of embeddings to Gaussians.
+//! Estimates Gaussians from batches of embeddings.
 
 use std::ops::ControlFlow;
 
@@ -14,13 +14,14 @@ use crate::embedding::DenseVectors;
 use crate::error::Error;
 use crate::error::Result;
 
-/// Estimates a [`GaussianModel`] from batches of embeddings in one pass. It can be merged with
-/// others, saved with a fit ([`PartialFit`](crate::PartialFit)), and go on after the model is made.
+/// Estimates a [`GaussianModel`] from batches of embeddings in one pass. Estimators can be merged,
+/// saved as part of a fit ([`PartialFit`](crate::PartialFit)), and updated again after a model was
+/// computed.
 ///
-/// While there are no more images than dimensions, the vectors themselves are kept; after that, the
-/// sums of their outer products in f64, merged around the running mean (Chan, Golub, LeVeque 1979).
-/// So memory stops growing, and a large common offset costs no digits. Pooled Gaussians
-/// ([`GaussianConfig::pooled`]) are sums from the start.
+/// While there are no more images than dimensions, the vectors themselves are kept. After that, the
+/// sums of their outer products are kept in f64, centered at the running mean (Chan, Golub, LeVeque
+/// 1979). So memory stops growing, and a large common offset costs no precision. Pooled Gaussians
+/// ([`GaussianConfig::pooled`]) use sums from the start.
 ///
 /// ```
 /// use burn::tensor::{Device, Distribution, Tensor};
@@ -48,13 +49,13 @@ impl GaussianEstimator {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for settings that cannot be, or a size of zero.
+    /// [`Error::InvalidConfig`] for invalid settings or a size of zero.
     pub fn new(config: GaussianConfig, dimension: usize, grid: [usize; 2]) -> Result<Self> {
         Self::at(config, dimension, Positions::all(grid)?)
     }
 
-    /// An estimator for the positions where `region` (row-major, `[height, width]`) is true. The
-    /// others take no memory.
+    /// An estimator for the positions where `region` (row-major, `[height, width]`) is true. Other
+    /// positions take no memory.
     ///
     /// # Errors
     ///
@@ -80,17 +81,16 @@ impl GaussianEstimator {
         &self.config
     }
 
-    /// What is known of the images so far.
+    /// The statistics of the images so far.
     pub fn statistics(&self) -> &GaussianStatistics {
         &self.statistics
     }
 
-    /// The same images with other settings: another epsilon, shrinkage or storage.
+    /// The same images with other settings, such as another epsilon, shrinkage or storage.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for settings that cannot be, and for pooled Gaussians of images that were
-    /// not pooled, or the other way round.
+    /// [`Error::InvalidConfig`] for invalid settings, or if [`GaussianConfig::pooled`] changes.
     pub fn with_config(mut self, config: GaussianConfig) -> Result<Self> {
         self.statistics.check(&config)?;
         self.config = config;
@@ -107,37 +107,36 @@ impl GaussianEstimator {
         self.statistics.image_count()
     }
 
-    /// Takes in a batch of embeddings `[batch, dimension, grid_height, grid_width]`.
+    /// Adds a batch of embeddings `[batch, dimension, grid_height, grid_width]`.
     ///
     /// # Errors
     ///
-    /// [`Error::ShapeMismatch`] for another shape, [`Error::NotFinite`] for values that are not
-    /// numbers. The estimator is then as it was before.
+    /// [`Error::ShapeMismatch`] for another shape, [`Error::NotFinite`] for NaN or infinite values.
+    /// The estimator is then unchanged.
     pub fn update(&mut self, embeddings: Tensor<4>) -> Result<()> {
         self.statistics.check_shape(embeddings.dims())?;
         self.statistics.update(&DenseVectors::of(embeddings)?)
     }
 
-    /// Makes room for so many images more, as far as their vectors are kept: less memory is then
-    /// moved about.
+    /// Reserves memory for this number of further images, as far as their vectors will be kept. This
+    /// avoids copies when memory grows.
     pub fn reserve(&mut self, images: usize) {
         self.statistics.reserve(images);
     }
 
-    /// Takes in the images of another estimator, as if this one had seen them all. The order of
-    /// merging changes nothing but rounding.
+    /// Adds the images of another estimator, as if all had been added here. This estimator's settings
+    /// stay. The order of merging only affects rounding.
     ///
     /// # Errors
     ///
-    /// [`Error::ShapeMismatch`] if the other one has another dimension, grid or region. This one's
-    /// settings stay.
+    /// [`Error::ShapeMismatch`] if the other estimator has another dimension, grid or region.
     pub fn merge(&mut self, other: Self) -> Result<()> {
         self.statistics.merge(other.statistics)
     }
 
-    /// Multiplies the weight of all images so far by a forgetting factor: exponential forgetting, if done
-    /// before each new group of images. They then count as fewer images, in the divisor of the
-    /// covariance, too.
+    /// Multiplies the weight of all images so far by a forgetting factor. Done before each new group
+    /// of images, this is exponential forgetting. The images then count as fewer, also in the divisor
+    /// of the covariance.
     ///
     /// # Errors
     ///
@@ -146,19 +145,19 @@ impl GaussianEstimator {
         self.statistics.forget(forgetting_factor)
     }
 
-    /// Factorizes the covariances, giving memory back as it goes.
+    /// Computes the Gaussians and frees memory meanwhile.
     ///
     /// # Errors
     ///
     /// [`Error::TooFewImages`] for fewer than two images, [`Error::InvalidConfig`] for a storage that
-    /// does not go with their number, [`Error::NotPositiveDefinite`] where a covariance cannot be
+    /// is not possible for their number, [`Error::NotPositiveDefinite`] if a covariance cannot be
     /// inverted.
     pub fn finish(self) -> Result<GaussianModel> {
         self.finish_with(|_done, _total| ControlFlow::Continue(()))
     }
 
-    /// As [`finish`](Self::finish). `progress` is told how many positions of how many are done, and can
-    /// stop the work.
+    /// As [`finish`](Self::finish). `progress` gets the number of finished positions and the total,
+    /// and can stop the computation.
     ///
     /// # Errors
     ///
@@ -170,8 +169,8 @@ impl GaussianEstimator {
         self.statistics.finish(&self.config, progress)
     }
 
-    /// The model of the images so far. As [`finish`](Self::finish), but the estimator stays. With other
-    /// settings: [`GaussianStatistics::model`].
+    /// As [`finish`](Self::finish), but keeps the estimator. For other settings, use
+    /// [`GaussianStatistics::model`].
     ///
     /// # Errors
     ///

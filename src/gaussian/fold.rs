@@ -1,49 +1,51 @@
-//! Takes vectors up into the sums of a position where these are.
+//! Adds vectors to the sums of a position, in place.
 //!
-//! The same as merging with the vectors' own [`Sums`](super::sums::Sums), in one pass over the memory: all
-//! is taken about the common mean at once, and the way from the old mean to it is one more vector.
+//! The result is the same as merging the vectors' own [`Sums`](super::sums::Sums), but takes one pass
+//! over memory: all vectors are centered at the new common mean at once, and the shift from the old
+//! mean is added like one more vector.
 
 use pulp::{Arch, Simd, WithSimd};
 
 use super::products::{COLUMNS, LANES, Lines, Tile, fill, stride};
 use super::storage::trapezoid_len;
 
-/// Buffers that a thread reuses from position to position.
+/// Buffers that a thread reuses for other positions.
 #[derive(Default)]
 pub(super) struct Workspace {
-    /// `[vectors, stride]`: the vectors less the common mean, each times the root of its weight.
+    /// `[vectors, stride]`: the vectors minus the common mean, each times the square root of its
+    /// weight.
     columns: Vec<f64>,
-    /// `[stride]`: from the old mean to the common one.
+    /// `[stride]`: the common mean minus the old mean.
     shift: Vec<f64>,
-    /// `[stride]`: the old scatter times that.
+    /// `[stride]`: the old scatter matrix times `shift`.
     product: Vec<f64>,
 }
 
-/// The vectors and the sums of a position, which are those of [`Sums`](super::sums::Sums).
+/// Vectors to add to the sums of a position.
 struct Fold<'a, I> {
-    /// As many as there are weights.
+    /// As many as `weights`.
     vectors: I,
     weights: &'a [f64],
-    /// The weight of what is in the sums already.
+    /// The weight in the sums so far.
     folded: f64,
     sums: PositionSums<'a>,
     workspace: &'a mut Workspace,
 }
 
-/// The sums of a position, where they are.
+/// The sums of a position, by reference. See [`Sums`](super::sums::Sums).
 pub(super) struct PositionSums<'a> {
     pub mean: &'a mut [f64],
     pub third: &'a mut [f64],
     pub fourth: &'a mut f64,
-    /// The lower triangle by columns.
+    /// The lower triangle, column by column.
     pub scatter: &'a mut [f64],
 }
 
-/// So many vectors stay near the processor while they are added.
+/// The number of vectors that are added at once. They stay in the cache meanwhile.
 const TOGETHER: usize = 64;
 
 impl PositionSums<'_> {
-    /// Takes in vectors, as many as there are weights. `folded`: the weight of what is there already.
+    /// Adds vectors, as many as `weights`. `folded`: the weight in the sums so far.
     pub fn fold<'v>(
         &mut self,
         vectors: impl ExactSizeIterator<Item = &'v [f32]> + Clone,
@@ -53,7 +55,7 @@ impl PositionSums<'_> {
     ) {
         let arch = Arch::new();
         if folded == 0.0 {
-            // Fresh memory that is read first is mapped twice by the operating system.
+            // If new memory is read before it is written, the operating system maps it twice.
             self.scatter.fill(0.0);
         }
         for (number, weights) in weights.chunks(TOGETHER).enumerate() {
@@ -80,7 +82,7 @@ impl<'v, I: Iterator<Item = &'v [f32]> + Clone> WithSimd for Fold<'_, I> {
         let fresh: f64 = weights.iter().sum();
         let total = folded + fresh;
 
-        // The shift is first the mean of the vectors.
+        // At first, `shift` is the mean of the new vectors.
         shift.clear();
         shift.resize(stride, 0.0);
         for (vector, weight) in vectors.clone().zip(weights) {
@@ -145,8 +147,8 @@ fn diagonal(packed: &[f64], d: usize) -> impl Iterator<Item = f64> + '_ {
     })
 }
 
-/// What column `j` of a symmetric matrix, given from its diagonal down, adds to the product with
-/// `vector`.
+/// Adds the part of column `j` to `product`, the product of a symmetric matrix with `vector`.
+/// `column` begins at the diagonal.
 #[inline(always)]
 fn multiply<S: Simd>(simd: S, column: &[f64], j: usize, vector: &[f64], product: &mut [f64]) {
     let factor = simd.splat_f64s(vector[j]);
@@ -165,11 +167,11 @@ fn multiply<S: Simd>(simd: S, column: &[f64], j: usize, vector: &[f64], product:
         dot = simd.mul_add_e_f64s(c, rest[0], dot);
         product_rest[0] = simd.mul_add_e_f64s(c, factor, product_rest[0]);
     }
-    // The diagonal counts once.
+    // The loop above has counted the diagonal twice.
     product[j] += simd.reduce_sum_f64s(dot) - column[0] * vector[j];
 }
 
-/// Adds the lower triangle of `columns columns^T` to a packed one.
+/// Adds the lower triangle of `columns columns^T` to a packed triangle.
 #[inline(always)]
 fn add_outer<S: Simd>(simd: S, packed: &mut [f64], d: usize, columns: &[f64], stride: usize) {
     let mut tile: Tile = Default::default();
@@ -181,7 +183,7 @@ fn add_outer<S: Simd>(simd: S, packed: &mut [f64], d: usize, columns: &[f64], st
             let rows = fill(simd, &mut tile, across, down, d - top, stride);
             let below = d.min(top + rows);
             for (j, sums) in (left..d).zip(&tile) {
-                // What is above the diagonal is dropped.
+                // Skip the elements above the diagonal.
                 let first = top.max(j);
                 let start = trapezoid_len(d, j) + first - j;
                 let target = &mut packed[start..start + below.saturating_sub(first)];
@@ -192,7 +194,7 @@ fn add_outer<S: Simd>(simd: S, packed: &mut [f64], d: usize, columns: &[f64], st
     }
 }
 
-/// Of as many numbers as make whole vectors.
+/// The squared length. `numbers` must be a whole number of SIMD vectors.
 #[inline(always)]
 fn squared_length<S: Simd>(simd: S, numbers: &[f64]) -> f64 {
     let mut sum = simd.splat_f64s(0.0);
@@ -202,7 +204,7 @@ fn squared_length<S: Simd>(simd: S, numbers: &[f64]) -> f64 {
     simd.reduce_sum_f64s(sum)
 }
 
-/// Less than a vector, with zeros behind it.
+/// A part of a SIMD vector, with zeros after it.
 #[inline(always)]
 fn padded(tail: &[f64]) -> [f64; LANES] {
     let mut last = [0.0; LANES];

@@ -1,4 +1,4 @@
-//! Numbers as they are kept: in 32 bits, or in 16.
+//! Stored numbers, in 32 or 16 bits.
 
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
@@ -6,7 +6,7 @@ use pulp::Simd;
 
 use crate::prefetch::{PAGE, prefetch};
 
-/// Numbers of either precision.
+/// Stored numbers of either precision.
 #[derive(Debug, Clone, Copy)]
 pub enum NumbersRef<'a> {
     F32(&'a [f32]),
@@ -14,14 +14,14 @@ pub enum NumbersRef<'a> {
     F16(&'a [u16]),
 }
 
-/// A multiple of the lanes of every instruction set.
+/// A multiple of the f32 lanes of every instruction set.
 pub const PADDING: usize = 16;
 
-/// Numbers are scaled so that the largest of a position is at most this and about half as large at
-/// least: near the top of the range of half precision numbers, far from its bottom.
+/// Numbers are scaled so that the largest magnitude at a position is between half of this and this:
+/// near the top of the range of half precision, far from subnormal numbers.
 pub const LARGEST: f32 = 32768.0;
 
-/// Unpacks numbers that are read in order, from position to position.
+/// Converts numbers to f32, and prefetches the numbers that follow: positions are read in order.
 #[inline(always)]
 pub fn unpack<T: Number>(packed: &[T], target: &mut [f32]) {
     const CHUNK: usize = 32;
@@ -38,16 +38,16 @@ pub fn unpack<T: Number>(packed: &[T], target: &mut [f32]) {
     end.iter_mut().zip(rest).for_each(|(t, v)| *t = v.unpack());
 }
 
-/// A number as it is kept.
+/// A stored number.
 pub trait Number: Copy {
     const IS_F32: bool = false;
 
     fn unpack(self) -> f32;
 
-    /// As many numbers as a vector has lanes.
+    /// Loads one SIMD vector from the beginning of `numbers`.
     #[inline(always)]
     fn load<S: Simd>(numbers: &[Self]) -> S::f32s {
-        // The compiler makes vector instructions of this.
+        // The compiler turns this loop into vector instructions.
         let mut values = [0.0; PADDING];
         for i in 0..S::F32_LANES {
             values[i] = numbers[i].unpack();
@@ -71,11 +71,11 @@ impl Number for f32 {
 }
 
 impl Number for u16 {
-    /// The bits of a half precision number that is zero, or finite and not subnormal. Written out, as
-    /// this becomes a few vector instructions on every CPU.
+    /// The number must be zero or normal: not subnormal, infinite or NaN. Written out, because this
+    /// compiles to a few vector instructions on every CPU.
     #[inline(always)]
     fn unpack(self) -> f32 {
-        // 2^112: the difference of the biases.
+        // 2^112: the difference of the exponents' biases.
         const EXPONENTS: f32 = f32::from_bits((127 + 112) << 23);
         let bits = u32::from(self);
         let magnitude = f32::from_bits((bits & 0x7FFF) << 13) * EXPONENTS;
@@ -83,8 +83,8 @@ impl Number for u16 {
     }
 }
 
-/// The bits of the half precision numbers that are nearest. Subnormal ones become zero: beside the
-/// largest number of a position, which is near [`LARGEST`], they are nothing.
+/// Rounds to the nearest half precision numbers. Subnormal results become zero: they are negligible
+/// compared with the largest number of a position, which is near [`LARGEST`].
 pub fn to_half(values: &[f32], bits: &mut [u16]) {
     bits.reinterpret_cast_mut::<f16>().convert_from_f32_slice(values);
     for bits in bits {

@@ -1,4 +1,4 @@
-//! Gaussians that another program has fitted.
+//! Gaussians from inverse covariances, as other programs store them.
 
 use faer::{Mat, Side};
 use rayon::prelude::*;
@@ -10,28 +10,28 @@ use super::positions::Positions;
 use super::storage::{Precision, Storage, trapezoid_len};
 use crate::error::{Error, Result};
 
-/// By how much an inverse may differ from its transpose, as a share of its largest element: f32 leaves
-/// a thousandth where covariances are badly conditioned. Distances do not depend on the difference.
+/// The largest difference between an inverse and its transpose, relative to the largest element.
+/// Rounding to f32 leaves a thousandth if a covariance is badly conditioned. Distances do not depend
+/// on this difference.
 const ASYMMETRY: f32 = 0.01;
 
 impl GaussianModel {
-    /// Gaussians at all positions of a grid `[height, width]`, by the inverses of their covariances: as
-    /// the paper writes them, and as other programs keep them. They take the form
-    /// [`Storage::Triangle`] in 32 bits, without a detour by the covariances;
-    /// [`convert`](Self::convert) gives them another.
+    /// Builds a model from the inverse covariances at all positions of a grid `[height, width]`, as
+    /// the paper writes them and other programs store them. The storage is [`Storage::Triangle`] in
+    /// 32 bits, computed without the covariances; [`convert`](Self::convert) gives another.
     ///
-    /// How many images they come from is not known, so [`image_count`](Self::image_count) is 0.
+    /// The number of images is unknown, so [`image_count`](Self::image_count) is 0.
     ///
     /// # Shapes
     ///
-    /// `means`: `[positions, dimension]`; `inverses`: `[positions, dimension, dimension]`. Positions are
-    /// row-major.
+    /// `means`: `[positions, dimension]`; `inverses`: `[positions, dimension, dimension]`. Positions
+    /// are row-major.
     ///
     /// # Errors
     ///
-    /// [`Error::ShapeMismatch`] if lengths do not go with the grid, [`Error::NotFinite`] for values that
-    /// are not numbers, [`Error::InvalidConfig`] for matrices that are not symmetric,
-    /// [`Error::NotPositiveDefinite`] for those that no covariance has.
+    /// [`Error::ShapeMismatch`] if the lengths do not match the grid, [`Error::NotFinite`] for NaN or
+    /// infinite values, [`Error::InvalidConfig`] for an empty grid or matrices that are not
+    /// symmetric, [`Error::NotPositiveDefinite`] for matrices that are not positive definite.
     ///
     /// ```
     /// use burn::tensor::{Device, Tensor};
@@ -73,9 +73,10 @@ impl GaussianModel {
     }
 }
 
-/// The lower triangle of `W` with `W^T W = inverse`, by columns.
+/// The lower triangle of `W` with `W^T W = inverse`, column by column.
 ///
-/// Turned by half a circle, a Cholesky factor of the turned inverse is the transpose of `W`.
+/// Reverse the order of rows and columns, and take the Cholesky factor: reversed again and
+/// transposed, it is `W`.
 fn inverse_root(inverse: &[f32], d: usize, position: usize) -> Result<Vec<f64>> {
     let at = |i: usize, j: usize| inverse[i * d + j];
     let largest = inverse.iter().fold(0.0, |largest: f32, v| largest.max(v.abs()));
@@ -87,8 +88,8 @@ fn inverse_root(inverse: &[f32], d: usize, position: usize) -> Result<Vec<f64>> 
     let asymmetry = (0..d).flat_map(difference).fold(0.0, f32::max);
     if asymmetry > ASYMMETRY * largest {
         let reason = format!(
-            "the inverse covariance at grid position {position} is not symmetric: elements up to \
-             {largest:e} differ by up to {asymmetry:e}"
+            "the inverse covariance at grid position {position} is not symmetric: its largest \
+             element is {largest:e}, and it differs from its transpose by up to {asymmetry:e}"
         );
         return Err(Error::config("Gaussians", reason));
     }
@@ -119,7 +120,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
-        /// The oracle is the paper's formula in f64.
+        /// The reference is the paper's formula in f64.
         #[test]
         fn distances_are_those_of_the_inverse(
             d in 1_usize..40, height in 1_usize..4, width in 1_usize..4, seed in 0_u32..999,

@@ -1,13 +1,13 @@
-//! Kernels over packed rows: what scoring spends its time on besides the network.
+//! Kernels for packed rows. Apart from the network, scoring spends most of its time here.
 //!
-//! The rows of a position are read once for all images of a batch, eight rows at a time. Each image is
-//! treated alike, so a distance does not depend on the batch.
+//! The rows of a position are read once for all images of a batch, eight rows at a time. Each image
+//! is computed in the same way, so a distance does not depend on the batch.
 //!
-//! Row `i` begins at column `i`. SIMD vectors begin at multiples of 16 columns. So the first vector of a
-//! row overlaps the end of the row before, and is masked; the last vector overlaps the beginning of the
-//! next row, and meets components that are zero.
+//! Row `i` begins at column `i`, but SIMD vectors begin at multiples of 16 columns. So the first
+//! vector of a row overlaps the end of the row before, which is masked. The last vector overlaps the
+//! beginning of the next row, where the components of the image's vector are zero.
 
-// Kernels walk several arrays in step, by indices that the compiler knows.
+// Kernels index several arrays at once, with ranges that the compiler knows.
 #![allow(clippy::needless_range_loop)]
 
 use std::ops::Range;
@@ -17,29 +17,29 @@ use pulp::Simd;
 use super::half::{Number, NumbersRef, PADDING, unpack};
 use crate::prefetch::{PAGE, prefetch};
 
-/// Rows that are worked on together.
+/// Rows that are processed together.
 pub const ROWS: usize = 8;
-/// For so many images, numbers are unpacked again for each.
+/// Up to this number of images, 16-bit numbers are unpacked again for each image.
 const FEW: usize = 2;
-/// So many unpacked numbers stay near the processor.
+/// The number of unpacked numbers that stay in the cache.
 const UNPACKED: usize = 4096;
 
-/// The length at which vectors of `d` components lie behind each other, so that a group of rows has
-/// room behind each column. What is behind the components must be zero.
+/// The distance between vectors of `d` components. After each column there is room for a group of
+/// rows. The padding must be zero.
 pub const fn padded(d: usize) -> usize {
     (d + PADDING).next_multiple_of(PADDING)
 }
 
-/// The vectors of a position, less the mean, and what becomes of them.
+/// The vectors at a position minus the mean, and their results, one per image.
 pub struct Images<'a> {
     pub centered: &'a [f32],
     pub result: &'a mut [f32],
     pub padded: usize,
 }
 
-/// What a group of rows does to vectors `x` and to their results `z`. Types instead of closures, which
-/// the compiler might leave outside of what is compiled for the CPU at hand. Several vectors at once
-/// share the loads of the rows; each is treated as if it were alone.
+/// The operation of a group of rows on vectors `x` and their results `z`. It is a type and not a
+/// closure, because the compiler might not compile a closure for the chosen instruction set. Several
+/// vectors share the loads of the rows; each result is the same as for one vector alone.
 pub trait Step {
     fn apply<S: Simd, T: Number, const N: usize>(
         simd: S,
@@ -49,22 +49,21 @@ pub trait Step {
     );
 }
 
-/// A group of rows, from a column that is a multiple of [`PADDING`] on, and what a row holds there
-/// before it begins.
+/// A group of rows, read from a common column, which is a multiple of [`PADDING`].
 pub struct Rows<'a, T> {
     /// The number of the first row.
     pub first: usize,
     column: usize,
-    /// All of one length, a multiple of [`PADDING`]. Those from `count` on are not there, and hold
-    /// anything.
+    /// All have the same length, a multiple of [`PADDING`]. Entries from `count` on are not rows, and
+    /// are not used.
     rows: [&'a [T]; ROWS],
     count: usize,
-    /// For the first [`PADDING`] columns: 0 where a row has not begun, then 1.
+    /// For the first [`PADDING`] columns: 0 before a row begins, then 1.
     masks: [&'a [f32]; ROWS],
 }
 
 impl<T: Number> Rows<'_, T> {
-    /// The vectors `i` of all rows.
+    /// SIMD vector `i` of each row.
     #[inline(always)]
     fn column<S: Simd>(&self, simd: S, i: usize) -> [S::f32s; ROWS] {
         let range = i * S::F32_LANES..(i + 1) * S::F32_LANES;
@@ -110,7 +109,7 @@ impl<T: Number> Rows<'_, T> {
         }
     }
 
-    /// The dot products of each row with `x[b]`.
+    /// The dot product of each row with each `x[b]`.
     #[inline(always)]
     pub fn dots<S: Simd, const N: usize>(&self, simd: S, x: [&[f32]; N]) -> [[f32; ROWS]; N] {
         let n = self.rows[0].len() / S::F32_LANES;
@@ -135,7 +134,7 @@ impl<T: Number> Rows<'_, T> {
 }
 
 impl Images<'_> {
-    /// Writes the lengths of all results, times the scale.
+    /// Writes the length of each result, times `scale`.
     #[inline(always)]
     pub fn lengths<S: Simd>(&mut self, simd: S, d: usize, scale: f32, distances: &mut [f32]) {
         for (z, distance) in self.result.chunks_exact_mut(self.padded).zip(distances) {
@@ -166,8 +165,8 @@ impl Images<'_> {
         }
     }
 
-    /// Takes the rows from where they are for few images; for many they are unpacked once. That at the
-    /// ends of the array there is nothing around them is another reason to copy them.
+    /// Reads the rows in place for few images; otherwise unpacks them once. At the ends of the array,
+    /// they are copied in any case, because the kernels also read numbers before and after them.
     #[inline(always)]
     fn rows_of<S: Simd, F: Step, T: Number>(
         &mut self,
@@ -213,8 +212,8 @@ impl Images<'_> {
         }
     }
 
-    /// Applies rows to all images, eight at a time. `around` holds them behind each other, with
-    /// [`PADDING`] numbers before and behind them.
+    /// Applies rows to all images, eight rows at a time. `around`: consecutive rows, with [`PADDING`]
+    /// numbers before and after them.
     #[inline(always)]
     fn groups<S: Simd, F: Step, T: Number>(
         &mut self,
@@ -235,7 +234,7 @@ impl Images<'_> {
             let mut masks = [&MASK[..PADDING]; ROWS];
             let mut count = 0;
             while count < ROWS && first + count < d && start < end {
-                // How many columns the row begins behind the first one of its vector.
+                // The row's first column, relative to the group's.
                 let inset = first + count - column;
                 rows[count] = &around[start - inset..][..width];
                 masks[count] = &MASK[PADDING - inset..][..PADDING];
@@ -244,7 +243,7 @@ impl Images<'_> {
             }
             let rows = Rows { first, column, rows, count, masks };
             let vector = |b: usize| &self.centered[b * self.padded..(b + 1) * self.padded];
-            // Two at once where there are registers for it.
+            // Two images at once, if there are enough registers.
             let together = if S::REGISTER_COUNT >= 32 { 2 } else { 1 };
             let groups = self.result.chunks_mut(together * self.padded).enumerate();
             for (group, results) in groups {
@@ -260,7 +259,7 @@ impl Images<'_> {
     }
 }
 
-/// From place `PADDING - n` on: `n` times 0, then 1.
+/// From index `PADDING - n` on: `n` times 0, then 1.
 const MASK: [f32; 2 * PADDING] = {
     let mut mask = [1.0; 2 * PADDING];
     let mut i = 0;

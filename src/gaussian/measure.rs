@@ -10,29 +10,29 @@ use super::kernels::{Images, padded};
 use super::storage::Storage;
 use crate::embedding::PatchVectors;
 
-/// Buffers that a thread reuses from position to position.
+/// Buffers that a thread reuses for other positions.
 #[derive(Default)]
 pub struct Workspace {
     /// `[batch, padded]`
     centered: Vec<f32>,
     /// `[batch, padded]`
     result: Vec<f32>,
-    /// Unpacked rows, with room around them.
+    /// Unpacked rows, with padding.
     rows: Vec<f32>,
 }
 
-/// The Gaussian of a position, and the vectors to be measured.
+/// A Gaussian, and the vectors whose distances from it are computed.
 pub struct Position<'a> {
     pub storage: Storage,
     pub mean: &'a [f32],
-    /// Of all positions.
+    /// The numbers of all Gaussians.
     pub numbers: NumbersRef<'a>,
-    /// Where those of this one stand.
+    /// The range of this Gaussian's numbers.
     pub range: Range<usize>,
     pub scale: f32,
     pub vectors: &'a dyn PatchVectors,
-    /// Where the vectors are to be found. More than one where several share a Gaussian, or look for the
-    /// nearest one: its rows are then read once for all.
+    /// The places of the vectors in the grid. There are several if positions share a Gaussian or
+    /// search for the nearest: the Gaussian's rows are then read once for all of them.
     pub places: &'a [usize],
     /// `[places, batch]`
     pub distances: &'a mut [f32],
@@ -74,7 +74,7 @@ mod tests {
     use proptest::prelude::*;
     use pulp::{Arch, Scalar};
 
-    /// The definition, in f64: what each form makes of a centred vector.
+    /// The definition of each form's distance, in f64. `x`: a vector minus the mean.
     fn naively(storage: Storage, numbers: &[f32], x: &[f64], scale: f64) -> f64 {
         let d = x.len();
         let packed = &numbers[..numbers.len() - storage.correction(d)];
@@ -126,13 +126,14 @@ mod tests {
                 let bits = ((i + seed) as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
                 ((bits ^ (bits >> 31)) >> 24 & 0xFFFF) as f32 / 65536.0 - 0.5
             };
-            // Of a low rank form the rows are short, and the correction is small.
+            // A low rank form has smaller numbers.
             let count = storage.numbers(d, rows).unwrap();
             let size = if form == 1 { LARGEST / 40.0 } else { LARGEST };
             let values: Vec<f32> = (0..count).map(|i| noise(i) * size).collect();
             let mut bits = vec![0; count];
             to_half(&values, &mut bits);
-            // Other positions' numbers around them, which must not count, or nothing.
+            // The numbers of other positions around them must have no effect. Or there are none
+            // around them.
             let lead = if alone { 0 } else { PADDING + 3 };
             let among = |own: &[f32]| -> Vec<f32> {
                 let others = || (0..lead).map(|i| noise(i + 500) * LARGEST);

@@ -1,4 +1,5 @@
-//! One Gaussian per position of the grid, or for all: what good patches look like there.
+//! The Gaussians: mean and covariance of the embedding vectors of good images, for each position of
+//! the grid or for all positions together.
 
 mod block;
 mod choice;

@@ -13,42 +13,40 @@ use super::storage::Storage;
 use super::weights::MOST_IMAGES;
 use crate::error::{Error, Result};
 
-/// How a Gaussian's covariance is conditioned. See [`GaussianModel::spectrum`].
+/// The spread of a covariance's eigenvalues. See [`GaussianModel::spectrum`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Spectrum {
-    /// The number of dimensions in which the features effectively vary: the exponential of the
-    /// entropy of the eigenvalues, as shares of their sum (Roy, Vetterli 2007). Between 1 and the
-    /// dimension.
+    /// The effective number of dimensions in which the features vary: the exponential of the entropy
+    /// of the eigenvalues, normalized to sum 1 (Roy, Vetterli 2007). Between 1 and the dimension.
     pub effective_rank: f64,
-    /// The largest eigenvalue divided by the smallest. Epsilon bounds it.
+    /// The largest eigenvalue divided by the smallest. Epsilon limits it.
     pub condition_number: f64,
 }
 
-/// Mean and covariance of the embedding vectors at every position of the grid (paper, section
-/// III.B), made by a [`GaussianEstimator`](crate::gaussian::GaussianEstimator), or by another program
-/// ([`from_inverses`](Self::from_inverses)).
+/// Mean and covariance of the embedding vectors at every position of the grid (paper, section III.B),
+/// computed by a [`GaussianEstimator`](crate::gaussian::GaussianEstimator), or from the inverse
+/// covariances of another program ([`from_inverses`](Self::from_inverses)).
 ///
-/// The covariance is kept in one of several forms, see [`Storage`]; all but one mean the same
-/// distances.
+/// The covariance is stored in one of several forms, see [`Storage`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct GaussianModel {
     pub(super) storage: Storage,
     pub(super) dimension: usize,
-    /// The rows of a trapezoid.
+    /// The number of packed rows, for forms that have rows.
     pub(super) rows: usize,
     pub(super) positions: Positions,
     pub(super) count: usize,
     /// `[positions, dimension]`
     pub(super) means: Vec<f32>,
-    /// One a position; the numbers are to be multiplied by it.
+    /// `[positions]`: the factors of the positions' numbers.
     pub(super) scales: Vec<f32>,
     pub(super) numbers: Numbers,
     pub(super) on_device: DeviceCopy,
     pub(super) windows: DeviceWindows,
 }
 
-/// What a model consists of besides its arrays.
+/// Everything in a model except its arrays.
 #[derive(Debug, Clone)]
 pub(crate) struct ModelShape {
     pub storage: Storage,
@@ -59,14 +57,14 @@ pub(crate) struct ModelShape {
 }
 
 impl ModelShape {
-    /// How many numbers a position takes; `None` for a shape that cannot be.
+    /// The number of stored numbers per position; `None` for an invalid shape.
     pub fn numbers(&self) -> Option<usize> {
         self.storage.numbers(self.dimension, self.rows)
     }
 }
 
 impl GaussianModel {
-    /// Puts a model together from its parts, as they come from a file.
+    /// Builds a model from its parts, which may come from a file, and checks them.
     pub(crate) fn from_parts(
         shape: ModelShape,
         means: Vec<f32>,
@@ -75,12 +73,12 @@ impl GaussianModel {
     ) -> Result<Self> {
         let positions = shape.positions.gaussians();
         let each = shape.numbers().ok_or_else(|| {
-            let reason = format!("cannot keep {} rows of {}", shape.rows, shape.dimension);
+            let reason = format!("got {} rows, dimension {}", shape.rows, shape.dimension);
             Error::config("storage", reason)
         })?;
-        // 0 stands for a number of images that is not known.
+        // 0 means that the number of images is unknown.
         if shape.positions.vectors(shape.count) == 1 || shape.count > MOST_IMAGES || each == 0 {
-            let reason = format!("cannot be of {} images, {each} numbers each", shape.count);
+            let reason = format!("got {} images, {each} numbers per position", shape.count);
             return Err(Error::config("Gaussians", reason));
         }
         let expected = [positions * shape.dimension, positions, positions * each];
@@ -117,7 +115,7 @@ impl GaussianModel {
         }
     }
 
-    /// The form in which the Gaussians are kept. Never [`Storage::Auto`].
+    /// The form in which the Gaussians are stored. Never [`Storage::Auto`].
     pub fn storage(&self) -> Storage {
         self.storage
     }
@@ -127,7 +125,7 @@ impl GaussianModel {
         self.dimension
     }
 
-    /// How many principal components are kept at each position, if not all dimensions are.
+    /// The number of principal components per position; `None` if all dimensions are kept.
     pub(crate) fn components(&self) -> Option<usize> {
         matches!(self.storage, Storage::Principal(_)).then_some(self.rows)
     }
@@ -137,34 +135,34 @@ impl GaussianModel {
         self.positions.grid()
     }
 
-    /// The number of positions that are looked at: those inside the region of interest.
+    /// The number of positions that are scored: those inside the region of interest.
     pub fn position_count(&self) -> usize {
         self.positions.len()
     }
 
-    /// Whether all positions have one Gaussian in common.
+    /// Whether all positions share one Gaussian.
     pub fn is_pooled(&self) -> bool {
         self.positions.pooled()
     }
 
-    /// Which positions of the grid are looked at, row-major; `None` if all are.
+    /// Which positions of the grid are scored, row-major; `None` if all are.
     pub fn region(&self) -> Option<Vec<bool>> {
         self.positions.mask()
     }
 
-    /// The number of images that the model was estimated from; 0 if that is not known.
+    /// The number of images that the model was estimated from; 0 if unknown.
     pub fn image_count(&self) -> usize {
         self.count
     }
 
-    /// The bytes that means and covariances take, in memory and in a file.
+    /// The size of means and covariances in bytes, in memory and in a file.
     pub fn size_in_bytes(&self) -> usize {
         let numbers = self.numbers.len() * self.storage.precision().bytes();
         (self.means.len() + self.scales.len()) * 4 + numbers
     }
 
-    /// The means `[positions, dimension]` of all positions that are looked at, in row-major order; of
-    /// pooled Gaussians `[1, dimension]`.
+    /// The means `[positions, dimension]` of all positions that are scored, row-major;
+    /// `[1, dimension]` if pooled.
     pub fn means(&self) -> &[f32] {
         &self.means
     }
@@ -177,15 +175,15 @@ impl GaussianModel {
         &self.numbers
     }
 
-    /// The covariance `[dimension, dimension]` at a position `row * grid_width + column`, with all
-    /// regularisation. Of principal components, only what they span. `None` beyond the grid and
-    /// outside the region of interest.
+    /// The covariance `[dimension, dimension]` at a position `row * grid_width + column`, with
+    /// epsilon and shrinkage. With principal components, it covers only their span. `None` outside
+    /// the grid or the region of interest.
     pub fn covariance(&self, position: usize) -> Option<DMatrix<f64>> {
         self.storage.covariance(self.inverse_covariance(position)?)
     }
 
-    /// The inverse of the covariance at a position: `[dimension, dimension]`. `None` beyond the grid
-    /// and outside the region of interest.
+    /// The inverse `[dimension, dimension]` of the covariance at a position. `None` outside the grid
+    /// or the region of interest.
     pub fn inverse_covariance(&self, position: usize) -> Option<DMatrix<f64>> {
         let number = self.positions.gaussian(position)?;
         let values = self.numbers.to_f32(self.range(number));
@@ -198,9 +196,9 @@ impl GaussianModel {
         Packed { values, dimension, rows, precision: storage.precision() }
     }
 
-    /// What each component of a vector adds to its squared distance from the Gaussian at a place of the
-    /// grid: `x * (inverse covariance x)`, component by component, where `x` is the vector less the mean.
-    /// Some can be below zero; their sum is the squared distance. `None` outside.
+    /// The contribution of each component of a vector to its squared distance from the Gaussian at a
+    /// place of the grid: `x * (inverse covariance x)` by component, where `x` is the vector minus
+    /// the mean. It can be negative; the sum is the squared distance. `None` outside.
     pub(crate) fn contributions(&self, place: usize, vector: &[f32]) -> Option<Vec<f64>> {
         let number = self.positions.gaussian(place)?;
         let d = self.dimension;
@@ -213,9 +211,8 @@ impl GaussianModel {
         Some(x.iter().zip(&product).map(|(x, p)| scale * x * p).collect())
     }
 
-    /// How the covariance at a position is conditioned. Its eigenvalues are computed for it, which
-    /// takes milliseconds for 100 dimensions and a tenth of a second for 550. `None` beyond the grid
-    /// and outside the region of interest.
+    /// The spread of the eigenvalues at a position. Computing them takes milliseconds for 100
+    /// dimensions and a tenth of a second for 550. `None` outside the grid or the region of interest.
     pub fn spectrum(&self, position: usize) -> Option<Spectrum> {
         let covariance = self.covariance(position)?;
         let d = self.dimension;
@@ -230,20 +227,20 @@ impl GaussianModel {
         })
     }
 
-    /// The same Gaussians in another form.
+    /// The same Gaussians in another storage.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for [`Storage::Auto`], for low rank with no fewer images than
-    /// dimensions, and between principal components and other forms;
-    /// [`Error::NotPositiveDefinite`] if the rounding of 16 bits has cost a covariance its inverse.
+    /// [`Error::InvalidConfig`] for [`Storage::Auto`], for low rank if there are more images than
+    /// dimensions or their number is unknown, and between principal components and other forms;
+    /// [`Error::NotPositiveDefinite`] if rounding to 16 bits has made a covariance singular.
     pub fn convert(&self, storage: Storage) -> Result<Self> {
         let fail = |reason: String| Err(Error::config("storage", reason));
         if storage == self.storage {
             return Ok(self.clone());
         }
-        // Of these, only the precision changes. (That of low rank is corrected along a direction that
-        // has to be found again.)
+        // For these, only the precision changes. (Low rank must find the direction of its correction
+        // again.)
         let vectors = self.positions.vectors(self.count);
         let same_form = matches!(
             (self.storage, storage),
@@ -251,20 +248,20 @@ impl GaussianModel {
                 | (Storage::Principal(_), Storage::Principal(_))
         );
         let rows = match storage {
-            Storage::Auto => return fail("a conversion needs a form, not `auto`".into()),
+            Storage::Auto => return fail("a conversion needs a specific form, not `auto`".into()),
             _ if same_form => self.rows,
             Storage::Principal(_) => {
-                return fail("principal components are chosen when a model is fitted".into());
+                return fail("principal components can only be chosen in a fit".into());
             }
             _ if matches!(self.storage, Storage::Principal(_)) => {
-                return fail("principal components cannot take another form".into());
+                return fail("principal components cannot be converted to another form".into());
             }
             Storage::LowRank(_) if vectors < 2 => {
                 return fail("low rank needs the number of images, which is not known here".into());
             }
             Storage::LowRank(_) if vectors > self.dimension => {
                 return fail(format!(
-                    "low rank needs fewer images than dimensions, here are {vectors} and {}",
+                    "low rank needs fewer images than dimensions, got {vectors} and {}",
                     self.dimension
                 ));
             }
@@ -310,7 +307,7 @@ impl GaussianModel {
         Error::NotPositiveDefinite { position: self.positions.place(number) }
     }
 
-    /// Where the numbers of a Gaussian stand.
+    /// The range of a Gaussian's numbers.
     pub(super) fn range(&self, number: usize) -> std::ops::Range<usize> {
         let each = self.numbers.len() / self.positions.gaussians();
         number * each..(number + 1) * each

@@ -1,4 +1,4 @@
-//! Gaussians for parts that move: the nearest one of a window, and one for all.
+//! Gaussians for parts that move: the nearest one of a window, and a pooled one.
 
 use burn::tensor::{Device, Tensor};
 use nalgebra::DVector;
@@ -15,8 +15,8 @@ fn grid_batch(values: &[f32], d: usize, [height, width]: [usize; 2]) -> Tensor<4
     to_device(values.to_vec(), [n, d, height, width], &Device::flex())
 }
 
-/// The largest difference of a device's distances, in parts of some sizes, from those of the host, as a
-/// share of them.
+/// The largest relative difference between distances on a device, in parts of several sizes, and
+/// those on the host.
 fn error_on_a_device(
     model: &GaussianModel,
     embeddings: &Tensor<4>,
@@ -37,7 +37,7 @@ fn error_on_a_device(
     [0, 3 * 4 * d * d, usize::MAX].map(error).into_iter().fold(0.0, f32::max)
 }
 
-/// Forms that a model of `n` images can have.
+/// The storages that a model of `n` images can have.
 fn storages(n: usize, d: usize) -> Vec<GaussianConfig> {
     let mut all: Vec<GaussianConfig> = [
         Storage::Auto,
@@ -60,7 +60,7 @@ fn storages(n: usize, d: usize) -> Vec<GaussianConfig> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Against every Gaussian of the window by itself, with the explicit inverse, in f64.
+    /// The reference: all Gaussians of the window, with the explicit inverse in f64.
     #[test]
     fn the_nearest_gaussian_is_found(
         height in 1_usize..6, width in 1_usize..7, images in 1_usize..4, n in 3_usize..14, d in 1_usize..12,
@@ -105,29 +105,29 @@ proptest! {
                     prop_assert!((chosen - expected).abs() <= 1e-3 * expected.max(0.05));
                 }
             }
-            // A window of one is no window, and a larger one can only bring a Gaussian nearer.
+            // A window of 1 is the position itself; a larger one can only reduce the distance.
             let own = to_host(model.mahalanobis_distance(grid_batch(&q, d, grid)).unwrap()).unwrap();
             prop_assert_eq!(&measured(1).unwrap(), &own);
             prop_assert!(actual.iter().zip(&own).all(|(a, b)| a <= b));
-            // Whatever the batch around it.
+            // The batch has no effect.
             let alone = grid_batch(&q[..d * places], d, grid);
             let alone = to_host(model.nearest_mahalanobis_distance(alone, neighborhood).unwrap()).unwrap();
             prop_assert_eq!(&alone[..], &actual[..places]);
         }
     }
 
-    /// Against two passes over the vectors of all positions.
+    /// The reference: two passes over the vectors of all positions.
     #[test]
     fn a_pooled_gaussian_is_that_of_all_vectors(
         n in 1_usize..12, many in any::<bool>(), first in 1_usize..12, d in 1_usize..9, cut in any::<bool>(),
         seed in 0_usize..99,
     ) {
-        // More than are summed up at once.
+        // Enough vectors for several partial sums.
         let n = if many { n + 170 } else { n };
         let region: Vec<bool> = (0..POSITIONS).map(|p| !cut || p % 3 != 0).collect();
         let places: Vec<usize> = (0..POSITIONS).filter(|&p| region[p]).collect();
         let values = samples(n, d, POSITIONS, seed, 4.0);
-        // As many images, each the same at all positions.
+        // One image for each vector, with the same vector at all positions.
         let spread: Vec<f32> = (0..n * places.len() * d * POSITIONS).map(|i| {
             let (vector, c) = (i / (d * POSITIONS), i / POSITIONS % d);
             values[(vector / places.len() * d + c) * POSITIONS + places[vector % places.len()]]
@@ -195,7 +195,7 @@ fn a_pooled_model_takes_the_memory_of_one_position_in_every_form() {
         assert!(pooled.covariance(POSITIONS).is_none());
         assert_eq!(pooled.position_count(), POSITIONS);
     }
-    // 28 vectors of 5 dimensions have no low rank.
+    // 28 vectors in 5 dimensions are too many for low rank.
     let low = estimator(&settings(Storage::LowRank(Precision::F32), true), &values, d);
     assert!(low.finish().is_err() && exact.convert(Storage::LowRank(Precision::F32)).is_err());
 }
@@ -215,7 +215,7 @@ fn pooling_is_decided_before_the_first_image() {
         let larger = GaussianConfig { epsilon: 1.0, ..own.clone() };
         assert!(fit.statistics().model(&larger).is_ok());
     }
-    // What is old counts less here, too.
+    // Forgetting works here, too.
     let (old, new) = (samples(3, d, POSITIONS, 5, 9.0), samples(9, d, POSITIONS, 6, 0.0));
     let mut fit = estimator(&pooled, &old, d);
     fit.forget(1e-9).unwrap();

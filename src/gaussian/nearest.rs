@@ -1,6 +1,5 @@
-//! The distances of all vectors of a batch, in the program's own memory (in that of a device:
-//! `device.rs`): from the Gaussians at their positions, from the nearest ones
-//! around, or from the only one.
+//! The distances of all vectors of a batch, on the host (on a device: `device.rs`): from the
+//! Gaussians at their positions, from the nearest ones in a window, or from the pooled one.
 
 use std::sync::Arc;
 
@@ -30,20 +29,20 @@ impl GaussianModel {
     /// # Errors
     ///
     /// [`Error::ShapeMismatch`] for embeddings of another dimension or grid, [`Error::NotFinite`] for
-    /// embeddings that are not numbers.
+    /// NaN or infinite embeddings.
     pub fn mahalanobis_distance(&self, embeddings: Tensor<4>) -> Result<Tensor<3>> {
         self.nearest_mahalanobis_distance(embeddings, 1)
     }
 
-    /// As [`mahalanobis_distance`](Self::mahalanobis_distance), from the nearest of the Gaussians in a
-    /// window of `neighborhood` rows and columns around the position, cut off at the border of the grid
-    /// and of the region of interest. A window of 1 is the position itself. Pooled Gaussians are all the
-    /// same, so no window changes anything.
+    /// As [`mahalanobis_distance`](Self::mahalanobis_distance), but from the nearest Gaussian in a
+    /// window of `neighborhood` rows and columns around the position. The window is cut off at the
+    /// border of the grid and of the region of interest. A window of 1 is the position itself. A
+    /// pooled model has one Gaussian, so the window has no effect.
     ///
     /// # Errors
     ///
     /// As [`mahalanobis_distance`](Self::mahalanobis_distance), and [`Error::InvalidConfig`] for a
-    /// neighborhood that is not odd, or above 31.
+    /// neighborhood that is even or above 31.
     pub fn nearest_mahalanobis_distance(
         &self,
         embeddings: Tensor<4>,
@@ -66,7 +65,7 @@ impl GaussianModel {
     }
 
     /// The distances `[batch, grid_height, grid_width]` of embeddings
-    /// `[batch, dimension, grid_height, grid_width]`, computed on their device. They may be no numbers.
+    /// `[batch, dimension, grid_height, grid_width]`, computed on their device. They can be NaN.
     pub(crate) fn distances_on_device(
         &self,
         embeddings: Tensor<4>,
@@ -77,8 +76,8 @@ impl GaussianModel {
         Ok(self.measured_on_device(embeddings, reach, precision))
     }
 
-    /// The distances `[batch, grid_height, grid_width]` of vectors in the program's own memory from the
-    /// nearest Gaussian at most `reach` rows and columns away.
+    /// The distances `[batch, grid_height, grid_width]` of vectors on the host from the nearest
+    /// Gaussian at most `reach` rows and columns away.
     pub(crate) fn distances_of(
         &self,
         vectors: &dyn PatchVectors,
@@ -92,8 +91,8 @@ impl GaussianModel {
         Ok(self.positions.spread_out(distances))
     }
 
-    /// The places `[grid_height, grid_width]` of the Gaussians that are nearest to the vectors of the
-    /// first image; outside the region, their own.
+    /// For each place `[grid_height, grid_width]`, the place of the Gaussian that is nearest to the
+    /// first image's vector there. Outside the region, the place itself.
     pub(crate) fn nearest_of(&self, vectors: &dyn PatchVectors, reach: usize) -> Vec<usize> {
         let mut nearest: Vec<usize> = (0..self.grid().iter().product()).collect();
         if reach == 0 || self.positions.pooled() {
@@ -110,7 +109,7 @@ impl GaussianModel {
         nearest
     }
 
-    /// `[batch, positions]`. Each distance depends on its own vector alone, whatever the batch.
+    /// The distances `[batch, positions]`. Each depends only on its own vector, not on the batch.
     fn distances(&self, vectors: &dyn PatchVectors, reach: usize) -> Vec<f32> {
         let batch = vectors.shape()[0];
         let positions = &self.positions;
@@ -141,7 +140,7 @@ impl GaussianModel {
         by_image
     }
 
-    /// `[positions, batch]`, of the only Gaussian.
+    /// The distances `[positions, batch]` from the pooled Gaussian.
     fn pooled_distances(&self, vectors: &dyn PatchVectors) -> Vec<f32> {
         let batch = vectors.shape()[0];
         let places: Vec<usize> =
@@ -185,7 +184,7 @@ impl GaussianModel {
         let (storage, dimension, rows) = (*storage, *dimension, *rows);
         ModelNumbers { storage, dimension, rows, positions, means, scales, numbers }
     }
-    /// The Gaussians on a device, multiplied there in this precision.
+    /// The Gaussians on a device, from a cache. `precision`: the precision of products there.
     pub(crate) fn on_device(&self, device: &Device, precision: Precision) -> Arc<DeviceGaussians> {
         self.on_device.get((device.clone(), precision), |(device, precision)| {
             DeviceGaussians::new(&self.parts(), device, *precision, LARGEST_BUFFER)
@@ -194,7 +193,8 @@ impl GaussianModel {
 
     /// The distances `[batch, grid_height, grid_width]` of embeddings
     /// `[batch, dimension, grid_height, grid_width]` from the nearest Gaussian at most `reach` rows and
-    /// columns away, measured on their device; 0 outside the region of interest. Shapes have been checked.
+    /// columns away, computed on their device; 0 outside the region of interest. The caller has checked
+    /// the shapes.
     pub(super) fn measured_on_device(
         &self,
         embeddings: Tensor<4>,
@@ -217,15 +217,15 @@ fn not_finite() -> Error {
     Error::NotFinite { what: "the embedding or its distances".into() }
 }
 
-/// So many vectors are measured at once where there are many: they stay near the processor.
+/// The number of vectors that are measured at once. They stay in the cache meanwhile.
 const TOGETHER: usize = 32;
 
-/// The distances of all vectors in the windows around positions from the Gaussians there: a Gaussian's
-/// rows are read once for all vectors that it may be the nearest one of.
+/// The distances from each Gaussian to the vectors in the window around its position. So a Gaussian's
+/// rows are read once for all vectors for which it may be the nearest.
 struct Windows {
     reach: usize,
     batch: usize,
-    /// `[positions, window, batch]`; 0 where there is no position.
+    /// `[positions, window, batch]`; 0 for places without a position.
     distances: Vec<f32>,
 }
 
@@ -264,8 +264,8 @@ impl Windows {
         Self { reach, batch, distances }
     }
 
-    /// The distances of a position's vector in an image from all Gaussians of its window, with the
-    /// numbers of their positions.
+    /// The distances of an image's vector at a position from all Gaussians of its window, each with
+    /// the number of the Gaussian's position.
     fn seen_from<'a>(
         &'a self,
         positions: &'a Positions,
@@ -274,7 +274,7 @@ impl Windows {
     ) -> impl Iterator<Item = (f32, usize)> + 'a {
         let window = (2 * self.reach + 1).pow(2);
         positions.window(positions.place(number), self.reach).map(move |(slot, other)| {
-            // The other one sees this one on the opposite side.
+            // In the other window, this position is on the opposite side.
             let slot = other * window + window - 1 - slot;
             (self.distances[slot * self.batch + image], other)
         })

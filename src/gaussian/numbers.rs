@@ -1,4 +1,4 @@
-//! The numbers that are kept of all positions.
+//! The stored numbers of all positions.
 
 use half::f16;
 use rayon::prelude::*;
@@ -9,11 +9,12 @@ use super::storage::{Precision, Storage};
 use crate::error::Result;
 use crate::host::{all_finite, all_of};
 
-/// The numbers of all positions, of either precision.
+/// The stored numbers of all positions, in either precision.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Numbers {
     F32(Vec<f32>),
-    /// The bits of half precision numbers: a vector of integers can begin as untouched zero pages.
+    /// The bits of half precision numbers. A zeroed vector of integers takes no memory until it is
+    /// written.
     F16(Vec<u16>),
 }
 
@@ -53,9 +54,10 @@ impl Numbers {
         }
     }
 
-    /// Fills the numbers of consecutive positions, beginning with number `first`: `write` is given
-    /// the position's place in the run, its item of `beside`, and its numbers, but for the last ones
-    /// that are a correction.
+    /// Fills the numbers of consecutive positions, from position `first` on. `each`: the numbers per
+    /// position; `correction`: how many of them, at the end, correct the rounding. `write` gets the
+    /// index of the position among these, its item of `beside`, and its numbers without the
+    /// correction.
     pub fn fill<O: Send>(
         &mut self,
         first: usize,

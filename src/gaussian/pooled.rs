@@ -1,4 +1,4 @@
-//! One Gaussian for all positions: their vectors go straight into sums, and none is kept.
+//! One Gaussian for all positions: all vectors are added to the sums at once, and none is kept.
 
 use rayon::prelude::*;
 
@@ -6,14 +6,14 @@ use super::block::Block;
 use super::positions::Positions;
 use crate::embedding::PatchVectors;
 
-/// So many vectors are summed up by themselves. Where they are cut depends on nothing else, so sums are
-/// the same for any number of threads.
+/// The number of vectors per partial sum. Partial sums do not depend on the threads and are merged in
+/// order, so the result is the same for any number of threads.
 const CHUNK: usize = 1024;
-/// So many sums are in memory at once.
+/// The number of partial sums in memory at once.
 const TOGETHER: usize = 8;
 
-/// Takes all vectors into the sums of the only position of `block`, and gives their weight. `folded`: the
-/// weight of what is there already.
+/// Adds all vectors to the sums of the only position of `block`, and returns their weight. `folded`:
+/// the weight in the sums so far.
 pub(super) fn fold(
     block: &mut Block,
     vectors: &dyn PatchVectors,

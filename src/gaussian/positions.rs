@@ -1,14 +1,15 @@
-//! The positions of the grid that are looked at, and which Gaussian each of them has.
+//! The positions of the grid that are scored, and the Gaussian of each.
 
 use crate::error::{Error, Result};
 
-/// All positions of a grid, or those inside a region of interest. Only these are numbered, so what
-/// lies outside takes no memory. Each has a Gaussian of its own, or all have one in common.
+/// All positions of a grid, or those inside a region of interest. A place is an index into the grid,
+/// row-major. A number counts only the positions inside, so that positions outside take no memory.
+/// Each position has its own Gaussian, or all share one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Positions {
     /// `[height, width]`
     grid: [usize; 2],
-    /// The row-major places in the grid, rising; `None` for all.
+    /// The places inside, ascending; `None` for all.
     inside: Option<Vec<usize>>,
     pooled: bool,
 }
@@ -30,12 +31,12 @@ impl Positions {
         }
         let inside: Vec<usize> = (0..mask.len()).filter(|&p| mask[p]).collect();
         if inside.is_empty() {
-            return Err(Error::config("region", "holds no position of the grid; enlarge it"));
+            return Err(Error::config("region", "contains no position of the grid; enlarge it"));
         }
         Ok(if inside.len() == mask.len() { all } else { Self { inside: Some(inside), ..all } })
     }
 
-    /// The same with one Gaussian for all, or with one for each.
+    /// The same positions, with one Gaussian for all or one for each.
     pub fn with_pooled(self, pooled: bool) -> Self {
         Self { pooled, ..self }
     }
@@ -48,17 +49,17 @@ impl Positions {
         self.grid
     }
 
-    /// How many Gaussians there are.
+    /// The number of Gaussians.
     pub fn gaussians(&self) -> usize {
         if self.pooled { 1 } else { self.len() }
     }
 
-    /// How many vectors of so many images a Gaussian is estimated from.
+    /// The number of vectors from `images` images that each Gaussian is estimated from.
     pub fn vectors(&self, images: usize) -> usize {
         images.saturating_mul(self.len() / self.gaussians())
     }
 
-    /// The number of the Gaussian at a place in the grid; `None` outside.
+    /// The number of the Gaussian at a place; `None` outside.
     pub fn gaussian(&self, place: usize) -> Option<usize> {
         self.number(place).map(|number| if self.pooled { 0 } else { number })
     }
@@ -67,12 +68,12 @@ impl Positions {
         self.inside.as_ref().map_or(self.grid[0] * self.grid[1], Vec::len)
     }
 
-    /// The place in the grid of a numbered position.
+    /// The place of a position.
     pub fn place(&self, number: usize) -> usize {
         self.inside.as_ref().map_or(number, |inside| inside[number])
     }
 
-    /// The number of the position at a place in the grid; `None` outside.
+    /// The number of the position at a place; `None` outside.
     pub fn number(&self, place: usize) -> Option<usize> {
         match &self.inside {
             None => (place < self.grid[0] * self.grid[1]).then_some(place),
@@ -80,8 +81,8 @@ impl Positions {
         }
     }
 
-    /// The positions at most `reach` rows and columns away from a place, by their numbers, each with
-    /// where it stands in the whole window of `2 reach + 1` rows and columns, row-major.
+    /// The positions at most `reach` rows and columns away from a place: their indices in the whole
+    /// window of `2 reach + 1` rows and columns, row-major, and their numbers.
     pub fn window(&self, place: usize, reach: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
         let [height, width] = self.grid;
         let (y, x) = (place / width, place % width);
@@ -93,7 +94,7 @@ impl Positions {
         })
     }
 
-    /// The number of the position so many rows and columns from a place; `None` outside.
+    /// The number of the position at this offset from a place; `None` outside.
     pub fn moved(&self, place: usize, [rows, columns]: [isize; 2]) -> Option<usize> {
         let [height, width] = self.grid;
         let y = (place / width).checked_add_signed(rows).filter(|&y| y < height)?;

@@ -1,9 +1,9 @@
-//! Sums of outer products, in tiles that stay in registers: what folding vectors into a scatter and
-//! factorising a covariance spend their time on.
+//! Sums of outer products, in tiles that stay in registers. Most of the time of adding vectors to a
+//! scatter matrix, and of factorizing a covariance, is spent here.
 
 use pulp::Simd;
 
-/// The lanes of any instruction set, or a multiple.
+/// A multiple of the f64 lanes of every instruction set.
 pub(super) const LANES: usize = 8;
 /// Columns of a tile.
 pub(super) const COLUMNS: usize = 8;
@@ -13,20 +13,21 @@ const ROWS: usize = 3 * LANES;
 /// `[columns, rows]`
 pub(super) type Tile = [[f64; ROWS]; COLUMNS];
 
-/// How far apart vectors of `d` numbers stand, so that tiles may reach beyond their ends.
+/// The distance between vectors of `d` numbers. It leaves room for tiles that extend beyond a
+/// vector's end.
 pub(super) fn stride(d: usize) -> usize {
     d.next_multiple_of(LANES) + LANES
 }
 
-/// Vectors of numbers, `stride` apart, each from one place on.
+/// Vectors that are `stride` numbers apart. Each is read from index `place` on.
 #[derive(Clone, Copy)]
 pub(super) struct Lines<'a> {
     pub values: &'a [f64],
     pub place: usize,
 }
 
-/// Computes `tile[j][i] = sum over k of across[k][j] * down[k][i]` for `rows` rows at most, and says how
-/// many those are: more if `rows` ends within a vector.
+/// Computes `tile[j][i] = sum over k of across[k][j] * down[k][i]` for at most `rows` rows `i`.
+/// Returns the number of rows, rounded up to whole SIMD vectors.
 #[inline(always)]
 pub(super) fn fill<S: Simd>(
     simd: S,
@@ -37,7 +38,7 @@ pub(super) fn fill<S: Simd>(
     stride: usize,
 ) -> usize {
     let vectors = rows.div_ceil(S::F64_LANES);
-    // Sums that fit the registers beside a vector and a number.
+    // The sums must fit into the registers, together with one vector and one factor.
     if S::F64_LANES == 8 || S::REGISTER_COUNT >= 32 {
         match vectors {
             1 => products::<S, 1, COLUMNS>(simd, tile, across, down, stride),

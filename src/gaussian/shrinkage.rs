@@ -1,4 +1,4 @@
-//! How far a covariance is drawn toward a multiple of the identity.
+//! Shrinkage of the covariance toward a multiple of the identity.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,33 +7,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Shrinkage of the sample covariance `S` toward the identity: `(1 - s) S + s m I` with `m` the mean
-/// variance. Few images tell little of a covariance's small eigenvalues; shrinkage estimates how
-/// little. Epsilon is added to the result all the same.
+/// Shrinkage of the sample covariance `S` toward a multiple of the identity: `(1 - s) S + s m I`,
+/// where `m` is the mean variance. With few images, the sample covariance underestimates small
+/// eigenvalues and overestimates large ones; shrinkage corrects this. Epsilon is added in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Shrinkage {
-    /// None: epsilon alone (paper).
+    /// No shrinkage, only epsilon (as in the paper).
     None,
-    /// The same `s` everywhere, in `[0, 1]`.
+    /// The same `s` at all positions, in `[0, 1]`.
     Fixed(f64),
     /// The `s` of Ledoit and Wolf (2004), "A well-conditioned estimator for large-dimensional
     /// covariance matrices", for each position.
     LedoitWolf,
-    /// The oracle approximating `s` of Chen, Wiesel, Eldar and Hero (2010), for each position.
+    /// The oracle approximating shrinkage of Chen, Wiesel, Eldar and Hero (2010), for each position.
     Oas,
 }
 
-/// What the intensity depends on. All of the maximum likelihood covariance (divisor N).
+/// The moments that determine the intensity. The covariance has the divisor `N` here.
 pub(super) struct Spread {
     pub dimension: usize,
-    /// The number of vectors; of weighted ones the number that tells as much.
+    /// The number of vectors; with weights, the effective number.
     pub count: f64,
     pub trace: f64,
-    /// The sum of the squares of all elements.
+    /// The sum of the squared elements of the covariance.
     pub squared_norm: f64,
-    /// The mean of `|y|^4`.
+    /// The mean of `|y|^4`, where `y` is a vector minus the mean.
     pub fourth: f64,
 }
 
@@ -96,7 +96,7 @@ impl Shrinkage {
                 (alpha + mean * mean) / ((spread.count + 1.0) * (alpha - mean * mean / p))
             }
         };
-        // Without any distance from the target, there is nothing but the target.
+        // 0 / 0 if all variances are 0: the covariance then equals the target.
         if intensity.is_nan() { 1.0 } else { intensity.clamp(0.0, 1.0) }
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of the embeddings of good images, whatever is made of it.
+//! Statistics of the embedding vectors of good images, independent of the settings.
 
 use std::borrow::Borrow;
 use std::ops::ControlFlow;
@@ -22,12 +22,12 @@ use super::weights::ImageWeights;
 use crate::embedding::PatchVectors;
 use crate::error::{Error, Result};
 
-/// What is known of the embedding vectors of good images at each position: the vectors while they are few,
-/// then their sums. It holds no settings: of the same statistics, Gaussians can be estimated with any
-/// epsilon, shrinkage and storage.
+/// Statistics of the embedding vectors of good images at each position: the vectors themselves while
+/// there are few, later their sums. They hold no settings, so the same statistics give Gaussians with
+/// any epsilon, shrinkage and storage.
 ///
-/// A [`GaussianEstimator`](crate::gaussian::GaussianEstimator), a [`PartialFit`](crate::PartialFit) and a detector
-/// that learns on have one.
+/// A [`GaussianEstimator`](crate::gaussian::GaussianEstimator), a [`PartialFit`](crate::PartialFit)
+/// and a detector that can be extended hold them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GaussianStatistics {
     pub(super) dimension: usize,
@@ -36,23 +36,23 @@ pub struct GaussianStatistics {
     pub(super) blocks: Vec<Block>,
 }
 
-/// So many vectors are gathered before they are added to the sums: products of many at once are
+/// The number of vectors that are collected before they are added to the sums: adding many at once is
 /// faster.
 pub(crate) const PENDING: usize = 64;
 
-/// How many vectors a position keeps before they are summed up for the first time.
+/// The number of vectors that a position keeps before they are first turned into sums.
 pub(crate) const fn sample_limit(dimension: usize) -> usize {
     if dimension < PENDING { PENDING } else { dimension }
 }
 
 impl GaussianStatistics {
-    /// Those of no image.
+    /// Statistics without an image.
     pub(crate) fn new(dimension: usize, positions: Positions) -> Self {
         let blocks = Block::cut(positions.gaussians(), dimension);
         Self { dimension, positions, tally: ImageWeights::default(), blocks }
     }
 
-    /// Puts statistics together from their parts, whose sizes have been checked.
+    /// Builds statistics from their parts. The caller has checked the sizes.
     pub(crate) fn from_parts(
         dimension: usize,
         positions: Positions,
@@ -84,7 +84,7 @@ impl GaussianStatistics {
         self.tally.count
     }
 
-    /// The bytes that it holds.
+    /// The size in bytes.
     pub fn size_in_bytes(&self) -> usize {
         self.blocks.iter().map(Block::size_in_bytes).sum()
     }
@@ -94,17 +94,17 @@ impl GaussianStatistics {
         self.positions.check(shape, self.dimension)
     }
 
-    /// Checks settings for these images.
+    /// Checks that these settings can be used with the statistics.
     pub(crate) fn check(&self, config: &GaussianConfig) -> Result<()> {
         config.check(self.dimension)?;
         if config.pooled != self.positions.pooled() {
-            let reason = "is decided before the first image; fit again";
+            let reason = "cannot be changed after the first image; fit again";
             return Err(Error::config("pooled", reason));
         }
         Ok(())
     }
 
-    /// Takes in the embedding vectors of a batch of images.
+    /// Adds the embedding vectors of a batch of images.
     pub(crate) fn update(&mut self, vectors: &dyn PatchVectors) -> Result<()> {
         let shape = vectors.shape();
         self.check_shape(shape)?;
@@ -142,8 +142,8 @@ impl GaussianStatistics {
         Ok(())
     }
 
-    /// Makes room for so many images more, as far as their vectors are kept: less memory is then
-    /// moved about.
+    /// Reserves memory for this number of further images, as far as their vectors will be kept. This
+    /// avoids copies when memory grows.
     pub(crate) fn reserve(&mut self, images: usize) {
         if self.positions.pooled() {
             return;
@@ -166,12 +166,12 @@ impl GaussianStatistics {
         self.fold();
     }
 
-    /// Takes in the images of others, as if all had been seen here. The order of
-    /// merging changes nothing but rounding.
+    /// Adds the images of other statistics, as if all had been added here. The order of merging only
+    /// affects rounding.
     ///
     /// # Errors
     ///
-    /// [`Error::ShapeMismatch`] if the other one has another dimension, grid or region.
+    /// [`Error::ShapeMismatch`] if the other statistics have another dimension, grid or region.
     pub(crate) fn merge(&mut self, mut other: Self) -> Result<()> {
         if (self.dimension, &self.positions) != (other.dimension, &other.positions) {
             let describe = |e: &Self| {
@@ -212,9 +212,9 @@ impl GaussianStatistics {
         Ok(())
     }
 
-    /// Multiplies the weight of all images so far by a forgetting factor: exponential forgetting, if done
-    /// before each new group of images. They then count as fewer images, in the divisor of the
-    /// covariance, too.
+    /// Multiplies the weight of all images so far by a forgetting factor. Done before each new group
+    /// of images, this is exponential forgetting. The images then count as fewer, also in the divisor
+    /// of the covariance.
     ///
     /// # Errors
     ///
@@ -228,8 +228,8 @@ impl GaussianStatistics {
         Ok(())
     }
 
-    /// The Gaussians of the images so far, giving memory back as they are made. `progress` is told how many
-    /// positions of how many are done.
+    /// Computes the Gaussians and frees memory meanwhile. `progress` gets the number of finished
+    /// positions and the total, and can stop the computation.
     pub(crate) fn finish(
         mut self,
         config: &GaussianConfig,
@@ -241,19 +241,19 @@ impl GaussianStatistics {
         self.factorize(config, chosen, blocks, progress)
     }
 
-    /// The Gaussians of the images so far, with these settings.
+    /// Computes the Gaussians of the images so far with these settings.
     ///
     /// # Errors
     ///
-    /// [`Error::TooFewImages`] for fewer than two images, [`Error::InvalidConfig`] for settings that cannot
-    /// be or do not go with the images, [`Error::NotPositiveDefinite`] where a covariance cannot be
-    /// inverted.
+    /// [`Error::TooFewImages`] for fewer than two images, [`Error::InvalidConfig`] for settings that
+    /// are invalid or cannot be used with these images, [`Error::NotPositiveDefinite`] if a
+    /// covariance cannot be inverted.
     pub fn model(&self, config: &GaussianConfig) -> Result<GaussianModel> {
         self.model_with(config, |_done, _total| ControlFlow::Continue(()))
     }
 
-    /// As [`model`](Self::model). `progress` is told how many positions of how many are done, and can stop
-    /// the work.
+    /// As [`model`](Self::model). `progress` gets the number of finished positions and the total, and
+    /// can stop the computation.
     ///
     /// # Errors
     ///
@@ -319,9 +319,9 @@ impl GaussianStatistics {
         GaussianModel::from_parts(shape, means, scales, numbers)
     }
 
-    /// The mean `[dimension]` and the covariance `[dimension, dimension]` that these settings give, at
-    /// a position `row * grid_width + column`, in f64: what storages are compared with. `None` beyond
-    /// the grid and outside the region of interest, and before the second image.
+    /// The mean `[dimension]` and the covariance `[dimension, dimension]` with these settings at the
+    /// position `row * grid_width + column`, in f64. Storages can be compared with it. `None` outside
+    /// the grid or the region of interest, and for fewer than two images.
     pub fn gaussian(
         &self,
         config: &GaussianConfig,
@@ -336,7 +336,7 @@ impl GaussianStatistics {
         Some((DVector::from_vec(mean), covariance.dense()))
     }
 
-    /// The mean and the regularised covariance of a block's position.
+    /// The mean and the regularized covariance of a position of a block.
     pub(super) fn covariance(
         &self,
         config: &GaussianConfig,
@@ -384,7 +384,7 @@ impl GaussianStatistics {
     }
 }
 
-/// Checks how much of their weight images keep when they are forgotten in part.
+/// Checks a forgetting factor, the fraction of their weight that images keep.
 pub(crate) fn check_forgetting_factor(factor: f64) -> Result<()> {
     if factor > 0.0 && factor <= 1.0 {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The forms in which a fitted Gaussian can be kept.
+//! The forms in which Gaussians can be stored.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,21 +8,22 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::names::named;
 
-/// The floating point type in which the numbers of a [`Storage`] are kept.
+/// The floating point type of the numbers of a [`Storage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Precision {
     /// 32 bits.
     F32,
-    /// 16 bits, with a scale for each position that makes the most of them.
+    /// 16 bits (IEEE half precision), with a scale for each position that keeps the rounding error
+    /// small.
     F16,
 }
 
 named!(Precision, "precision", [("f32", Precision::F32), ("f16", Precision::F16)]);
 
 impl Precision {
-    /// Bytes of a number.
+    /// Bytes per number.
     pub const fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -31,9 +32,9 @@ impl Precision {
     }
 }
 
-/// How the Gaussians are kept: in memory, in a file, and at scoring. All forms but
-/// [`Diagonal`](Self::Diagonal) describe the same distances, up to rounding. Distances are lengths of
-/// vectors, so they are never negative and never NaN.
+/// The form in which Gaussians are stored in memory and in files, and in which distances are
+/// computed. For the same settings, all forms but [`Diagonal`](Self::Diagonal) give the same
+/// distances, up to rounding.
 ///
 /// As text, for command lines: `auto`, `full`, `triangle-f32`, `triangle-f16`, `low-rank-f32`,
 /// `low-rank-f16`, `principal-f32`, `principal-f16`, `diagonal`.
@@ -41,27 +42,29 @@ impl Precision {
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub enum Storage {
-    /// Chosen when the number of images is known. Low rank where that takes at most six tenths of a
-    /// triangle's memory (up to about a third as many images as dimensions), otherwise the triangle;
-    /// in 16 bits, unless at a sample of positions distances then change by more than a thousandth of
-    /// themselves. [`GaussianModel::storage`](crate::gaussian::GaussianModel::storage) tells what was chosen.
+    /// Chosen when the number of images is known. Low rank if it takes at most six tenths of a
+    /// triangle's memory (up to about a third as many images as dimensions), otherwise the triangle.
+    /// In 16 bits, unless this changes distances at some sample positions by more than a thousandth.
+    /// [`GaussianModel::storage`](crate::gaussian::GaussianModel::storage) returns the choice.
     Auto,
-    /// The whole inverse in f32, `d^2` numbers a position, by nalgebra: the form of the paper, and the
-    /// reference for the others.
+    /// The whole inverse in f32, `d^2` numbers per position, by nalgebra: the form of the paper, and
+    /// the reference for the others.
     FullInverse,
     /// The lower triangle of `W = L^-1`, where the covariance is `L L^T`: `d (d + 1) / 2` numbers. The
     /// distance is `|W (x - mean)|`.
     Triangle(Precision),
-    /// For fewer images than dimensions, exact: the covariance is then the identity times a number
-    /// (its floor) plus a matrix of rank `r = N - 1`, and its inverse root `(I - Y^T Y) / sqrt(floor)`
-    /// with `Y` of `r` rows, rotated so that `r d - r (r - 1) / 2` numbers remain. In 16 bits, `2 d`
-    /// more make up for what rounding has done along the direction in which good images vary most.
+    /// For no more images than dimensions, and exact. The covariance is then a multiple of the
+    /// identity (the floor) plus a matrix of rank `r = N - 1`. Its inverse root is
+    /// `(I - Y^T Y) / sqrt(floor)`, where `Y` has `r` rows, rotated so that `r d - r (r - 1) / 2`
+    /// numbers remain. In 16 bits, `2 d` more numbers correct the rounding error along the direction
+    /// in which good images vary most.
     LowRank(Precision),
-    /// The principal components of [`GaussianConfig::components`](crate::gaussian::GaussianConfig::components),
-    /// whitened: `k d - k (k - 1) / 2` numbers.
+    /// Whitened principal components, for
+    /// [`GaussianConfig::components`](crate::gaussian::GaussianConfig::components):
+    /// `k d - k (k - 1) / 2` numbers.
     Principal(Precision),
-    /// Variances alone, as if the components were independent: `d` numbers. Another model: what the
-    /// method gains from correlations is lost.
+    /// Only the variances, as if the components were independent: `d` numbers. This is another model,
+    /// which loses what the method gains from correlations.
     Diagonal,
 }
 
@@ -105,7 +108,7 @@ impl FromStr for Storage {
         let found = NAMES.iter().find(|(name, _)| *name == text);
         found.map(|&(_, storage)| storage).ok_or_else(|| {
             let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
-            Error::config("storage", format!("{text:?} is none of {}", names.join(", ")))
+            Error::config("storage", format!("expected one of {}, got {text:?}", names.join(", ")))
         })
     }
 }
@@ -128,13 +131,13 @@ impl Storage {
     }
 }
 
-/// The number of elements of `rows` rows of which row `i` begins at column `i`. With as many rows as
-/// columns: of a triangle.
+/// The number of elements of a trapezoid of `rows` rows, where row `i` begins at column `i`. With as
+/// many rows as columns, it is a triangle.
 pub(crate) const fn trapezoid_len(columns: usize, rows: usize) -> usize {
     rows * columns - rows * rows.saturating_sub(1) / 2
 }
 
-/// The rows of a packed trapezoid: row `i` has its elements from column `i` on.
+/// The rows of a packed trapezoid: row `i` holds the elements from column `i` on.
 pub(crate) fn trapezoid_rows<T>(packed: &[T], columns: usize) -> impl Iterator<Item = &[T]> {
     let mut rest = packed;
     (0..columns).map_while(move |i| {

@@ -1,12 +1,13 @@
-//! Weighted sums of a position's vectors: mean, scatter, and the moments that shrinkage asks for.
+//! Weighted sums of a position's vectors: mean, scatter matrix, and the moments for shrinkage.
 //!
-//! All are about the mean, in f64, and two of them merge exactly (Chan, Golub, LeVeque 1979), so a
-//! large common offset costs no digits and the order does not matter.
+//! All sums are centered at the mean, in f64. The sums of two sets of vectors merge exactly (Chan,
+//! Golub, LeVeque 1979). So a large common offset costs no precision, and the order of merging only
+//! affects rounding.
 
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
 use faer::{Accum, Mat, MatRef, Par};
 
-/// The vectors of a position, less their mean, each times the root of its weight.
+/// The vectors of a position minus their mean, each times the square root of its weight.
 pub(super) struct Deviations {
     pub mean: Vec<f64>,
     /// `[dimension, vectors]`
@@ -14,7 +15,7 @@ pub(super) struct Deviations {
 }
 
 impl Deviations {
-    /// `vectors` yields as many as there are weights, each of `dimension` components.
+    /// `vectors`: as many as `weights`, each of `dimension` components.
     pub fn new<'a>(
         dimension: usize,
         vectors: impl Iterator<Item = &'a [f32]> + Clone,
@@ -56,7 +57,7 @@ impl Deviations {
     }
 }
 
-/// Adds `columns columns^T` to the lower triangle of `target`, or replaces it.
+/// Adds `columns columns^T` to the lower triangle of `target`, or replaces the triangle by it.
 pub(super) fn outer_products(target: &mut Mat<f64>, accum: Accum, columns: MatRef<'_, f64>) {
     let whole = BlockStructure::Rectangular;
     matmul(
@@ -72,13 +73,13 @@ pub(super) fn outer_products(target: &mut Mat<f64>, accum: Accum, columns: MatRe
     );
 }
 
-/// With `y` a vector less the mean, and `w` its weight:
+/// Weighted sums. `y` is a vector minus the mean, `w` its weight.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Sums {
     /// `sum w`
     pub weight: f64,
     pub mean: Vec<f64>,
-    /// `sum w y y^T`, of which only the lower triangle counts.
+    /// `sum w y y^T`. Only the lower triangle is used.
     pub scatter: Mat<f64>,
     /// `sum w |y|^2 y`
     pub third: Vec<f64>,
@@ -87,12 +88,12 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Takes in the vectors of another.
+    /// Adds the vectors of other sums.
     pub fn merge(&mut self, mut other: Self) {
         let total = self.weight + other.weight;
         let apart: Vec<f64> = other.mean.iter().zip(&self.mean).map(|(o, s)| o - s).collect();
         let scaled = |factor: f64| apart.iter().map(|a| a * factor).collect::<Vec<f64>>();
-        // From each old mean to the common one.
+        // Move both centers to the common mean.
         self.recentre(&scaled(other.weight / total));
         other.recentre(&scaled(-self.weight / total));
         self.weight = total;
@@ -171,7 +172,7 @@ mod tests {
                 if swap { std::mem::swap(&mut a, &mut b); }
                 a.merge(b);
                 prop_assert!(close(a.weight, whole.weight, 1.0));
-                // The naive sums, as written in the struct.
+                // The reference: the definitions in `Sums`.
                 let y = |v: &[f32]| (0..3).map(|i| f64::from(v[i]) - whole.mean[i]).collect::<Vec<_>>();
                 let norm2 = |y: &[f64]| y.iter().map(|v| v * v).sum::<f64>();
                 let fourth: f64 = vectors.iter().zip(weights).map(|(v, w)| w * norm2(&y(v)).powi(2)).sum();

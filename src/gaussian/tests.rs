@@ -41,7 +41,7 @@ fn distances(model: &GaussianModel, q: &[f32]) -> Vec<f32> {
     to_host(model.mahalanobis_distance(batch(q, model.dimension())).unwrap()).unwrap()
 }
 
-/// Two passes, explicit inverse, f64: the definition.
+/// The definition: two passes and an explicit inverse, in f64.
 pub(super) struct Definition {
     mean: DVector<f64>,
     covariance: DMatrix<f64>,
@@ -72,7 +72,7 @@ impl Definition {
     }
 }
 
-/// The largest error of a distance relative to itself, if that is not next to nothing.
+/// The largest relative error of a distance; for distances below 0.1, relative to 0.1.
 pub(super) fn error(actual: &[f32], q: &[f32], at: impl Fn(usize) -> Definition, d: usize) -> f64 {
     let images = q.len() / (d * POSITIONS);
     let mut worst = 0.0_f64;
@@ -90,7 +90,7 @@ pub(super) fn error(actual: &[f32], q: &[f32], at: impl Fn(usize) -> Definition,
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Vectors kept, summed up, and both; every form of the same distances.
+    /// With kept vectors, with sums, and with both; for every storage of the same distances.
     #[test]
     fn every_exact_storage_equals_the_definition(
         d in prop::sample::select(vec![1_usize, 2, 7, 16, 33, 50]), n in 2_usize..80,
@@ -119,7 +119,7 @@ proptest! {
             let model = estimator.finish().unwrap();
             prop_assert!(model == kept);
             prop_assert!(model.storage() != Storage::Auto);
-            // An f32 of magnitude 100 carries its features to 4e-6 only.
+            // With an offset of 100, the f32 features themselves have errors of 4e-6.
             let tolerance = tolerance + 2e-6 * f64::from(offset);
             let definition = |p| Definition::new(&values, d, p, &vec![1.0; n]);
             let error = error(&distances(&model, &q), &q, definition, d);
@@ -262,7 +262,7 @@ fn golden_shrinkage_is_scikit_learns() {
                     estimator.update(to_device(part.to_vec(), shape, &Device::flex())).unwrap();
                 }
                 if folded {
-                    // Summing up and merging must not change what shrinkage is told.
+                    // Sums and merges must not change the moments for shrinkage.
                     estimator.fold_for_test();
                 }
                 let covariance = estimator.finish().unwrap().covariance(0).unwrap();
@@ -331,7 +331,7 @@ fn few_images_are_kept_in_low_rank_and_many_in_a_triangle() {
     assert!(error.contains("fewer images than dimensions"), "{error}");
 }
 
-/// Along one direction the images vary a thousand times more than 16 bits can cancel.
+/// Along one direction, the images vary far too much for the precision of 16 bits.
 #[test]
 fn sixteen_bits_are_not_taken_where_they_are_too_coarse() {
     let d = 6;
@@ -404,7 +404,7 @@ fn no_image_and_one_image_are_errors_that_say_so() {
     estimator.update(to_device(vec![1.0, 2.0], [1, 2, 1, 1], &device)).unwrap();
     let error = estimator.model().unwrap_err();
     assert!(matches!(error, Error::TooFewImages { count: 1 }), "{error}");
-    // As good as one.
+    // The first image has practically no weight left.
     (0..60).for_each(|_| estimator.forget(0.1).unwrap());
     estimator.update(to_device(vec![1.0, 3.0], [1, 2, 1, 1], &device)).unwrap();
     let error = estimator.finish().unwrap_err();
@@ -467,7 +467,7 @@ fn impossible_settings_are_refused() {
     }
 }
 
-/// A precision stands for a device here: a clone that moves to another card keeps its own copy.
+/// Two precisions stand for two devices: each clone keeps the copy for its own device.
 #[test]
 fn clones_on_two_devices_do_not_take_each_others_copies_away() {
     let device = Device::flex();
@@ -480,6 +480,6 @@ fn clones_on_two_devices_do_not_take_each_others_copies_away() {
         assert!(std::sync::Arc::ptr_eq(&first, &here.on_device(&device, Precision::F32)));
         assert!(std::sync::Arc::ptr_eq(&second, &there.on_device(&device, Precision::F16)));
     }
-    // Those on one device share.
+    // Clones on the same device share a copy.
     assert!(std::sync::Arc::ptr_eq(&first, &beside.on_device(&device, Precision::F32)));
 }

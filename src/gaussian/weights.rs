@@ -2,17 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-/// More images than anybody has. A file that claims more is damaged, and sums with such numbers could
+/// The largest number of images. A file that claims more is damaged, and sums with such numbers could
 /// overflow.
 pub(super) const MOST_IMAGES: usize = u32::MAX as usize;
 
-/// How many images there are and what they weigh.
+/// The number of images and their weights.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ImageWeights {
     pub count: usize,
-    /// Of the samples.
+    /// The weights of the samples.
     pub weights: Vec<f64>,
-    /// The weight that has gone into sums.
+    /// The weight in the sums.
     pub folded: f64,
     /// The sum of the squared weights of all images.
     pub squared: f64,
@@ -23,7 +23,8 @@ impl ImageWeights {
         self.folded + self.weights.iter().sum::<f64>()
     }
 
-    /// Whether these can be the weights of some images, or the file that holds them is damaged.
+    /// Whether these weights are possible; if not, the file is damaged. `summed`: whether there are
+    /// sums.
     pub fn is_sound(&self, summed: bool) -> bool {
         let positive = |w: f64| w.is_finite() && w > 0.0;
         (summed || !self.weights.is_empty())

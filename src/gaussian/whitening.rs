@@ -1,28 +1,28 @@
-//! The inverse of a Cholesky factor, for matrices that fit the cache.
+//! The inverse of a Cholesky factor, for matrices that fit into the cache.
 //!
-//! Libraries are made for large matrices. For one of a hundred rows, of which a model has thousands,
-//! they take twice as long.
+//! Libraries are made for larger matrices. For a hundred rows they take twice as long, and a model
+//! has thousands of such matrices.
 
 use pulp::{Arch, Simd, WithSimd};
 
 use super::products::{COLUMNS, Lines, Tile, fill, stride};
 
-/// Rows of the largest matrix for which this is faster.
+/// The largest number of rows for which this is faster than faer.
 pub(super) const MOST: usize = 256;
 
-/// Matrices that a thread uses from position to position.
+/// Matrices that a thread reuses for other positions.
 #[derive(Default)]
 pub struct Whitening {
     d: usize,
     stride: usize,
-    /// The lower triangle, then its Cholesky factor: by columns, `stride` apart.
+    /// The lower triangle, later its Cholesky factor. Columns are `stride` numbers apart.
     lower: Vec<f64>,
-    /// The inverse of that, by rows, `stride` apart; zero above the diagonal.
+    /// The inverse of the factor, zero above the diagonal. Rows are `stride` numbers apart.
     inverse: Vec<f64>,
 }
 
 impl Whitening {
-    /// Takes a symmetric matrix by its columns, of which what is above the diagonal does not count.
+    /// Copies the columns of a symmetric matrix. Only the lower triangle is read.
     pub fn set<'a>(&mut self, d: usize, columns: impl Iterator<Item = &'a [f64]>) {
         if self.d != d {
             let stride = stride(d);
@@ -37,13 +37,13 @@ impl Whitening {
         }
     }
 
-    /// Inverts the Cholesky factor, and gives the largest magnitude of the inverse; `None` if the
-    /// matrix has no such factor.
+    /// Inverts the Cholesky factor, and returns the largest absolute value in the inverse; `None` if
+    /// the matrix is not positive definite.
     pub fn invert(&mut self) -> Option<f64> {
         Arch::new().dispatch(Invert(self))
     }
 
-    /// Writes the inverse's lower triangle by columns, each number times a factor.
+    /// Writes the inverse's lower triangle, column by column, each number times `factor`.
     pub fn write(&self, factor: f64, target: &mut [f32]) {
         let mut rest = target;
         for j in 0..self.d {
@@ -75,8 +75,9 @@ impl WithSimd for Invert<'_> {
     }
 }
 
-/// Makes the lower triangle its Cholesky factor: some columns at a time, first what those before take
-/// from them, then these among themselves.
+/// Replaces the lower triangle by its Cholesky factor, some columns at a time: first subtracts the
+/// products of earlier columns, then factorizes within these columns. Returns `false` if the matrix
+/// is not positive definite.
 #[inline(always)]
 fn factorise<S: Simd>(simd: S, lower: &mut [f64], d: usize, stride: usize) -> bool {
     let mut tile: Tile = Default::default();
@@ -121,7 +122,7 @@ fn invert<S: Simd>(simd: S, lower: &[f64], inverse: &mut [f64], d: usize, stride
         let panel = &mut rest[..height * stride];
         let mut left = 0;
         while left < top {
-            // The rows before are zero on the right of the diagonal.
+            // Earlier rows are zero in these columns, because they are zero above the diagonal.
             let across = Lines { values: &lower[left * stride..top * stride], place: top };
             let down = Lines { values: &done[left * stride..], place: left };
             let columns = fill(simd, &mut tile, across, down, top - left, stride);
@@ -163,7 +164,7 @@ mod tests {
                 let bits = ((i * 977 + j) as u64 + seed * 7919 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
                 ((bits ^ (bits >> 31)) >> 20 & 0xFFFF) as f64 / 65536.0 - 0.5
             };
-            // A matrix of another size has been there before.
+            // The first matrix has another size.
             let mut whitening = Whitening::default();
             for d in [other, d] {
                 let root = DMatrix::from_fn(d, d + 2, noise);

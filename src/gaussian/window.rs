@@ -1,11 +1,11 @@
-//! The window around a position in which the nearest Gaussian is looked for.
+//! The window around a position that is searched for the nearest Gaussian.
 
 use crate::error::{Error, Result};
 
-/// The largest window in which the nearest Gaussian is looked for.
+/// The largest allowed window.
 const WIDEST: usize = 31;
 
-/// How many rows and columns away the nearest Gaussian is looked for, in a window of so many.
+/// How many rows and columns a window of `neighborhood` positions extends from its center.
 pub(crate) fn reach(neighborhood: usize) -> Result<usize> {
     if neighborhood % 2 == 1 && neighborhood <= WIDEST {
         return Ok(neighborhood / 2);
@@ -16,7 +16,7 @@ pub(crate) fn reach(neighborhood: usize) -> Result<usize> {
     Err(Error::config("neighborhood", reason))
 }
 
-/// The rows and columns from a position to the others that are within reach.
+/// The offsets `[rows, columns]` from a position to all others in its window.
 pub(super) fn reach_offsets(reach: usize) -> impl Iterator<Item = [isize; 2]> {
     let reach = reach as isize;
     let all = (-reach..=reach).flat_map(move |y| (-reach..=reach).map(move |x| [y, x]));

@@ -1,12 +1,14 @@
 //! The best F1 score that a threshold can reach.
 
+use serde::{Deserialize, Serialize};
+
 use super::counts::score;
 use super::pixel_scores::{PixelScores, undefined};
 use super::roc::Steps;
 use crate::error::Result;
 
 /// The best F1 score and where it is reached.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct F1Max {
     /// The harmonic mean of precision and recall.

@@ -114,7 +114,7 @@ fn too_few_images_are_an_error() {
     for count in [0, 1] {
         let error = padim.fit((0..count).map(good)).unwrap_err();
         assert!(
-            matches!(error, Error::TooFewImages { count: c } if c == count as usize),
+            matches!(error, Error::TooFewImages { count: c, .. } if c == count as usize),
             "{error}"
         );
     }

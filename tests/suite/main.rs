@@ -17,6 +17,7 @@ mod golden_preprocess;
 mod golden_stages;
 mod hostile;
 mod imports;
+mod interface;
 mod line;
 mod moving;
 mod partial;

@@ -115,7 +115,7 @@ fn a_registration_of_ones_own_must_be_given_again() {
     assert!(loaded.registration().unwrap().is_missing());
     let missing = |error: Error| {
         assert!(
-            matches!(&error, Error::RegistrationMissing { name } if name == "mirror"),
+            matches!(&error, Error::RegistrationMissing { name, .. } if name == "mirror"),
             "{error}"
         );
     };
@@ -328,21 +328,4 @@ fn a_pooled_detector_is_small_and_does_all_that_others_do() {
     let error = plain.merge(padim.partial_fit((0..3).map(good)).unwrap());
     assert!(error.unwrap_err().to_string().contains("pooled"));
     assert!(Padim::new(pooled.with_neighborhood(3), backbone()).is_err());
-}
-
-/// A reader of version 3 knows no section `moving`, and a file of version 3 has none.
-#[test]
-fn a_detector_without_these_settings_has_the_file_that_it_had() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("plain.padim");
-    let plain = detector();
-    plain.save_without_backbone(&path).unwrap();
-    let file = std::fs::read(&path).unwrap();
-    let holds = |file: &[u8]| file.windows(7).any(|window| window == b"\x06moving");
-    assert!(!holds(&file));
-    let settings = config().with_neighborhood(3);
-    let near = Padim::new(settings, backbone()).unwrap().fit((0..8).map(good)).unwrap();
-    near.save_without_backbone(&path).unwrap();
-    assert!(holds(&std::fs::read(&path).unwrap()));
-    assert_eq!(plain.config().neighborhood, 1);
 }

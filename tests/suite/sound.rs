@@ -142,7 +142,7 @@ fn what_cannot_be_is_said_before_the_network_runs() {
     assert_eq!(runs(), 0, "twelve images for a rate of 0.05: {error}");
 
     let error = padim.fit(images(1)).unwrap_err();
-    assert!(matches!(error, Error::TooFewImages { count: 1 }), "{error}");
+    assert!(matches!(error, Error::TooFewImages { count: 1, .. }), "{error}");
     assert_eq!(runs(), 0, "{error}");
 
     let low_rank = GaussianConfig::default().with_storage(Storage::LowRank(Precision::F32));
@@ -155,7 +155,10 @@ fn what_cannot_be_is_said_before_the_network_runs() {
     runs();
     for keep in [2.0, 0.0, f64::NAN] {
         let error = detector.extend_with(images(4), keep, crate::silent).unwrap_err();
-        assert!(matches!(error, Error::InvalidConfig { field: "keep", .. }), "{error}");
+        assert!(
+            matches!(error, Error::InvalidConfig { field: "forgetting_factor", .. }),
+            "{error}"
+        );
         assert_eq!(runs(), 0, "{error}");
     }
     let error = detector.calibrate(images(18), &rates).unwrap_err();

@@ -404,7 +404,9 @@ fn mistakes_are_told_and_spare_others() {
     for count in [0, 1] {
         let images = || (0..count).map(|i| cloth(SIZE, i, 0));
         for error in [padim.fit(images()), padim.fit_within(usize::MAX, images())] {
-            assert!(matches!(error, Err(Error::TooFewImages { count: c }) if c == count as usize));
+            assert!(
+                matches!(error, Err(Error::TooFewImages { count: c, .. }) if c == count as usize)
+            );
         }
     }
     let crop = config([48, 64]).with_preprocess(PreprocessConfig::default());

@@ -1,4 +1,4 @@
-//! Gaussians on a device, whatever their form.
+//! Code that all forms share on devices.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -11,35 +11,36 @@ use crate::threads::for_each_chunk;
 
 /// The Gaussians of some positions on a device.
 pub trait DeviceForm: Debug + Send + Sync {
-    /// The distances `[gaussians, 1, vectors]` of vectors less the mean `[gaussians, dimension, vectors]`.
+    /// The distances `[gaussians, 1, vectors]`. `x`: vectors minus the mean,
+    /// `[gaussians, dimension, vectors]`.
     fn distances(&self, x: Tensor<3>, precision: Precision) -> Tensor<3>;
 }
 
-/// Writes what a device needs of a position's numbers and scale.
+/// Converts a position's numbers and scale to the numbers for a device.
 type Write<'a> = dyn Fn(&[f32], f32, &mut [f32]) + Sync + 'a;
 
-/// What the Gaussians of some positions are made of.
+/// The stored Gaussians of some positions, for copying to a device.
 pub struct DeviceSource<'a> {
     pub gaussians: Range<usize>,
     pub dimension: usize,
     pub rows: usize,
-    /// In which the numbers are kept.
+    /// The precision of the stored numbers.
     pub kept: Precision,
-    /// Of all positions.
+    /// The stored numbers of all positions.
     pub numbers: &'a Numbers,
     pub scales: &'a [f32],
     pub device: &'a Device,
-    /// In which the device multiplies.
+    /// The precision of products on the device.
     pub precision: Precision,
 }
 
 impl DeviceSource<'_> {
-    /// A tensor in 32 bits.
+    /// A tensor in 32 bits on the device.
     pub fn float(&self, values: Vec<f32>, shape: [usize; 3]) -> Tensor<3> {
         Tensor::from_data(TensorData::new(values, shape), (self.device, DType::F32))
     }
 
-    /// A matrix in the precision in which the device multiplies.
+    /// A matrix on the device, in the precision of products.
     pub fn matrix(&self, values: Vec<f32>, shape: [usize; 3]) -> Tensor<3> {
         self.lower(self.float(values, shape))
     }
@@ -51,7 +52,8 @@ impl DeviceSource<'_> {
         }
     }
 
-    /// `each` numbers for every position, written by several threads.
+    /// `each` numbers for every position, written by several threads, but not by rayon
+    /// (`threads.rs`).
     pub fn filled(&self, each: usize, write: &Write) -> Vec<f32> {
         let of_position = self.numbers.len() / self.scales.len();
         let mut values = vec![0.0; self.gaussians.len() * each];
@@ -63,7 +65,7 @@ impl DeviceSource<'_> {
         values
     }
 
-    /// Unpacks rows times a factor, with zeros before the diagonal.
+    /// Unpacks rows and multiplies them by a factor. The elements before the diagonal stay zero.
     pub fn unpack(&self, packed: &[f32], factor: f32, target: &mut [f32]) {
         let d = self.dimension;
         for (i, row) in trapezoid_rows(packed, d).take(self.rows).enumerate() {
@@ -73,7 +75,7 @@ impl DeviceSource<'_> {
     }
 }
 
-/// A matrix times vectors that are rounded to its precision.
+/// The product of a matrix and vectors, which are rounded to the matrix's precision.
 pub fn multiply(matrix: Tensor<3>, vectors: Tensor<3>, precision: Precision) -> Tensor<3> {
     match precision {
         Precision::F32 => matrix.matmul(vectors),
@@ -86,7 +88,7 @@ pub fn length(z: Tensor<3>) -> Tensor<3> {
     z.square().sum_dim(1).sqrt()
 }
 
-/// The distance is the length of `M x`, with `M` `[gaussians, rows, dimension]`.
+/// The distance is the length of `M x`. `M`: `[gaussians, rows, dimension]`.
 #[derive(Debug)]
 pub struct Root(pub Tensor<3>);
 

@@ -1,4 +1,4 @@
-//! Variances alone.
+//! The form that stores only variances.
 
 use burn::tensor::Tensor;
 use nalgebra::{DMatrix, DVector};
@@ -76,7 +76,7 @@ impl Form for Diagonal {
     }
 }
 
-/// The distance is the length of `w x`, component by component, `[gaussians, dimension, 1]`.
+/// The distance is the length of `w x`, the product by component. `w`: `[gaussians, dimension, 1]`.
 #[derive(Debug)]
 struct OnDevice(Tensor<3>);
 

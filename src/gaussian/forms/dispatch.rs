@@ -1,4 +1,4 @@
-//! Which file a form is in.
+//! Calls the code of a storage's form.
 
 use nalgebra::{DMatrix, DVector};
 use pulp::Simd;
@@ -13,7 +13,7 @@ use super::triangle::Triangle;
 use crate::gaussian::covariance::{Covariance, Scratch};
 use crate::gaussian::storage::Storage;
 
-/// Evaluates an expression with the type of a storage's form. `Storage::Auto` has none.
+/// Evaluates an expression with the type of a storage's form. `Storage::Auto` has no form.
 macro_rules! by_form {
     ($storage:expr, $form:ident => $value:expr, auto => $auto:expr) => {
         match $storage {
@@ -42,24 +42,24 @@ macro_rules! by_form {
     };
 }
 
-/// The form's own methods: see `form.rs`. A model never has [`Storage::Auto`].
+/// The methods of `Form`, documented in `form.rs`. A model never has [`Storage::Auto`].
 impl Storage {
-    /// The number of numbers that a position takes. `rows` counts where there are rows.
+    /// The number of stored numbers per position. `rows` matters only for forms with rows.
     pub(crate) fn numbers(self, dimension: usize, rows: usize) -> Option<usize> {
         by_form!(self, F => F::numbers(dimension, rows, self.precision()), auto => None)
     }
 
-    /// How many of a position's numbers, the last ones, correct the others.
+    /// How many of a position's numbers, at the end, correct the rounding of the others.
     pub(crate) fn correction(self, dimension: usize) -> usize {
         by_form!(self, F => F::correction(dimension, self.precision()), auto => 0)
     }
 
-    /// The number of numbers that a position takes on a device.
+    /// The number of numbers per position on a device.
     pub(crate) fn device_numbers(self, dimension: usize, rows: usize) -> Option<usize> {
         by_form!(self, F => F::device_numbers(dimension, rows), auto => None)
     }
 
-    /// Writes the numbers of a covariance without the correction, and gives the scale.
+    /// Writes the numbers of a covariance without the correction, and returns the scale.
     pub(in crate::gaussian) fn write(
         self,
         covariance: &Covariance,
@@ -71,7 +71,7 @@ impl Storage {
         by_form!(self, F => F::write(covariance, rows, precision, target, scratch), auto => None)
     }
 
-    /// Writes the correction of numbers that have been rounded to 16 bits.
+    /// Writes the correction of numbers that were rounded to 16 bits.
     pub(in crate::gaussian) fn correct(
         self,
         rounded: &[u16],
@@ -81,23 +81,23 @@ impl Storage {
         by_form!(self, F => F::correct(rounded, scratch, correction), auto => ());
     }
 
-    /// Writes the distances of some vectors.
+    /// Computes the distances of some vectors.
     #[inline(always)]
     pub(in crate::gaussian) fn measure<S: Simd>(self, simd: S, measured: Measured<'_>) {
         by_form!(self, F => F::measure(simd, measured), auto => ());
     }
 
-    /// The inverse of the covariance, without the scale.
+    /// The inverse of the covariance, for a scale of 1.
     pub(in crate::gaussian) fn inverse(self, packed: &Packed<'_>) -> Option<DMatrix<f64>> {
         by_form!(self, F => Some(F::inverse(packed)), auto => None)
     }
 
-    /// The covariance, by its inverse.
+    /// The covariance, from its inverse.
     pub(in crate::gaussian) fn covariance(self, inverse: DMatrix<f64>) -> Option<DMatrix<f64>> {
         by_form!(self, F => F::covariance(inverse), auto => None)
     }
 
-    /// The inverse of the covariance times a vector, without the scale.
+    /// The inverse of the covariance times a vector, for a scale of 1.
     pub(in crate::gaussian) fn multiply(
         self,
         packed: &Packed<'_>,
@@ -106,7 +106,7 @@ impl Storage {
         by_form!(self, F => Some(F::multiply(packed, x)), auto => None)
     }
 
-    /// The Gaussians of some positions on a device.
+    /// Copies the Gaussians of some positions to a device.
     pub(in crate::gaussian) fn on_device(
         self,
         source: &DeviceSource<'_>,

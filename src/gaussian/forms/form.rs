@@ -1,4 +1,4 @@
-//! What every form must be able to do.
+//! The trait of all forms.
 
 use std::ops::Range;
 
@@ -11,20 +11,20 @@ use crate::gaussian::half::NumbersRef;
 use crate::gaussian::kernels::Images;
 use crate::gaussian::storage::{Precision, trapezoid_rows};
 
-/// A form in which a Gaussian is kept: the numbers of a position, and what is done with them. The numbers
-/// times the position's scale describe the inverse covariance.
+/// A form in which a Gaussian is stored. The numbers of a position and its scale describe the inverse
+/// covariance.
 pub trait Form {
-    /// The number of numbers of a position. `None` if there cannot be so many. `rows` counts where the form
-    /// has rows.
+    /// The number of stored numbers per position; `None` on overflow, or if there cannot be so many
+    /// rows. `rows` matters only for forms with rows.
     fn numbers(dimension: usize, rows: usize, precision: Precision) -> Option<usize>;
 
-    /// How many of them, the last ones, correct the rounding of the others.
+    /// How many of them, at the end, correct the rounding of the others.
     fn correction(_dimension: usize, _precision: Precision) -> usize {
         0
     }
 
-    /// Writes the numbers of a covariance without the correction, and gives the scale. `None` if the
-    /// covariance cannot be inverted in f32.
+    /// Writes the numbers of a covariance without the correction, and returns the scale. `None` if
+    /// the covariance cannot be inverted in f32.
     fn write(
         covariance: &Covariance,
         rows: usize,
@@ -33,50 +33,50 @@ pub trait Form {
         scratch: &mut Scratch,
     ) -> Option<f32>;
 
-    /// Writes the correction of numbers that have been rounded to 16 bits. `scratch` is that of
+    /// Writes the correction of numbers that were rounded to 16 bits. `scratch`: the same as for
     /// [`write`](Self::write).
     fn correct(_rounded: &[u16], _scratch: &Scratch, _correction: &mut [u16]) {}
 
-    /// Writes the distances of some vectors.
+    /// Computes the distances of some vectors.
     fn measure<S: Simd>(simd: S, measured: Measured<'_>);
 
-    /// The inverse of the covariance `[dimension, dimension]`, without the scale.
+    /// The inverse of the covariance, `[dimension, dimension]`, for a scale of 1.
     fn inverse(packed: &Packed<'_>) -> DMatrix<f64>;
 
-    /// The covariance, by its inverse.
+    /// The covariance, from its inverse.
     fn covariance(inverse: DMatrix<f64>) -> Option<DMatrix<f64>> {
         inverse.try_inverse()
     }
 
-    /// The inverse of the covariance times a vector, without the scale.
+    /// The inverse of the covariance times a vector, for a scale of 1.
     fn multiply(packed: &Packed<'_>, x: &DVector<f64>) -> DVector<f64> {
         Self::inverse(packed) * x
     }
 
-    /// The number of numbers of a position on a device.
+    /// The number of numbers per position on a device; `None` on overflow.
     fn device_numbers(dimension: usize, rows: usize) -> Option<usize>;
 
-    /// The Gaussians of some positions on a device.
+    /// Copies the Gaussians of some positions to a device.
     fn on_device(source: &DeviceSource<'_>) -> Box<dyn DeviceForm>;
 }
 
-/// Vectors to be measured, and where the distances go.
+/// Vectors at a position, its numbers, and the distances to compute.
 pub struct Measured<'a> {
-    /// The vectors less the mean, and room for what becomes of them.
+    /// The vectors minus the mean, and memory for results.
     pub images: Images<'a>,
-    /// Of all positions.
+    /// The numbers of all positions.
     pub numbers: NumbersRef<'a>,
-    /// Where those of this position are.
+    /// The range of this position's numbers.
     pub range: Range<usize>,
     /// The dimension.
     pub d: usize,
     pub scale: f32,
     pub distances: &'a mut [f32],
-    /// For unpacked rows.
+    /// Memory for unpacked rows.
     pub buffer: &'a mut Vec<f32>,
 }
 
-/// The numbers of a position in f32, for what is not done often.
+/// The numbers of a position in f32, for operations that need not be fast.
 pub struct Packed<'a> {
     pub values: &'a [f32],
     pub dimension: usize,
@@ -85,7 +85,7 @@ pub struct Packed<'a> {
 }
 
 impl Packed<'_> {
-    /// The packed rows, with zeros before the diagonal.
+    /// The packed rows as a matrix, with zeros before the diagonal.
     pub fn upper(&self) -> DMatrix<f64> {
         let mut upper = DMatrix::zeros(self.rows, self.dimension);
         for (i, row) in trapezoid_rows(self.values, self.dimension).take(self.rows).enumerate() {
@@ -97,7 +97,8 @@ impl Packed<'_> {
     }
 }
 
-/// The number of numbers of packed rows. A file may say anything: where this is `Some`, nothing overflows.
+/// The number of elements of packed rows; `None` on overflow, or if there are more rows than columns:
+/// a file can claim any size.
 pub fn packed_rows(dimension: usize, rows: usize) -> Option<usize> {
     dimension.checked_add(2)?.checked_mul(dimension)?;
     (rows <= dimension).then(|| crate::gaussian::storage::trapezoid_len(dimension, rows))

@@ -67,7 +67,7 @@ impl Form for FullInverse {
     }
 }
 
-/// The distance is the root of `x^T M x`, with `M` `[gaussians, dimension, dimension]`.
+/// The distance is the square root of `x^T M x`. `M`: `[gaussians, dimension, dimension]`.
 #[derive(Debug)]
 struct OnDevice(Tensor<3>);
 

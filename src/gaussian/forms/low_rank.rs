@@ -1,4 +1,4 @@
-//! The identity times a number, plus a matrix of low rank: for fewer images than dimensions.
+//! The form for few images: a multiple of the identity plus a matrix of low rank.
 
 use burn::tensor::Tensor;
 use nalgebra::{DMatrix, DVector};
@@ -12,8 +12,9 @@ use crate::gaussian::half::{LARGEST, Number, NumbersRef, to_half};
 use crate::gaussian::kernels::{Images, Rows, Step};
 use crate::gaussian::storage::{Precision, trapezoid_rows};
 
-/// See [`Storage::LowRank`](crate::gaussian::Storage::LowRank). The rows are those of `Y`, times
-/// [`LARGEST`]. In 16 bits, a direction `q` and a vector `c` behind them correct the rounding along `q`.
+/// See [`Storage::LowRank`](crate::gaussian::Storage::LowRank). The stored rows are `Y` times
+/// [`LARGEST`]. In 16 bits, a direction `q` and a vector `c` follow, which correct the rounding error
+/// along `q`.
 pub struct LowRank;
 
 impl Form for LowRank {
@@ -35,8 +36,8 @@ impl Form for LowRank {
         target: &mut [f32],
         scratch: &mut Scratch,
     ) -> Option<f32> {
-        // `(1 - sqrt(floor / (floor + value))) / value`: along an eigenvector of this eigenvalue, the
-        // inverse root times `sqrt(floor)` is 1 minus `value` times this.
+        // `(1 - sqrt(floor / (floor + value))) / value`, without cancellation. `value` times this is
+        // the eigenvalue of `Y^T Y` for an eigenvector with the eigenvalue `value`.
         let floor = covariance.floor;
         let lacking = |value: f64| {
             let root = (floor + value).sqrt();
@@ -91,7 +92,7 @@ impl Form for LowRank {
     fn multiply(packed: &Packed<'_>, x: &DVector<f64>) -> DVector<f64> {
         let rows = packed.upper() / f64::from(LARGEST);
         let correction = correction_of(packed);
-        // The root is symmetric but for the correction.
+        // The inverse root is symmetric, except for the correction.
         let remove = |x: &DVector<f64>| x - rows.tr_mul(&(&rows * x));
         let mut root = remove(x);
         if let Some((direction, error)) = &correction {
@@ -114,7 +115,7 @@ impl Form for LowRank {
         let unscaled = |packed: &[f32], _: f32, target: &mut [f32]| {
             source.unpack(&packed[..packed.len() - kept], LARGEST.recip(), target);
         };
-        // One image's model has no row: a row of zeros removes nothing.
+        // If there are no rows, one row of zeros, which has no effect.
         let rows = source.rows.max(1);
         let corrections = [0, 1].map(|which| {
             let part = move |packed: &[f32], _: f32, target: &mut [f32]| {
@@ -134,7 +135,7 @@ impl Form for LowRank {
     }
 }
 
-/// The direction of the correction, and the error along it.
+/// The direction `q` of the correction, and the vector `c`.
 fn correction_of(packed: &Packed<'_>) -> Option<(DVector<f64>, DVector<f64>)> {
     let d = packed.dimension;
     let kept = LowRank::correction(d, packed.precision);
@@ -144,7 +145,7 @@ fn correction_of(packed: &Packed<'_>) -> Option<(DVector<f64>, DVector<f64>)> {
     (!correction.is_empty()).then(|| (vector(&correction[..d]), vector(&correction[d..])))
 }
 
-/// `z -= Y^T Y x`, the part of these rows, which are [`LARGEST`] times `Y`.
+/// `z -= Y^T Y x` for some rows of `Y`, which are stored times [`LARGEST`].
 struct Remove;
 
 impl Step for Remove {
@@ -163,7 +164,7 @@ impl Step for Remove {
     }
 }
 
-/// Adds the correction `c (q x)`: `bits` are those of `q` and of `c`, each [`LARGEST`] times.
+/// Adds the correction `c (q x)`. `bits`: `q`, then `c`, each times [`LARGEST`].
 #[inline(always)]
 fn add_correction<S: Simd>(
     simd: S,
@@ -196,7 +197,7 @@ fn add_correction<S: Simd>(
     }
 }
 
-/// The distance is the length of `(x - Y^T Y x + c (q x)) / sqrt(floor)`, with `Y`
+/// The distance is the length of `(x - Y^T Y x + c (q x)) / sqrt(floor)`. `Y`:
 /// `[gaussians, rows, dimension]`.
 #[derive(Debug)]
 struct OnDevice {
@@ -219,8 +220,8 @@ impl DeviceForm for OnDevice {
     }
 }
 
-/// What makes up for the rounding of a low rank form's rows along a direction `q` of length 1:
-/// writes the bits of `q` and of `c = Y^T Y q - share q`, where `share q` would be right.
+/// Computes the correction of rounded rows along a unit vector `q`. Writes the bits of `q` and of the
+/// rounding error `c = Y^T Y q - share q`: exact rows would give `Y^T Y q = share q`.
 fn write_correction(rounded: &[u16], direction: &[f64], share: f64, bits: &mut [u16]) {
     let d = direction.len();
     let largest = f64::from(LARGEST);

@@ -1,5 +1,5 @@
-//! The forms in which a Gaussian is kept, one file each. A new one is a file of its own, a variant of
-//! [`Storage`](super::Storage), and a line in `dispatch`.
+//! The forms in which a Gaussian is stored, one file each. `docs/adding-a-storage.md` tells how to
+//! add one.
 
 mod device;
 mod diagonal;

@@ -1,4 +1,4 @@
-//! Principal components of a position, whitened.
+//! The form with the whitened principal components of a position.
 
 use nalgebra::{DMatrix, DVector};
 use pulp::Simd;
@@ -44,9 +44,10 @@ impl Form for Principal {
         rows.tr_mul(&rows)
     }
 
-    /// Only what the components span.
+    /// The covariance within the span of the components.
     fn covariance(inverse: DMatrix<f64>) -> Option<DMatrix<f64>> {
-        // The largest eigenvalue that epsilon can leave is far above this.
+        // Outside the span, eigenvalues of the inverse are zero; inside, 1 / variance is far above
+        // this.
         inverse.pseudo_inverse(1e-12).ok()
     }
 
@@ -67,7 +68,7 @@ impl Form for Principal {
     }
 }
 
-/// `z = R x`, these rows.
+/// `z = R x` for some rows of `R`.
 struct Project;
 
 impl Step for Project {
@@ -79,7 +80,7 @@ impl Step for Project {
         z: [&mut [f32]; N],
     ) {
         for (z, dots) in z.into_iter().zip(rows.dots(simd, x)) {
-            // There are as many rows as columns at most, so there is room.
+            // There are at most as many rows as columns, so `z` is long enough.
             z[rows.first..rows.first + ROWS].copy_from_slice(&dots);
         }
     }

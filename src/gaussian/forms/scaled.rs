@@ -1,4 +1,4 @@
-//! Numbers near the top of the range of 16 bits, by a scale for each position.
+//! Scales numbers to the upper end of the range of 16 bits.
 
 use faer::Mat;
 
@@ -9,13 +9,13 @@ pub fn columns_of(matrix: &Mat<f64>) -> impl Iterator<Item = &[f64]> + Clone {
     (0..matrix.ncols()).filter_map(|j| Some(matrix.col(j).try_as_col_major()?.as_slice()))
 }
 
-/// The power of two by which the largest of some numbers is divided to bring it near [`LARGEST`].
+/// The power of two to divide numbers by, so that their largest magnitude comes near [`LARGEST`].
 pub fn scale_of(largest: f64) -> f64 {
     let largest = largest / f64::from(LARGEST);
     if largest > 0.0 { largest.log2().ceil().exp2() } else { 1.0 }
 }
 
-/// Writes values divided by the power of two for their largest, and gives that.
+/// Writes `values` divided by [`scale_of`] the largest, and returns this scale, if all are finite.
 pub fn write_scaled<'a>(
     target: &mut [f32],
     largest: f64,

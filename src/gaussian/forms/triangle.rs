@@ -1,4 +1,4 @@
-//! The lower triangle of `W = L^-1`, where the covariance is `L L^T`.
+//! The form with the lower triangle of `W = L^-1`, where the covariance is `L L^T`.
 
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{
@@ -18,7 +18,8 @@ use crate::gaussian::kernels::{ROWS, Rows, Step};
 use crate::gaussian::storage::Precision;
 use crate::gaussian::whitening;
 
-/// See [`Storage::Triangle`](crate::gaussian::Storage::Triangle). The columns of `W` are packed as rows.
+/// See [`Storage::Triangle`](crate::gaussian::Storage::Triangle). The columns of `W` are stored as
+/// packed rows.
 pub struct Triangle;
 
 impl Form for Triangle {
@@ -87,7 +88,7 @@ impl Form for Triangle {
     }
 }
 
-/// The rows are columns of `W`: `z += W x`, the part of these columns.
+/// `z += W x` for some rows, which are columns of `W`.
 struct Whiten;
 
 impl Step for Whiten {

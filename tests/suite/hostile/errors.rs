@@ -1,10 +1,18 @@
 //! The message of each kind of error.
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
 use image::DynamicImage;
 use padim::detector::Registration;
 use padim::device::device_named;
 use padim::gaussian::{GaussianConfig, Precision, Storage};
-use padim::{Detector, Error, Padim, PadimConfig, Result, Weights, dataset, image, metrics};
+use padim::line::{Line, LineConfig, LineResult, SinkFailure};
+use padim::preprocess::RegionOfInterest;
+use padim::{
+    Detector, Error, ImageInput, Padim, PadimConfig, Result, TiledPadim, TilingConfig, Weights,
+    dataset, image, metrics,
+};
 
 use super::checks::{self, Squares};
 use super::limits::claimed_png;
@@ -70,6 +78,7 @@ fn each_error_says_what_is_wrong_and_what_to_do() {
             Padim::new(singular, Squares::new()).unwrap().fit([tiny(1), tiny(1)]).map(drop),
         ),
         ("NoStatistics", detector.clone().extend([tiny(1)])),
+        ("Cancelled", padim.fit_with((0..4).map(tiny), |_| ControlFlow::Break(())).map(drop)),
         ("RegistrationMissing", {
             let upright = Registration::new("upright", |image| Ok(image.clone()));
             let registered = padim.clone().with_registration(upright);
@@ -86,14 +95,7 @@ fn each_error_says_what_is_wrong_and_what_to_do() {
                 .find()
                 .map(drop),
         ),
-        (
-            // Only with the feature `download`.
-            "Download",
-            Err(Error::Download {
-                url: "https://example.com/resnet18-f37072fd.pth".into(),
-                reason: "expected 200 OK, got 404 Not Found".into(),
-            }),
-        ),
+        ("Download", download()),
         ("MissingTensor", weights(checks::checkpoint(&pickled(&tensors()[1..])))),
         ("UnexpectedTensor", weights(checks::checkpoint(&pickled(&longer)))),
         ("TensorShape", weights(renamed("\"shape\":[2,3,7,7]", "\"shape\":[3,2,7,7]"))),
@@ -116,11 +118,27 @@ fn each_error_says_what_is_wrong_and_what_to_do() {
         }),
         ("UndefinedMetric", metrics::image_auroc(&[1.0, 2.0], &[false, false]).map(drop)),
         ("Dataset", dataset::Mvtec::open(folder.path()).map(drop)),
-        // The tests of the line cause these.
-        ("Panicked", Err(Error::Panicked { what: "decoding", message: "out of range".into() })),
-        ("LineClosed", Err(Error::LineClosed { reason: "its sink has failed".into() })),
+        (
+            "Panicked",
+            detector.predict(ImageInput::deferred("7", |_| panic!("out of range"))).map(drop),
+        ),
+        ("LineClosed", closed_line(detector.clone())),
         ("NoDevice", device_named("tpu").map(drop)),
-        ("Device", Err(Error::Device { reason: "out of memory".into() })),
+        ("Device", detector.clone().with_half_precision().map(drop)),
+        (
+            "Other",
+            detector
+                .predict(ImageInput::deferred("7", |_| {
+                    Err(Error::other("the camera has sent no trigger for 5 seconds"))
+                }))
+                .map(drop),
+        ),
+        ("Unsupported", {
+            let tiling = TilingConfig::default().with_tile([8, 8]).with_overlap(2);
+            let tiled = TiledPadim::new(squares_config(Storage::Auto), tiling, Squares::new());
+            let region = RegionOfInterest::polygon([8, 8], &[[0.0, 0.0], [8.0, 0.0], [0.0, 8.0]]);
+            tiled.unwrap().with_region(&region.unwrap()).map(drop)
+        }),
     ];
     // The variants in the order of the source, so that a new variant must be added here, too.
     let source = include_str!("../../../src/error.rs");
@@ -131,6 +149,10 @@ fn each_error_says_what_is_wrong_and_what_to_do() {
     let variants: Vec<&str> = variants.map(|line| line.trim_end_matches([' ', '{', ','])).collect();
     let names: Vec<&str> = errors.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, variants);
+    // Downloads are a feature.
+    let errors = errors.into_iter().filter(|(name, outcome)| {
+        *name != "Download" || cfg!(feature = "download") || outcome.is_err()
+    });
     for (name, outcome) in errors {
         let error = outcome.err().unwrap_or_else(|| panic!("{name}: no error"));
         let kind = format!("{error:?}");
@@ -138,5 +160,23 @@ fn each_error_says_what_is_wrong_and_what_to_do() {
         let text = error.to_string();
         println!("{name:20} {text}");
         assert!(text.len() > 30 || name == "Device", "{text}");
+    }
+}
+
+/// A download that fails, if this build can download.
+fn download() -> Result<()> {
+    #[cfg(feature = "download")]
+    return Weights::named("no-such-network-0123abcd.pth", "http://127.0.0.1:9")?.fetch().map(drop);
+    #[cfg(not(feature = "download"))]
+    Ok(())
+}
+
+/// The error of a line that its sink has stopped.
+fn closed_line(detector: Detector) -> Result<()> {
+    let config = LineConfig::default().with_sink_failure(SinkFailure::Stop);
+    let sink = |_: LineResult<u8>| Err(Error::other("the disk is full").into());
+    let line = Line::start(Arc::new(detector), config, sink)?;
+    loop {
+        line.submit(0, tiny(1))?;
     }
 }

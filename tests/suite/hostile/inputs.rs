@@ -177,7 +177,11 @@ fn empty_sets_and_sets_of_one_are_errors_that_say_so() {
         ("open extend by none", open.extend(none()), "got 0"),
         ("components of none", padim.clone().fit_projection(2, none()).map(drop), "got 0"),
         ("calibrate with none", detector.clone().calibrate(none(), &config), "good images, got 0"),
-        ("calibrate with one", detector.clone().calibrate(one(), &config), "needs 19 good images"),
+        (
+            "calibrate with one",
+            detector.clone().calibrate(one(), &config),
+            "needs at least 19 good images",
+        ),
         ("folds of none", padim.fit_calibrated(&none(), 2, &config).map(drop), "got 0"),
         ("folds of one", padim.fit_calibrated(&one(), 2, &config).map(drop), "got 1"),
         ("no calibration scores", Calibration::new(vec![]).map(drop), "got 0"),
