@@ -174,7 +174,7 @@ struct Flaw {
     y: f32,
     radius: f32,
     kind: fn(f32, f32) -> f32,
-    colour: [f32; 3],
+    color: [f32; 3],
 }
 
 /// A stain, a hole, and a pulled thread. The stain is at the corner of four tiles of the default size.
@@ -187,27 +187,27 @@ fn flaws([height, width]: [u32; 2]) -> [Flaw; 3] {
             y: 448.0,
             radius: 60.0,
             kind: |x, y| 0.6 * (1.0 - x.hypot(y)),
-            colour: dark,
+            color: dark,
         },
         Flaw {
             x: 0.6 * w,
             y: 0.4 * h,
             radius: 24.0,
             kind: |x, y| f32::from(u8::from(x.hypot(y) < 1.0)),
-            colour: [12.0, 10.0, 9.0],
+            color: [12.0, 10.0, 9.0],
         },
         Flaw {
             x: 0.75 * w,
             y: 0.8 * h,
             radius: 400.0,
             kind: |x, y| (1.0 - 90.0 * (y - 0.1 * (5.0 * x).sin()).abs()) * (1.0 - x.abs()),
-            colour: [235.0, 230.0, 210.0],
+            color: [235.0, 230.0, 210.0],
         },
     ]
 }
 
 fn spoil(mut image: RgbImage, flaws: &[Flaw]) -> RgbImage {
-    for Flaw { x, y, radius, kind, colour } in flaws {
+    for Flaw { x, y, radius, kind, color } in flaws {
         let span = |center: f32, side: u32| {
             let end = (center + radius).clamp(0.0, side as f32) as u32;
             (center - radius).clamp(0.0, side as f32) as u32..end
@@ -218,8 +218,8 @@ fn spoil(mut image: RgbImage, flaws: &[Flaw]) -> RgbImage {
         {
             let part = kind((px as f32 - x) / radius, (py as f32 - y) / radius).clamp(0.0, 1.0);
             let pixel = image.get_pixel_mut(px, py);
-            for (value, colour) in pixel.0.iter_mut().zip(colour) {
-                *value = (f32::from(*value) * (1.0 - part) + colour * part) as u8;
+            for (value, color) in pixel.0.iter_mut().zip(color) {
+                *value = (f32::from(*value) * (1.0 - part) + color * part) as u8;
             }
         }
     }

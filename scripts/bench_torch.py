@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Times PaDiM's prediction in PyTorch, beside `cargo bench --bench devices`: one line of JSON for each way
-and batch.
+"""Times PaDiM's predictions in PyTorch, for comparison with `cargo bench --bench devices`. Prints one line
+of JSON for each way and batch size.
 
     python scripts/bench_torch.py [--device cuda] [--network wide_resnet50] [--batches 1,8,32,128]
 
-Ways: eager; channels last in f16 (the network; distances in f32); torch.compile of the network. The rest
-(embedding, distances by the whole inverse, bilinear map, Gaussian blur) is the same for all. Images come
-from the processor's memory, and maps and scores go back to it.
+Ways: `eager`; `f16` (the network in f16 with channels last, distances in f32); `compile` (torch.compile of
+the network). Everything else is the same for all: embedding, distances by the full inverse, bilinear
+resizing of the map, Gaussian blur. Images start in the CPU's memory, and maps and scores are copied back.
 """
 import argparse
 import json
@@ -40,7 +40,7 @@ class Network(torch.nn.Module):
 
 
 class Tail:
-    """From maps to anomaly maps."""
+    """Everything after the network: from feature maps to anomaly maps."""
 
     def __init__(self, name, side, fit, network, device):
         count, kept = CHANNELS[name]

@@ -69,6 +69,7 @@
 //! [`detector::Registration`], [`detector::Augmentation`], [`PadimConfig::neighborhood`] and
 //! [`gaussian::GaussianConfig::pooled`] help.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs)]
 // Allowed in `prefetch` only.
 #![deny(unsafe_code)]

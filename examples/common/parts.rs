@@ -59,10 +59,10 @@ pub fn draw(seed: u64, defect: Option<Defect>) -> (RgbImage, Vec<bool>) {
         let background = [plate * 0.94, plate * 0.97, plate * 1.05];
         let shine = 22.0 * (x * 0.022 + y * 0.011).cos();
         let metal = [172.0 + shine, 166.0 + shine, 152.0 + shine];
-        let mut colour = blend(background, metal, inside(radius - 92.0));
+        let mut color = blend(background, metal, inside(radius - 92.0));
         let groove = [120.0 + shine, 116.0 + shine, 108.0 + shine];
-        colour = blend(colour, groove, inside((radius - 80.0).abs() - 2.0));
-        colour = blend(colour, background, inside(radius - 26.0));
+        color = blend(color, groove, inside((radius - 80.0).abs() - 2.0));
+        color = blend(color, background, inside(radius - 26.0));
 
         let mut wrong = false;
         for hole in 0..6 {
@@ -71,8 +71,8 @@ pub fn draw(seed: u64, defect: Option<Defect>) -> (RgbImage, Vec<bool>) {
             if defect == Some(Defect::MissingHole) && hole == spoilt {
                 wrong |= distance < 10.0;
             } else {
-                colour = blend(colour, [48.0, 47.0, 50.0], inside(distance - 10.0));
-                colour = blend(colour, groove, inside((distance - 11.5).abs() - 1.0));
+                color = blend(color, [48.0, 47.0, 50.0], inside(distance - 10.0));
+                color = blend(color, groove, inside((distance - 11.5).abs() - 1.0));
             }
         }
 
@@ -96,10 +96,10 @@ pub fn draw(seed: u64, defect: Option<Defect>) -> (RgbImage, Vec<bool>) {
             Some(Defect::ChippedEdge) => background,
             _ => [96.0, 72.0, 44.0],
         };
-        colour = blend(colour, mark, hurt);
+        color = blend(color, mark, hurt);
         mask[(py * SIDE + px) as usize] = wrong || hurt > 0.3;
         let noise = grain.between(-4.0, 4.0);
-        Rgb(colour.map(|v| (v * light + noise).clamp(0.0, 255.0) as u8))
+        Rgb(color.map(|v| (v * light + noise).clamp(0.0, 255.0) as u8))
     });
     (image, mask)
 }

@@ -46,6 +46,7 @@ impl Folder {
 
     /// Adds a folder of defective images. The folder's name is the kind of defect. Call it once for
     /// each kind.
+    #[must_use]
     pub fn with_defects(mut self, folder: impl Into<PathBuf>) -> Self {
         self.defects.push(folder.into());
         self
@@ -53,17 +54,20 @@ impl Folder {
 
     /// Sets the folder of the masks: `<stem>_mask.png` or `<stem>.png` for each defective image,
     /// directly in it or in a sub-folder named like the defect's folder.
+    #[must_use]
     pub fn with_masks(self, folder: impl Into<PathBuf>) -> Self {
         Self { masks: Some(folder.into()), ..self }
     }
 
     /// Sets a folder of good test images. All images in `good` are then for training.
+    #[must_use]
     pub fn with_good_test(self, folder: impl Into<PathBuf>) -> Self {
         Self { good_test: Some(folder.into()), ..self }
     }
 
     /// Sets the share of the good images that is drawn for the test, in `[0, 1)`, and the seed of
     /// the draw. Default: 0.2 and 0.
+    #[must_use]
     pub fn with_split(self, test_share: f64, seed: u64) -> Self {
         Self { test_share, seed, ..self }
     }

@@ -41,6 +41,7 @@ impl<D> RotatedCrops<D> {
     }
 
     /// Sets the largest rotation to either side, in degrees. Default: 10.
+    #[must_use]
     pub fn with_angle(self, degrees: f64) -> Self {
         Self { angle: degrees, ..self }
     }
@@ -62,6 +63,7 @@ impl<D> RotatedCrops<D> {
     }
 
     /// Sets the resizing filter. Default: bicubic.
+    #[must_use]
     pub fn with_filter(self, filter: Filter) -> Self {
         Self { filter, ..self }
     }

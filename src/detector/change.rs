@@ -167,7 +167,7 @@ impl Detector {
     ///
     /// As [`GaussianModel::convert`](crate::gaussian::GaussianModel::convert).
     pub fn set_storage(&mut self, storage: Storage) -> Result<()> {
-        self.model = Arc::new(self.model.convert(storage)?);
+        self.model = self.model.convert(storage)?;
         self.padim.config.gaussian.storage = storage;
         self.forget_scores()
     }
@@ -246,7 +246,7 @@ impl Detector {
         statistics.forget(forgetting_factor)?;
         statistics.merge(fresh)?;
         let config = &self.padim.config.gaussian;
-        self.model = Arc::new(statistics.model_with(config, factorizing(&mut progress))?);
+        self.model = statistics.model_with(config, factorizing(&mut progress))?;
         self.forget_scores()
     }
 
@@ -273,7 +273,7 @@ impl Detector {
         mut progress: impl FnMut(FitProgress) -> ControlFlow<()>,
     ) -> Result<()> {
         let statistics = self.statistics.as_ref().ok_or(Error::NoStatistics)?;
-        self.model = Arc::new(statistics.model_with(&config, factorizing(&mut progress))?);
+        self.model = statistics.model_with(&config, factorizing(&mut progress))?;
         self.padim.config.gaussian = config;
         self.forget_scores()
     }

@@ -31,7 +31,7 @@ use crate::scoring::{ScoreNormalization, ScoredMap};
 pub struct Detector {
     pub(crate) padim: Padim,
     pub(crate) input_size: [usize; 2],
-    pub(crate) model: Arc<GaussianModel>,
+    pub(crate) model: GaussianModel,
     /// The statistics of the training images, if kept.
     pub(crate) statistics: Option<Arc<GaussianStatistics>>,
     pub(crate) thresholds: Option<Thresholds>,
@@ -42,7 +42,6 @@ pub struct Detector {
 impl Detector {
     /// A detector without thresholds and statistics.
     pub(super) fn new(padim: Padim, input_size: [usize; 2], model: GaussianModel) -> Self {
-        let model = Arc::new(model);
         Self {
             padim,
             input_size,

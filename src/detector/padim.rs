@@ -111,6 +111,7 @@ impl Padim {
 
     /// Adds a registration: images are aligned before all other steps. A region of interest then refers
     /// to the registered images.
+    #[must_use]
     pub fn with_registration(self, registration: Registration) -> Self {
         Self { registration: Some(registration), ..self }
     }

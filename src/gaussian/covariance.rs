@@ -45,21 +45,21 @@ impl Scratch {
 
 /// `keep * form + floor * identity`.
 pub struct Covariance {
-    pub form: Sample,
+    pub form: SampleCovariance,
     pub keep: f64,
     /// In a fit, at least epsilon.
     pub floor: f64,
 }
 
 /// A sample covariance.
-pub enum Sample {
+pub enum SampleCovariance {
     /// `columns columns^T`, with few columns: `[dimension, vectors]`.
     Outer(Mat<f64>),
     /// The lower triangle of the matrix.
     Dense(Mat<f64>),
 }
 
-impl Sample {
+impl SampleCovariance {
     pub fn dimension(&self) -> usize {
         match self {
             Self::Outer(matrix) | Self::Dense(matrix) => matrix.nrows(),
@@ -131,8 +131,10 @@ impl Covariance {
         let d = self.form.dimension();
         lower.resize_with(d, d, |_, _| 0.0);
         match &self.form {
-            Sample::Dense(dense) => lower.copy_from_triangular_lower(dense),
-            Sample::Outer(columns) => outer_products(lower, Accum::Replace, columns.as_ref()),
+            SampleCovariance::Dense(dense) => lower.copy_from_triangular_lower(dense),
+            SampleCovariance::Outer(columns) => {
+                outer_products(lower, Accum::Replace, columns.as_ref())
+            }
         }
         if self.keep != 1.0 {
             lower.col_iter_mut().for_each(|c| c.iter_mut().for_each(|v| *v *= self.keep));
@@ -163,8 +165,8 @@ impl Covariance {
     ) -> Option<Trapezoid> {
         let d = self.form.dimension();
         let small = match &self.form {
-            Sample::Outer(columns) => gram(columns),
-            Sample::Dense(lower) => lower.clone(),
+            SampleCovariance::Outer(columns) => gram(columns),
+            SampleCovariance::Dense(lower) => lower.clone(),
         };
         let size = small.nrows();
         let eigen = small.self_adjoint_eigen(Side::Lower).ok()?;
@@ -178,14 +180,14 @@ impl Covariance {
             let v = value(row);
             let factor = match &self.form {
                 _ if v <= negligible => 0.0,
-                Sample::Outer(_) => (f(v) * self.keep).sqrt(),
-                Sample::Dense(_) => (f(v) * v).sqrt(),
+                SampleCovariance::Outer(_) => (f(v) * self.keep).sqrt(),
+                SampleCovariance::Dense(_) => (f(v) * v).sqrt(),
             };
             vectors[(i, size - 1 - row)] * factor
         });
         let columns = match &self.form {
-            Sample::Outer(columns) => Some(columns),
-            Sample::Dense(_) => None,
+            SampleCovariance::Outer(columns) => Some(columns),
+            SampleCovariance::Dense(_) => None,
         };
         let matrix = match precision {
             Precision::F32 => rotated(factors.as_ref(), columns.map(Mat::as_ref), [rows, d]),
@@ -213,8 +215,8 @@ impl Covariance {
         };
         let top = vectors.col(size - 1);
         let direction: Vec<f64> = match &self.form {
-            Sample::Outer(columns) => (columns * top).iter().copied().collect(),
-            Sample::Dense(_) => top.iter().copied().collect(),
+            SampleCovariance::Outer(columns) => (columns * top).iter().copied().collect(),
+            SampleCovariance::Dense(_) => top.iter().copied().collect(),
         };
         let length = direction.iter().map(|v| v * v).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
         Some(Trapezoid {
@@ -229,12 +231,12 @@ impl Covariance {
         let d = self.form.dimension();
         let (mut drawn, columns, factor) = match &self.form {
             // The floor adds to all dimensions; the columns are added below.
-            Sample::Outer(columns) => {
+            SampleCovariance::Outer(columns) => {
                 let floor = self.floor.sqrt();
                 let drawn: Vec<f64> = (0..d).map(|i| noise(i) * floor).collect();
                 (drawn, columns.clone(), self.keep.sqrt())
             }
-            Sample::Dense(_) => {
+            SampleCovariance::Dense(_) => {
                 (vec![0.0; d], self.lower().llt(Side::Lower).ok()?.L().to_owned(), 1.0)
             }
         };

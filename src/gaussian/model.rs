@@ -1,10 +1,12 @@
 //! The fitted Gaussians.
 
+use std::sync::Arc;
+
 use faer::Mat;
 use nalgebra::{DMatrix, DVector};
 use rayon::prelude::*;
 
-use super::covariance::{Covariance, Sample};
+use super::covariance::{Covariance, SampleCovariance};
 use super::device::{DeviceCopy, DeviceWindows};
 use super::forms::Packed;
 use super::numbers::Numbers;
@@ -38,10 +40,10 @@ pub struct GaussianModel {
     pub(super) positions: Positions,
     pub(super) count: usize,
     /// `[positions, dimension]`
-    pub(super) means: Vec<f32>,
+    pub(super) means: Arc<[f32]>,
     /// `[positions]`: the factors of the positions' numbers.
-    pub(super) scales: Vec<f32>,
-    pub(super) numbers: Numbers,
+    pub(super) scales: Arc<[f32]>,
+    pub(super) numbers: Arc<Numbers>,
     pub(super) on_device: DeviceCopy,
     pub(super) windows: DeviceWindows,
 }
@@ -97,9 +99,9 @@ impl GaussianModel {
             rows,
             positions,
             count,
-            means,
-            scales,
-            numbers,
+            means: means.into(),
+            scales: scales.into(),
+            numbers: Arc::new(numbers),
             on_device: DeviceCopy::default(),
             windows: DeviceWindows::default(),
         })
@@ -203,8 +205,8 @@ impl GaussianModel {
         let number = self.positions.gaussian(place)?;
         let d = self.dimension;
         let mean = &self.means[number * d..(number + 1) * d];
-        let centred = vector.iter().zip(mean).map(|(v, m)| f64::from(*v) - f64::from(*m));
-        let x = DVector::from_iterator(d, centred);
+        let centered = vector.iter().zip(mean).map(|(v, m)| f64::from(*v) - f64::from(*m));
+        let x = DVector::from_iterator(d, centered);
         let values = self.numbers.to_f32(self.range(number));
         let product = self.storage.multiply(&self.packed(&values), &x)?;
         let scale = f64::from(self.scales[number]).powi(2);
@@ -216,7 +218,7 @@ impl GaussianModel {
     pub fn spectrum(&self, position: usize) -> Option<Spectrum> {
         let covariance = self.covariance(position)?;
         let d = self.dimension;
-        let form = Sample::Dense(Mat::from_fn(d, d, |i, j| covariance[(i, j)]));
+        let form = SampleCovariance::Dense(Mat::from_fn(d, d, |i, j| covariance[(i, j)]));
         let values = Covariance { form, keep: 1.0, floor: 0.0 }.eigenvalues()?;
         let values: Vec<f64> = values.into_iter().filter(|&v| v > 0.0).collect();
         let sum: f64 = values.iter().sum();
@@ -295,12 +297,13 @@ impl GaussianModel {
                     floor = *values.map_err(|_| failed())?.first().ok_or_else(failed)?;
                     (0..d).for_each(|i| lower[(i, i)] -= floor);
                 }
-                let covariance = Covariance { form: Sample::Dense(lower), keep: 1.0, floor };
+                let covariance =
+                    Covariance { form: SampleCovariance::Dense(lower), keep: 1.0, floor };
                 *scale = storage.write(&covariance, rows, target, scratch).ok_or_else(failed)?;
                 Ok(())
             },
         )?;
-        Self::from_parts(shape, self.means.clone(), scales, numbers)
+        Self::from_parts(shape, self.means.to_vec(), scales, numbers)
     }
 
     fn not_positive_definite(&self, number: usize) -> Error {

@@ -37,6 +37,7 @@ impl Positions {
     }
 
     /// The same positions, with one Gaussian for all or one for each.
+    #[must_use]
     pub fn with_pooled(self, pooled: bool) -> Self {
         Self { pooled, ..self }
     }

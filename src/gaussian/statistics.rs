@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::block::Block;
 use super::config::{CovarianceDivisor, GaussianConfig};
-use super::covariance::{Covariance, Sample};
+use super::covariance::{Covariance, SampleCovariance};
 use super::model::GaussianModel;
 use super::model::ModelShape;
 use super::numbers::Numbers;
@@ -356,7 +356,7 @@ impl GaussianStatistics {
                 let Deviations { mean, mut columns } = deviations;
                 let factor = divisor.sqrt().recip();
                 columns.col_iter_mut().for_each(|c| c.iter_mut().for_each(|v| *v *= factor));
-                (mean, Sample::Outer(columns), fourth)
+                (mean, SampleCovariance::Outer(columns), fourth)
             }
             None => {
                 let mut sums = block.sums(position, &tally.weights, tally.folded);
@@ -364,7 +364,7 @@ impl GaussianStatistics {
                 for column in sums.scatter.col_iter_mut().filter_map(|c| c.try_as_col_major_mut()) {
                     column.as_slice_mut().iter_mut().for_each(|v| *v *= factor);
                 }
-                (sums.mean, Sample::Dense(sums.scatter), sums.fourth)
+                (sums.mean, SampleCovariance::Dense(sums.scatter), sums.fourth)
             }
         };
         if config.shrinkage == Shrinkage::None {

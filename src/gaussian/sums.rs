@@ -94,8 +94,8 @@ impl Sums {
         let apart: Vec<f64> = other.mean.iter().zip(&self.mean).map(|(o, s)| o - s).collect();
         let scaled = |factor: f64| apart.iter().map(|a| a * factor).collect::<Vec<f64>>();
         // Move both centers to the common mean.
-        self.recentre(&scaled(other.weight / total));
-        other.recentre(&scaled(-self.weight / total));
+        self.recenter(&scaled(other.weight / total));
+        other.recenter(&scaled(-self.weight / total));
         self.weight = total;
         let d = self.mean.len();
         for j in 0..d {
@@ -108,7 +108,7 @@ impl Sums {
     }
 
     /// Moves the center of all sums by `shift`.
-    fn recentre(&mut self, shift: &[f64]) {
+    fn recenter(&mut self, shift: &[f64]) {
         let d = shift.len();
         let squared: f64 = shift.iter().map(|s| s * s).sum();
         let trace: f64 = (0..d).map(|i| self.scatter[(i, i)]).sum();

@@ -63,7 +63,7 @@ impl WithSimd for Invert<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Option<f64> {
         let Whitening { d, stride, lower, inverse } = self.0;
-        if !factorise(simd, lower, *d, *stride) {
+        if !factorize(simd, lower, *d, *stride) {
             return None;
         }
         invert(simd, lower, inverse, *d, *stride);
@@ -79,7 +79,7 @@ impl WithSimd for Invert<'_> {
 /// products of earlier columns, then factorizes within these columns. Returns `false` if the matrix
 /// is not positive definite.
 #[inline(always)]
-fn factorise<S: Simd>(simd: S, lower: &mut [f64], d: usize, stride: usize) -> bool {
+fn factorize<S: Simd>(simd: S, lower: &mut [f64], d: usize, stride: usize) -> bool {
     let mut tile: Tile = Default::default();
     for left in (0..d).step_by(COLUMNS) {
         let (done, rest) = lower.split_at_mut(left * stride);

@@ -12,6 +12,7 @@ use crate::random::Random;
 
 /// The settings of a drift monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct DriftConfig {
     /// A lower bound on the mean number of good parts until a false alarm, above 1 and at most

@@ -43,7 +43,7 @@ impl Parts {
         let mut detector = Detector {
             padim,
             input_size,
-            model: Arc::new(model),
+            model,
             statistics: statistics.map(Arc::new),
             thresholds: None,
             metadata,

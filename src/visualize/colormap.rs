@@ -21,7 +21,7 @@ const CONTROL: [[u8; 3]; 13] = [
 ];
 
 /// The color at `position`, from 0 (black) to 1 (bright yellow).
-pub(super) fn colour(position: f32) -> Rgb<u8> {
+pub(super) fn color(position: f32) -> Rgb<u8> {
     let intervals = CONTROL.len() - 1;
     let scaled = position.clamp(0.0, 1.0) * intervals as f32;
     let low = (scaled as usize).min(intervals - 1);
@@ -37,8 +37,8 @@ mod tests {
     use super::*;
 
     /// CIE lightness, 0 to 100.
-    fn lightness(Rgb(colour): Rgb<u8>) -> f64 {
-        let [r, g, b] = colour.map(|value| {
+    fn lightness(Rgb(color): Rgb<u8>) -> f64 {
+        let [r, g, b] = color.map(|value| {
             let value = f64::from(value) / 255.0;
             if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
         });
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn brightness_rises_with_the_score() {
-        let steps: Vec<f64> = (0..=255).map(|i| lightness(colour(i as f32 / 255.0))).collect();
+        let steps: Vec<f64> = (0..=255).map(|i| lightness(color(i as f32 / 255.0))).collect();
         for (i, pair) in steps.windows(2).enumerate() {
             assert!(pair[0] < pair[1], "from {i}: {pair:?}");
         }
@@ -64,9 +64,9 @@ mod tests {
     }
 
     #[test]
-    fn ends_at_the_first_and_last_colour() {
-        assert_eq!([colour(0.0), colour(-1.0)], [Rgb(CONTROL[0]); 2]);
-        assert_eq!([colour(1.0), colour(2.0)], [Rgb(CONTROL[12]); 2]);
-        assert_eq!(colour(0.5), Rgb(CONTROL[6]));
+    fn ends_at_the_first_and_last_color() {
+        assert_eq!([color(0.0), color(-1.0)], [Rgb(CONTROL[0]); 2]);
+        assert_eq!([color(1.0), color(2.0)], [Rgb(CONTROL[12]); 2]);
+        assert_eq!(color(0.5), Rgb(CONTROL[6]));
     }
 }

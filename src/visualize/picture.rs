@@ -46,7 +46,7 @@ impl ScoreRange {
 pub fn heat_map(map: &AnomalyMap, range: ScoreRange) -> RgbImage {
     let mut picture = blank(map.size());
     for (pixel, &score) in picture.pixels_mut().zip(map.values()) {
-        *pixel = colormap::colour(range.position(score));
+        *pixel = colormap::color(range.position(score));
     }
     picture
 }
@@ -72,7 +72,7 @@ pub fn overlay(
     for (pixel, &score) in picture.pixels_mut().zip(map.values()) {
         let position = range.position(score);
         let alpha = opacity(position);
-        for (below, above) in pixel.0.iter_mut().zip(colormap::colour(position).0) {
+        for (below, above) in pixel.0.iter_mut().zip(colormap::color(position).0) {
             let mixed = f32::from(*below) * (1.0 - alpha) + f32::from(above) * alpha;
             *below = mixed.round() as u8;
         }
@@ -188,9 +188,9 @@ mod tests {
     fn heat_maps_lie_as_the_map_does() {
         let picture = heat_map(&map([1, 3], &[0.0, 1.0, 2.0]), ScoreRange { min: 0.0, max: 2.0 });
         assert_eq!(picture.dimensions(), (3, 1));
-        assert_eq!(picture[(0, 0)], colormap::colour(0.0));
-        assert_eq!(picture[(1, 0)], colormap::colour(0.5));
-        assert_eq!(picture[(2, 0)], colormap::colour(1.0));
+        assert_eq!(picture[(0, 0)], colormap::color(0.0));
+        assert_eq!(picture[(1, 0)], colormap::color(0.5));
+        assert_eq!(picture[(2, 0)], colormap::color(1.0));
     }
 
     #[test]

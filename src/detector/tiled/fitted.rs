@@ -102,7 +102,7 @@ impl TiledDetector {
 
     /// The Gaussians: one shared model, or one model per tile position, row by row.
     pub fn models(&self) -> impl Iterator<Item = &GaussianModel> {
-        std::iter::once(&*self.first.model).chain(&*self.others)
+        std::iter::once(&self.first.model).chain(&*self.others)
     }
 
     /// The fingerprint of the backbone's weights.

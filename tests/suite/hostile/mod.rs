@@ -36,6 +36,6 @@ pub fn squares_config(storage: Storage) -> PadimConfig {
 
 pub fn tiny(i: u8) -> DynamicImage {
     let i = u32::from(i);
-    let colour = |x: u32, y: u32| image::Rgb([9 * x + i, 7 * y * i, 90 + i * i].map(|v| v as u8));
-    image::RgbImage::from_fn(9, 8, colour).into()
+    let color = |x: u32, y: u32| image::Rgb([9 * x + i, 7 * y * i, 90 + i * i].map(|v| v as u8));
+    image::RgbImage::from_fn(9, 8, color).into()
 }
