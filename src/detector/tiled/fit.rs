@@ -5,6 +5,7 @@ use std::ops::{ControlFlow, Range};
 use super::fitted::TiledDetector;
 use super::image::{TiledImage, parts};
 use super::padim::TiledPadim;
+use crate::decision::CalibrationConfig;
 use crate::detector::batches::{Batches, exact_count};
 use crate::detector::fitted::Detector;
 #[cfg(doc)]
@@ -58,6 +59,27 @@ impl TiledPadim {
         self.gather(images, None, &mut fit, &mut progress)?;
         let models = self.finish(fit.statistics, &mut progress)?;
         self.detector(models, fit.image_size)
+    }
+
+    /// Tiles have no cross-fitted calibration.
+    ///
+    /// # Errors
+    ///
+    /// Always [`Error::Unsupported`].
+    pub fn fit_calibrated<I>(
+        &self,
+        _images: &[I],
+        _folds: usize,
+        _config: &CalibrationConfig,
+    ) -> Result<TiledDetector>
+    where
+        I: Clone + Into<ImageInput>,
+    {
+        Err(Error::Unsupported {
+            what: "a calibration with the images of the fit",
+            place: "for images in tiles",
+            advice: "keep some good images back, and give them to `TiledDetector::calibrate`",
+        })
     }
 
     /// As [`fit`](Self::fit), with a limit for the memory, in bytes. If the models per position do not
