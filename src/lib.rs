@@ -91,6 +91,7 @@ mod once;
 mod threads;
 
 pub mod device;
+mod ordered;
 mod prefetch;
 mod random;
 mod regions;

@@ -1,6 +1,7 @@
 //! A histogram of pixel scores, for more pixels than fit into memory.
 
 use crate::error::{Error, Result};
+use crate::ordered::{self, key};
 
 /// Counts pixels by their scores, in bins with a relative width of about 1/2,000.
 pub(crate) struct PixelHistogram {
@@ -37,15 +38,12 @@ impl PixelHistogram {
 
 /// The bin of a score, which rises with the score.
 fn bin(score: f32) -> usize {
-    let bits = score.to_bits();
-    let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
-    (ordered >> (32 - BITS)) as usize
+    (key(score) >> (32 - BITS)) as usize
 }
 
 /// The lowest score of a bin.
 fn begin(bin: usize) -> f32 {
-    let ordered = (bin as u32) << (32 - BITS);
-    f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
+    ordered::score((bin as u32) << (32 - BITS))
 }
 
 #[cfg(test)]

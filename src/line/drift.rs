@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::decision::Thresholds;
 use crate::error::{Error, Result};
 use crate::names::builders;
+use crate::ordered;
 use crate::random::Random;
 
 /// The settings of a drift monitor.
@@ -298,10 +299,7 @@ impl Bet {
 
 /// The bin of a score, by its sign, its exponent and 11 bits of its mantissa. It rises with the score.
 fn key(score: f32) -> u32 {
-    // Adding 0 turns -0 into 0.
-    let bits = (score + 0.0).to_bits();
-    let ascending = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
-    ascending >> 12
+    ordered::key(score) >> 12
 }
 
 /// The saved form of a monitor.

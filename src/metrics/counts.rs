@@ -5,17 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use rayon::prelude::*;
 
 use super::pixel_scores::PixelScores;
-
-/// An integer that sorts like the score. Adding zero turns -0 into 0, because both are equal.
-pub(super) fn key(score: f32) -> u32 {
-    let bits = (score + 0.0).to_bits();
-    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
-}
-
-/// The score of a [`key`].
-pub(super) fn score(key: u32) -> f32 {
-    f32::from_bits(if key >> 31 == 0 { !key } else { key & !(1 << 31) })
-}
+use crate::ordered::key;
 
 /// The number of normal pixels at each key and between keys.
 pub(super) struct NormalCounts {
@@ -190,18 +180,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn keys_order_as_scores_do() {
-        let ascending = [f32::MIN, -2.0, -1.0, -f32::MIN_POSITIVE, 0.0, 1e-45, 1.0, 2.0, f32::MAX];
-        for pair in ascending.windows(2) {
-            assert!(key(pair[0]) < key(pair[1]), "{pair:?}");
-        }
-        for s in ascending {
-            assert_eq!(score(key(s)), s);
-        }
-        assert_eq!(key(-0.0), key(0.0));
-    }
 
     fn some_keys() -> impl Strategy<Value = Vec<u32>> {
         let keys = prop::collection::vec(prop_oneof![0u32..40, any::<u32>()], 0..50);

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::counts::score;
 use super::pixel_scores::{PixelScores, undefined};
 use super::roc::Steps;
 use crate::error::Result;
+use crate::ordered::score;
 
 /// The best F1 score and where it is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

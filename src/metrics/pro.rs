@@ -2,10 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::counts::{NormalCounts, key};
+use super::counts::NormalCounts;
 use super::curve::corners;
 use super::pixel_scores::{PixelScores, undefined};
 use crate::error::{Error, Result};
+use crate::ordered::key;
 use crate::regions::connected_regions;
 
 /// The false positive rate up to which the literature integrates (Bergmann et al. 2021). A

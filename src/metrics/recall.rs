@@ -1,9 +1,9 @@
 //! Thresholds that reach a given recall.
 
-use super::counts::score;
 use super::pixel_scores::{PixelScores, undefined};
 use super::roc::Steps;
 use crate::error::{Error, Result};
+use crate::ordered::score;
 
 /// The highest threshold at which at least a share `recall` of the defective images is found. An
 /// image is found if its score is at least the threshold.

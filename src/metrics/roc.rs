@@ -2,10 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::counts::{NormalCounts, key};
+use super::counts::NormalCounts;
 use super::curve::corners;
 use super::pixel_scores::{PixelScores, undefined};
 use crate::error::Result;
+use crate::ordered::key;
 
 /// The area under the ROC curve of image scores: the probability that a defective image scores
 /// higher than a good one. A tie counts one half.
