@@ -41,7 +41,7 @@ pub fn encode_settings(value: &impl Serialize) -> Result<Vec<u8>> {
 
 pub fn decode_settings<T: DeserializeOwned>(path: &Path, what: &str, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| {
-        let newer = match e.to_string().contains("unknown") {
+        let newer = match e.is_data() {
             true => "; a later version of padim may have written it: update padim",
             false => "",
         };
