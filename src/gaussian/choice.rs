@@ -44,7 +44,9 @@ impl GaussianStatistics {
             (storage, Some(k)) => Ok((storage, k)),
             (Storage::LowRank(_), _) if count > dimension => fail(
                 "storage",
-                format!("low rank needs fewer images than dimensions, got {count} and {dimension}"),
+                format!(
+                    "low rank takes at most as many images as dimensions, got {count} and {dimension}"
+                ),
             ),
             (storage @ Storage::LowRank(_), _) => Ok((storage, count.max(1) - 1)),
             (Storage::Auto, None) => Ok(match automatic_rows(dimension, count) {

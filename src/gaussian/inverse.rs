@@ -91,7 +91,7 @@ fn inverse_root(inverse: &[f32], d: usize, position: usize) -> Result<Vec<f64>> 
             "the inverse covariance at grid position {position} is not symmetric: its largest \
              element is {largest:e}, and it differs from its transpose by up to {asymmetry:e}"
         );
-        return Err(Error::config("Gaussians", reason));
+        return Err(Error::config("gaussians", reason));
     }
     let turned = Mat::from_fn(d, d, |i, j| {
         let (i, j) = (d - 1 - i, d - 1 - j);

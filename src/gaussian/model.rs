@@ -81,7 +81,7 @@ impl GaussianModel {
         // 0 means that the number of images is unknown.
         if shape.positions.vectors(shape.count) == 1 || shape.count > MOST_IMAGES || each == 0 {
             let reason = format!("got {} images, {each} numbers per position", shape.count);
-            return Err(Error::config("Gaussians", reason));
+            return Err(Error::config("gaussians", reason));
         }
         let expected = [positions * shape.dimension, positions, positions * each];
         let actual = [means.len(), scales.len(), numbers.len()];
@@ -263,7 +263,7 @@ impl GaussianModel {
             }
             Storage::LowRank(_) if vectors > self.dimension => {
                 return fail(format!(
-                    "low rank needs fewer images than dimensions, got {vectors} and {}",
+                    "low rank takes at most as many images as dimensions, got {vectors} and {}",
                     self.dimension
                 ));
             }

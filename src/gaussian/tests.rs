@@ -328,7 +328,7 @@ fn few_images_are_kept_in_low_rank_and_many_in_a_triangle() {
     assert!(matches!(storage(90), Storage::Triangle(_)), "{}", storage(90));
     let few = |storage| estimator(&config(storage), &samples(21, d, POSITIONS, 1, 0.0), d);
     let error = few(Storage::LowRank(Precision::F32)).finish().unwrap_err().to_string();
-    assert!(error.contains("fewer images than dimensions"), "{error}");
+    assert!(error.contains("at most as many images as dimensions"), "{error}");
 }
 
 /// Along one direction, the images vary far too much for the precision of 16 bits.
