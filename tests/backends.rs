@@ -11,7 +11,7 @@ use burn::nn::pool::AvgPool2dConfig;
 use burn::tensor::{Device, Distribution, Tensor};
 use image::{Rgb, RgbImage};
 use padim::backbone::{BackboneMemory, FeatureMaps, LayerInfo};
-use padim::device::devices;
+use padim::device::{device_named, devices};
 use padim::embedding::ChannelSelection;
 use padim::fingerprint::Fingerprint;
 use padim::gaussian::{GaussianConfig, GaussianEstimator, Precision, Storage};
