@@ -15,8 +15,8 @@
 //! # use padim::{Padim, PadimConfig, ResNet18, burn, image};
 //! # use padim::preprocess::{PreprocessConfig, Resize};
 //! # let device = burn::tensor::Device::flex();
-//! # let small = PreprocessConfig { resize: Resize::square(64), crop: None, ..Default::default() };
-//! # let config = PadimConfig { preprocess: small, ..Default::default() };
+//! # let small = PreprocessConfig::default().with_resize(Resize::square(64)).with_crop(None);
+//! # let config = PadimConfig::default().with_preprocess(small);
 //! # let part = |i: u8| image::RgbImage::from_pixel(80, 60, image::Rgb([100 + i, 90, 80]));
 //! # let detector = Padim::new(config, ResNet18::untrained(0, &device)?)?.fit((0..4).map(part))?;
 //!
