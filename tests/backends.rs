@@ -11,7 +11,7 @@ use burn::nn::pool::AvgPool2dConfig;
 use burn::tensor::{Device, Distribution, Tensor};
 use image::{Rgb, RgbImage};
 use padim::backbone::{BackboneMemory, FeatureMaps, LayerInfo};
-use padim::device::{device_named, devices};
+use padim::device::devices;
 use padim::embedding::ChannelSelection;
 use padim::fingerprint::Fingerprint;
 use padim::gaussian::{GaussianConfig, GaussianEstimator, Precision, Storage};
@@ -449,7 +449,7 @@ fn without_an_adapter_there_is_an_error_that_says_what_there_is() {
     }
     let default = Device::wgpu(burn::tensor::DeviceKind::DefaultDevice);
     for error in [
-        device_named("wgpu").unwrap_err(),
+        padim::device::device_named("wgpu").unwrap_err(),
         ResNet18::load(Weights::Bundled, &default).unwrap_err(),
         padim(&Device::flex()).fit((0..3).map(picture)).unwrap().to_device(&default).unwrap_err(),
     ] {
