@@ -169,10 +169,10 @@ pub fn evaluate_with(
             let map = prediction.anomaly_map;
             maps.push((sample.truth(detector.preprocessor(), map.size())?, map));
         }
-        match progress(images.len(), test.len()) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Cancelled),
+        if progress(images.len(), test.len()).is_break() {
+            return Err(Error::Cancelled);
         }
+        Ok(())
     })?;
     let scores: Vec<f32> = images.iter().map(|image| image.image_score).collect();
     let defective: Vec<bool> = test.iter().map(|sample| sample.is_defective()).collect();

@@ -1,14 +1,14 @@
 //! Code that settings repeat: names of variants, and methods that set fields.
 
-/// Implements `Display` and `FromStr` of an enum without data by a list of names, which should be those of
-/// its `serde` form.
+/// Implements `Display` and `FromStr` of an enum by a list of the names of its values, which should be
+/// those of its `serde` form.
 macro_rules! named {
-    ($type:ty, $field:literal, [$(($name:literal, $value:expr)),* $(,)?]) => {
+    ($type:ty, $field:literal, [$(($name:literal, $($value:tt)+)),* $(,)?]) => {
         impl std::fmt::Display for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let names = [$(($name, $value)),*];
-                let name = names.iter().find(|(_, value)| value == self);
-                f.pad(name.map_or("", |(name, _)| name))
+                f.pad(match self {
+                    $($($value)+ => $name),*
+                })
             }
         }
 
@@ -16,13 +16,14 @@ macro_rules! named {
             type Err = $crate::error::Error;
 
             fn from_str(text: &str) -> $crate::error::Result<Self> {
-                let names = [$(($name, $value)),*];
-                let found = names.iter().find(|(name, _)| *name == text);
-                found.map(|&(_, value)| value).ok_or_else(|| {
-                    let names = names.map(|(name, _)| name).join(", ");
-                    let reason = format!("expected one of {names}, got {text:?}");
-                    $crate::error::Error::config($field, reason)
-                })
+                match text {
+                    $($name => Ok($($value)+),)*
+                    _ => {
+                        let names = [$($name),*].join(", ");
+                        let reason = format!("expected one of {names}, got {text:?}");
+                        Err($crate::error::Error::config($field, reason))
+                    }
+                }
             }
         }
     };

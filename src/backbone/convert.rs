@@ -101,12 +101,8 @@ fn to_f16(values: &[f32], name: &str) -> Result<Vec<u8>> {
 
 fn origin(title: &str, source: &Path, precision: WeightPrecision) -> Result<String> {
     let name = source.file_name().unwrap_or_default().to_string_lossy();
-    let bits = match precision {
-        WeightPrecision::F32 => "f32",
-        WeightPrecision::F16 => "f16",
-    };
     let hash = sha256(source)?;
-    Ok(format!("{title} in {bits}, from {name} (SHA-256 {hash})"))
+    Ok(format!("{title} in {precision}, from {name} (SHA-256 {hash})"))
 }
 
 #[cfg(test)]

@@ -331,8 +331,8 @@ impl Network for ResNetConfig {
 /// The convolutions of one residual block, without their parameters.
 #[derive(Debug)]
 struct BlockPlan {
-    pub branch: Vec<Site>,
-    pub downsample: Option<Site>,
+    branch: Vec<Site>,
+    downsample: Option<Site>,
 }
 
 /// One residual block: a chain of convolutions plus a shortcut.
@@ -427,11 +427,7 @@ impl ResNet {
         let (Some(plan), Some(block)) = (last, modules) else {
             return Err(Error::config("layers", "there must be at least one"));
         };
-        let kept = plan.branch.len() - 1;
-        let end = BlockFilters {
-            branch: filters(&plan.branch[kept..], &block.branch[kept..])?,
-            downsample: filters(plan.downsample.as_slice(), block.downsample.as_slice())?.pop(),
-        };
+        let end = block_filters(plan, block, plan.branch.len() - 1)?;
         let selection = self.selection.as_deref();
         Ok(Engine::new(Arc::clone(prepared), end, &self.config.layers, selection))
     }
@@ -440,12 +436,7 @@ impl ResNet {
     fn prepare_trunk(&self) -> Result<Arc<engine::Trunk>> {
         let (stem, plans) = self.config.plan();
         let stem = engine_filters(stem.read_back(&self.trunk.stem)?);
-        let block = |(plan, block): (&BlockPlan, &Residual)| -> Result<_> {
-            Ok(BlockFilters {
-                branch: filters(&plan.branch, &block.branch)?,
-                downsample: filters(plan.downsample.as_slice(), block.downsample.as_slice())?.pop(),
-            })
-        };
+        let block = |(plan, block): (&BlockPlan, &Residual)| block_filters(plan, block, 0);
         let mut stages: Vec<Vec<BlockFilters>> = (plans.iter().zip(&self.trunk.stages))
             .map(|(plans, blocks)| plans.iter().zip(blocks).map(block).collect())
             .collect::<Result<_>>()?;
@@ -453,7 +444,7 @@ impl ResNet {
             last.branch.pop();
             last.downsample = None;
         }
-        Ok(Arc::new(engine::Trunk::new(&stem, &stages, Arch::new())))
+        Ok(Arc::new(engine::Trunk::new(&stem, stages, Arch::new())))
     }
 
     /// Computes all channels of the output layers with Burn, in the precision of the weights.
@@ -472,6 +463,14 @@ impl ResNet {
         }
         maps
     }
+}
+
+/// The filters of a block, without the first `from` convolutions of its branch.
+fn block_filters(plan: &BlockPlan, block: &Residual, from: usize) -> Result<BlockFilters> {
+    Ok(BlockFilters {
+        branch: filters(&plan.branch[from..], &block.branch[from..])?,
+        downsample: filters(plan.downsample.as_slice(), block.downsample.as_slice())?.pop(),
+    })
 }
 
 /// The filters of some convolutions, with their strides.

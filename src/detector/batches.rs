@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::prepared::{Item, PREPARING, Prepared, Steps};
 use crate::caught::caught_for;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::preprocess::{DecodeLimits, ImageInput};
 
 /// The number of items, if the iterator knows it.
@@ -103,6 +103,12 @@ where
         });
         self.ready = Some(prepared);
         Some(result)
+    }
+
+    /// Runs `work` on the first item.
+    pub fn first<R>(mut self, work: impl FnOnce(Item<T>) -> Result<R>) -> Result<R> {
+        let result = self.advance(|batch| batch.into_iter().next().map(work)).flatten();
+        result.unwrap_or(Err(Error::TooFewImages { count: 0 }))
     }
 
     fn take(&mut self) -> Vec<(String, ImageInput)> {

@@ -81,7 +81,10 @@ impl Detector {
     ///
     /// [`Error::InvalidConfig`] if the normalization divides by zero.
     pub fn set_normalization(&mut self, normalization: ScoreNormalization) -> Result<()> {
-        let scoring = ScoringConfig { normalization, ..self.padim.config.scoring.clone() };
+        self.set_scoring(ScoringConfig { normalization, ..self.padim.config.scoring.clone() })
+    }
+
+    fn set_scoring(&mut self, scoring: ScoringConfig) -> Result<()> {
         self.padim.scorer = AnomalyScorer::new(scoring.clone())?;
         self.padim.config.scoring = scoring;
         Ok(())
@@ -127,9 +130,7 @@ impl Detector {
     ///
     /// [`Error::InvalidConfig`] for an invalid fraction or threshold.
     pub fn set_image_score(&mut self, image_score: ImageScore) -> Result<()> {
-        let scoring = ScoringConfig { image_score, ..self.padim.config.scoring.clone() };
-        self.padim.scorer = AnomalyScorer::new(scoring.clone())?;
-        self.padim.config.scoring = scoring;
+        self.set_scoring(ScoringConfig { image_score, ..self.padim.config.scoring.clone() })?;
         self.padim.custom_score = None;
         self.forget_scores()
     }
@@ -232,7 +233,7 @@ impl Detector {
         I: IntoIterator,
         I::Item: Into<ImageInput>,
     {
-        let known = self.statistics.as_ref().ok_or(Error::NoStatistics)?;
+        let known = self.statistics.as_mut().ok_or(Error::NoStatistics)?;
         check_forgetting_factor(forgetting_factor)?;
         let images = images.into_iter();
         let padim = self.padim.in_full_precision();
@@ -240,9 +241,7 @@ impl Detector {
             padim.check_count(known.image_count().saturating_add(padim.copied(count)))?;
         }
         let (_, fresh) = padim.gather(Some(self.input_size), images, &mut progress)?;
-        let Some(statistics) = self.statistics.as_mut().map(Arc::make_mut) else {
-            return Err(Error::NoStatistics);
-        };
+        let statistics = Arc::make_mut(known);
         statistics.forget(forgetting_factor)?;
         statistics.merge(fresh)?;
         let config = &self.padim.config.gaussian;

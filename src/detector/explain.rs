@@ -85,12 +85,8 @@ impl Detector {
                           separated; fit without `fit_projection`";
             return Err(Error::config("projection", reason));
         }
-        let mut batches = Batches::new([image].into_iter(), self.padim.steps(), 1);
-        let explained = batches.advance(|batch| match batch.into_iter().next() {
-            Some(item) => self.explain_item(item),
-            None => Err(Error::TooFewImages { count: 0 }),
-        });
-        explained.unwrap_or(Err(Error::TooFewImages { count: 0 }))
+        let batches = Batches::new([image].into_iter(), self.padim.steps(), 1);
+        batches.first(|item| self.explain_item(item))
     }
 
     fn explain_item(&self, Item { name, prepared }: Item) -> Result<Explanation> {

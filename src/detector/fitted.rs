@@ -41,7 +41,7 @@ pub struct Detector {
 
 impl Detector {
     /// A detector without thresholds and statistics.
-    pub(super) fn new(padim: Padim, input_size: [usize; 2], model: GaussianModel) -> Self {
+    pub(crate) fn new(padim: Padim, input_size: [usize; 2], model: GaussianModel) -> Self {
         Self {
             padim,
             input_size,
@@ -218,9 +218,10 @@ impl Detector {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn predict_prepared(&self, images: Vec<PreparedImage>) -> Vec<Result<Prediction>> {
+        let preparation = self.padim.steps().preparation();
         let item = |(number, image): (usize, PreparedImage)| {
             let name = format!("number {number}");
-            Item { prepared: image.prepared_by(self.padim.steps(), &name), name }
+            Item { prepared: image.prepared_by(&preparation, &name), name }
         };
         self.predict_items((0..).zip(images).map(item).collect::<Vec<_>>())
     }

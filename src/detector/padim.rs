@@ -69,6 +69,15 @@ impl Padim {
         let backbone: Arc<dyn Backbone> = Arc::new(backbone);
         let channels: Vec<usize> = backbone.layers().iter().map(|layer| layer.channels).collect();
         let embedder = PatchEmbedder::new(&channels, &config.channels)?;
+        Self::assembled(config, backbone, embedder)
+    }
+
+    /// Adds the other stages to these.
+    pub(crate) fn assembled(
+        config: PadimConfig,
+        backbone: Arc<dyn Backbone>,
+        embedder: PatchEmbedder,
+    ) -> Result<Self> {
         Ok(Self {
             preprocessor: Preprocessor::new(config.preprocess.clone(), backbone.normalization())?,
             extractor: Extractor::new(&backbone, &embedder),
@@ -320,10 +329,7 @@ impl Padim {
 
     /// The positions of a grid inside the region; they may share one pooled Gaussian.
     pub(crate) fn positions(&self, grid: [usize; 2]) -> Result<Positions> {
-        let positions = match &self.region {
-            Some(region) => Positions::inside(grid, &region.positions(grid)),
-            None => Positions::all(grid),
-        };
-        Ok(positions?.with_pooled(self.config.gaussian.pooled))
+        let inside = self.region.as_ref().map(|region| region.positions(grid));
+        Positions::of(grid, inside.as_deref(), self.config.gaussian.pooled)
     }
 }

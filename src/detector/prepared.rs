@@ -44,7 +44,7 @@ pub(super) enum Prepared {
 impl Prepared {
     /// Runs all steps before the network. Catches panics, because decoders and user closures run here.
     pub fn new(input: ImageInput, name: &str, steps: Steps) -> Result<Self> {
-        caught_for(PREPARING, name, || Ok(Self::made(input, name, steps)?.0))
+        Ok(Self::with_original(input, name, steps)?.0)
     }
 
     /// As [`new`](Self::new), but also returns the decoded image, if there is one.
@@ -162,12 +162,10 @@ impl PreparedImage {
         Ok(Self { contents: Contents::Whole { prepared, by }, original })
     }
 
-    /// The image, if these steps would give the same result.
-    pub(super) fn prepared_by(self, steps: Steps, name: &str) -> Result<Prepared> {
+    /// The image, if this preparation would give the same result.
+    pub(super) fn prepared_by(self, preparation: &Preparation, name: &str) -> Result<Prepared> {
         match self.contents {
-            Contents::Whole { prepared, by }
-                if by.as_ref().is_none_or(|by| *by == steps.preparation()) =>
-            {
+            Contents::Whole { prepared, by } if by.as_ref().is_none_or(|by| by == preparation) => {
                 Ok(prepared)
             }
             _ => Err(foreign(name)),
@@ -223,7 +221,7 @@ pub(super) struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    fn preparation(self) -> Preparation {
+    pub fn preparation(self) -> Preparation {
         Preparation {
             config: self.preprocessor.config().clone(),
             normalization: self.preprocessor.normalization(),

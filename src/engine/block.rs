@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::activation::{Activation, BLOCK, Shape};
-use super::convolution::Convolution;
+use super::convolution::{Convolution, bytes};
 use super::filters::Filters;
 use super::workspace::Workspace;
 
 /// The filters of a residual block.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct BlockFilters {
     /// The convolutions with their strides.
     pub branch: Vec<(Filters, usize)>,
@@ -32,6 +32,7 @@ pub enum Shortcut {
     /// The given channels of the block's input.
     Channels(Vec<usize>),
 }
+
 impl Block {
     /// `stage`: index of the block's stage, from 0.
     pub fn new(filters: &BlockFilters, stage: usize) -> Self {
@@ -52,7 +53,7 @@ impl Block {
             Shortcut::Convolution(convolution) => convolution.bytes(),
             Shortcut::Input | Shortcut::Channels(_) => 0,
         };
-        self.branch.iter().map(|convolution| convolution.bytes()).sum::<usize>() + shortcut
+        bytes(&self.branch) + shortcut
     }
 
     pub fn run(&self, input: Activation, workspace: &mut Workspace) -> Activation {

@@ -1,5 +1,7 @@
 //! A convolution that uses the fastest method for its kernel, stride and stage.
 
+use std::sync::Arc;
+
 use super::activation::{Activation, BLOCK, Buffer, Order, Shape};
 use super::direct::Direct;
 use super::filters::Filters;
@@ -25,6 +27,12 @@ pub enum Kind {
     Four(Winograd<tile::Four>),
     Strided(Winograd<tile::Strided>),
 }
+
+/// The bytes of the prepared weights of some convolutions.
+pub fn bytes(convolutions: &[Arc<Convolution>]) -> usize {
+    convolutions.iter().map(|convolution| convolution.bytes()).sum()
+}
+
 /// The method by which a convolution is computed.
 #[derive(Debug, Clone, Copy)]
 pub enum Method {

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::activation::{Activation, BLOCK, Order, Shape};
 use super::block::{Block, BlockFilters, Shortcut};
-use super::convolution::Convolution;
+use super::convolution::{Convolution, bytes};
 use super::filters::Filters;
 use super::stem::{self, Stem};
 use super::team::{Idle, Load, Team};
@@ -19,7 +19,6 @@ use super::workspace::Workspace;
 #[derive(Debug)]
 pub(crate) struct Trunk {
     stem: Stem,
-    stem_blocks: usize,
     /// The blocks of each stage, without the network's last block.
     stages: Vec<Vec<Block>>,
     /// The branch of the last block, without its last convolution.
@@ -54,21 +53,23 @@ impl Trunk {
     /// Prepares a network without the end of its last block. `stages`: the blocks of each stage; the
     /// last block comes without its last convolution and its shortcut. `instructions`: the
     /// instruction set to use. Does not use rayon, because threads of a pool may wait for the result.
-    pub fn new(stem: &Filters, stages: &[Vec<BlockFilters>], instructions: Arch) -> Self {
-        let mut prepared: Vec<Vec<Block>> = (stages.iter().enumerate())
-            .map(|(stage, blocks)| blocks.iter().map(|block| Block::new(block, stage)).collect())
-            .collect();
-        let last = prepared.last_mut().and_then(Vec::pop);
+    pub fn new(stem: &Filters, stages: Vec<Vec<BlockFilters>>, instructions: Arch) -> Self {
         let channels = |blocks: &Vec<BlockFilters>| {
             let last = blocks.last().and_then(|block| block.branch.last());
             last.map_or(0, |(filters, _)| filters.channels_out())
         };
+        let channels = stages.iter().map(channels).collect();
+        // Each block is freed when it has been prepared.
+        let prepare = |(stage, blocks): (usize, Vec<BlockFilters>)| -> Vec<Block> {
+            blocks.into_iter().map(|block| Block::new(&block, stage)).collect()
+        };
+        let mut prepared: Vec<Vec<Block>> = stages.into_iter().enumerate().map(prepare).collect();
+        let last = prepared.last_mut().and_then(Vec::pop);
         Self {
-            stem_blocks: stem.blocks()[0],
-            stem: Stem::new(stem, stem.bias()),
+            stem: Stem::new(stem),
             stages: prepared,
             last_branch: last.map(|block| block.branch).unwrap_or_default(),
-            channels: stages.iter().map(channels).collect(),
+            channels,
             instructions,
             workspaces: Mutex::default(),
             idle: Idle::default(),
@@ -78,8 +79,7 @@ impl Trunk {
     /// The bytes of the prepared weights.
     pub fn bytes(&self) -> usize {
         let blocks: usize = self.stages.iter().flatten().map(Block::bytes).sum();
-        let last: usize = self.last_branch.iter().map(|convolution| convolution.bytes()).sum();
-        self.stem.bytes() + blocks + last
+        self.stem.bytes() + blocks + bytes(&self.last_branch)
     }
 
     fn workspaces(&self) -> MutexGuard<'_, Vec<Workspace>> {
@@ -127,9 +127,7 @@ impl Engine {
 
     /// The bytes of the prepared weights that are not the trunk's.
     pub fn own_bytes(&self) -> usize {
-        let shared: usize =
-            self.trunk.last_branch.iter().map(|convolution| convolution.bytes()).sum();
-        self.last.bytes() - shared
+        self.last.bytes() - bytes(&self.trunk.last_branch)
     }
 
     /// The maps `[images, grid_height, grid_width, channels]` of every output layer, with their sizes.
@@ -139,9 +137,9 @@ impl Engine {
         for map in &mut maps {
             map.values = vec![0.0; count * map.image_len()];
         }
-        // Enters the pool once, not at each parallel step.
+        let lens: Vec<usize> = maps.iter().map(Map::image_len).collect();
         let targets: Vec<&mut [f32]> = maps.iter_mut().map(|map| &mut map.values[..]).collect();
-        let lens: Vec<usize> = self.taps(height, width).iter().map(Map::image_len).collect();
+        // Enters the pool once, not at each parallel step.
         rayon::scope(|_| self.share(images, [count, height, width], targets, &lens));
         maps
     }
@@ -168,11 +166,10 @@ impl Engine {
         &self,
         images: &[f32],
         [count, height, width]: [usize; 3],
-        targets: Vec<&mut [f32]>,
+        mut targets: Vec<&mut [f32]>,
         lens: &[usize],
     ) {
         let image_len = 3 * height * width;
-        let mut targets = targets;
         let mut tasks: Vec<(&[f32], Vec<&mut [f32]>)> = Vec::with_capacity(count);
         for image in images.chunks_exact(image_len) {
             let mut own = Vec::with_capacity(targets.len());
@@ -206,7 +203,7 @@ impl Engine {
         workspace.team.gather();
         let [rows, columns] = Stem::output(size);
         let mut features = workspace.take(Shape {
-            blocks: trunk.stem_blocks,
+            blocks: trunk.stem.blocks(),
             height: rows,
             width: columns,
             order: Order::Rows,

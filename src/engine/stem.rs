@@ -74,7 +74,7 @@ pub fn half(n: usize) -> usize {
 }
 
 impl Stem {
-    pub fn new(filters: &Filters, bias: Buffer) -> Self {
+    pub fn new(filters: &Filters) -> Self {
         let [blocks, _] = filters.blocks();
         let mut weights = Buffer::zeros(blocks * POINTS * PHASES * BLOCK);
         for out in 0..filters.channels_out() {
@@ -90,8 +90,14 @@ impl Stem {
                 }
             }
         }
-        Self { weights, bias }
+        Self { weights, bias: filters.bias() }
     }
+
+    /// The blocks of output channels.
+    pub fn blocks(&self) -> usize {
+        self.bias.len() / BLOCK
+    }
+
     /// The bytes of the prepared weights.
     pub fn bytes(&self) -> usize {
         4 * self.weights.len()

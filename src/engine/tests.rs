@@ -195,7 +195,7 @@ proptest! {
         let image = Plain::random(seed, [3, height, width]);
         let parameters = convolution(seed, [out, 3, 7]);
         let filters = parameters.clone();
-        let stem = Stem::new(&filters, filters.bias());
+        let stem = Stem::new(&filters);
         let [rows, columns] = Stem::output([height, width]);
         let [inner_rows, inner_columns] = [height, width].map(stem::half);
         for arch in instruction_sets() {

@@ -22,6 +22,15 @@ impl Positions {
         Ok(Self { grid, inside: None, pooled: false })
     }
 
+    /// The positions where `mask` (row-major) is true, or all; with one Gaussian for all or one for each.
+    pub fn of(grid: [usize; 2], mask: Option<&[bool]>, pooled: bool) -> Result<Self> {
+        let positions = match mask {
+            Some(mask) => Self::inside(grid, mask)?,
+            None => Self::all(grid)?,
+        };
+        Ok(positions.with_pooled(pooled))
+    }
+
     /// The positions where `mask` (row-major) is true.
     pub fn inside(grid: [usize; 2], mask: &[bool]) -> Result<Self> {
         let all = Self::all(grid)?;

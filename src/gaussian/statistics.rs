@@ -66,6 +66,11 @@ impl GaussianStatistics {
         &self.tally
     }
 
+    /// Whether earlier vectors are only in sums.
+    pub(crate) fn is_summed(&self) -> bool {
+        self.blocks.iter().any(|block| block.sums.is_some())
+    }
+
     pub(crate) fn blocks(&self) -> &[Block] {
         &self.blocks
     }
@@ -120,8 +125,7 @@ impl GaussianStatistics {
         }
         let mut done = 0;
         while done < shape[0] {
-            let summed = self.blocks.iter().any(|block| block.sums.is_some());
-            let limit = if summed { PENDING } else { sample_limit(self.dimension) };
+            let limit = if self.is_summed() { PENDING } else { sample_limit(self.dimension) };
             if self.tally.weights.len() >= limit {
                 self.fold();
                 continue;
@@ -186,9 +190,8 @@ impl GaussianStatistics {
                 actual: describe(&other),
             });
         }
-        let has_sums = |e: &Self| e.blocks.iter().any(|block| block.sums.is_some());
         let samples = self.tally.weights.len() + other.tally.weights.len();
-        if has_sums(self) || has_sums(&other) || samples > sample_limit(self.dimension) {
+        if self.is_summed() || other.is_summed() || samples > sample_limit(self.dimension) {
             self.fold();
             other.fold();
             let (weight, other_weight) = (self.tally.folded, other.tally.folded);

@@ -1,8 +1,5 @@
 //! The forms in which Gaussians can be stored.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -68,24 +65,21 @@ pub enum Storage {
     Diagonal,
 }
 
-const NAMES: [(&str, Storage); 9] = [
-    ("auto", Storage::Auto),
-    ("full", Storage::FullInverse),
-    ("triangle-f32", Storage::Triangle(Precision::F32)),
-    ("triangle-f16", Storage::Triangle(Precision::F16)),
-    ("low-rank-f32", Storage::LowRank(Precision::F32)),
-    ("low-rank-f16", Storage::LowRank(Precision::F16)),
-    ("principal-f32", Storage::Principal(Precision::F32)),
-    ("principal-f16", Storage::Principal(Precision::F16)),
-    ("diagonal", Storage::Diagonal),
-];
-
-impl fmt::Display for Storage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = NAMES.iter().find(|(_, storage)| storage == self);
-        f.pad(name.map_or("", |(name, _)| name))
-    }
-}
+named!(
+    Storage,
+    "storage",
+    [
+        ("auto", Storage::Auto),
+        ("full", Storage::FullInverse),
+        ("triangle-f32", Storage::Triangle(Precision::F32)),
+        ("triangle-f16", Storage::Triangle(Precision::F16)),
+        ("low-rank-f32", Storage::LowRank(Precision::F32)),
+        ("low-rank-f16", Storage::LowRank(Precision::F16)),
+        ("principal-f32", Storage::Principal(Precision::F32)),
+        ("principal-f16", Storage::Principal(Precision::F16)),
+        ("diagonal", Storage::Diagonal),
+    ]
+);
 
 impl From<Storage> for String {
     fn from(storage: Storage) -> Self {
@@ -98,18 +92,6 @@ impl TryFrom<String> for Storage {
 
     fn try_from(text: String) -> Result<Self> {
         text.parse()
-    }
-}
-
-impl FromStr for Storage {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let found = NAMES.iter().find(|(name, _)| *name == text);
-        found.map(|&(_, storage)| storage).ok_or_else(|| {
-            let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
-            Error::config("storage", format!("expected one of {}, got {text:?}", names.join(", ")))
-        })
     }
 }
 
@@ -156,7 +138,18 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        for (name, storage) in NAMES {
+        let names = [
+            ("auto", Storage::Auto),
+            ("full", Storage::FullInverse),
+            ("triangle-f32", Storage::Triangle(Precision::F32)),
+            ("triangle-f16", Storage::Triangle(Precision::F16)),
+            ("low-rank-f32", Storage::LowRank(Precision::F32)),
+            ("low-rank-f16", Storage::LowRank(Precision::F16)),
+            ("principal-f32", Storage::Principal(Precision::F32)),
+            ("principal-f16", Storage::Principal(Precision::F16)),
+            ("diagonal", Storage::Diagonal),
+        ];
+        for (name, storage) in names {
             assert_eq!(storage.to_string(), name);
             assert_eq!(name.parse::<Storage>().unwrap(), storage);
         }

@@ -10,15 +10,14 @@ use super::header::{Header, Kind, ModelSection, ProjectionSection, Settings, Sta
 use crate::backbone::{Backbone, FoldedConvolution};
 use crate::decision::Thresholds;
 use crate::detector::{Detector, Padim, Registration};
-use crate::embedding::{ChannelSelection, Extractor, PatchEmbedder, Projection};
+use crate::embedding::{ChannelSelection, PatchEmbedder, Projection};
 use crate::error::{Error, FileKind, Result};
 use crate::files::open;
 use crate::gaussian::{
     Block, GaussianModel, GaussianStatistics, ImageWeights, ModelShape, Numbers, PackedSums,
     Positions, Precision,
 };
-use crate::preprocess::{InputRegion, Preprocessor};
-use crate::scoring::AnomalyScorer;
+use crate::preprocess::InputRegion;
 
 /// The contents of a file.
 pub struct Parts {
@@ -28,25 +27,19 @@ pub struct Parts {
     pub statistics: Option<GaussianStatistics>,
     /// The models of further tile positions.
     pub others: Vec<GaussianModel>,
+    thresholds: Option<Thresholds>,
+    metadata: BTreeMap<String, String>,
 }
 
 impl Parts {
     /// Builds the detector of a file, or the detector of the first tile.
-    pub fn detector(
-        self,
-        path: &Path,
-        thresholds: Option<Thresholds>,
-        metadata: BTreeMap<String, String>,
-    ) -> Result<Detector> {
-        let Self { padim, input_size, model, statistics, .. } = self;
+    pub fn detector(self, path: &Path) -> Result<Detector> {
+        let Self { padim, input_size, model, statistics, thresholds, metadata, .. } = self;
         let model = model.ok_or_else(|| invalid(path, "it holds no Gaussians"))?;
         let mut detector = Detector {
-            padim,
-            input_size,
-            model,
             statistics: statistics.map(Arc::new),
-            thresholds: None,
             metadata,
+            ..Detector::new(padim, input_size, model)
         };
         detector.set_thresholds(thresholds).map_err(|e| invalid(path, e.to_string()))?;
         Ok(detector)
@@ -85,19 +78,8 @@ impl Settings {
         if let Some(projection) = projection {
             embedder = embedder.with_projection(projection).map_err(checked)?;
         }
-        Ok(Padim {
-            preprocessor: Preprocessor::new(config.preprocess.clone(), self.normalization)
-                .map_err(checked)?,
-            scorer: AnomalyScorer::new(config.scoring.clone()).map_err(checked)?,
-            extractor: Extractor::new(&backbone, &embedder),
-            embedder,
-            config,
-            backbone,
-            region: None,
-            registration,
-            custom_score: None,
-            precision: Precision::F32,
-        })
+        let padim = Padim::assembled(config, backbone, embedder).map_err(checked)?;
+        Ok(Padim { registration, ..padim })
     }
 }
 
@@ -226,15 +208,9 @@ impl<'a> Body<'a> {
     }
 
     /// Reads a detector, or the detector of the first tile.
-    pub fn detector(
-        &mut self,
-        mut header: Header,
-        backbone: Box<MakeBackbone>,
-    ) -> Result<Detector> {
+    pub fn detector(&mut self, header: Header, backbone: Box<MakeBackbone>) -> Result<Detector> {
         let path = self.path;
-        let (thresholds, metadata) =
-            (header.thresholds.take(), std::mem::take(&mut header.metadata));
-        self.parts(header, backbone)?.detector(path, thresholds, metadata)
+        self.parts(header, backbone)?.detector(path)
     }
 
     /// Reads all arrays.
@@ -257,12 +233,9 @@ impl<'a> Body<'a> {
                 )
             }
         };
-        let positions = match &region {
-            Some(region) => Positions::inside(grid, &region.positions(grid)),
-            None => Positions::all(grid),
-        };
-        let positions =
-            positions.map_err(checked)?.with_pooled(header.settings.config.gaussian.pooled);
+        let inside = region.as_ref().map(|region| region.positions(grid));
+        let pooled = header.settings.config.gaussian.pooled;
+        let positions = Positions::of(grid, inside.as_deref(), pooled).map_err(checked)?;
         self.check_length(header.array_bytes(&self.convolutions, positions.len()))?;
         let projection = match header.projection {
             Some(ProjectionSection { components }) => {
@@ -292,7 +265,8 @@ impl<'a> Body<'a> {
         let others = others.map(|section| self.model(section, dimension, &positions));
         let others = others.collect::<Result<_>>()?;
         self.finish()?;
-        Ok(Parts { padim, input_size, model, statistics, others })
+        let Header { thresholds, metadata, .. } = header;
+        Ok(Parts { padim, input_size, model, statistics, others, thresholds, metadata })
     }
 
     fn model(

@@ -89,11 +89,9 @@ impl Body<'_> {
         if header.region.is_some() || header.statistics.is_some() {
             return Err(invalid(path, "it has tiles together with a region or statistics"));
         }
-        let (thresholds, metadata) =
-            (header.thresholds.take(), std::mem::take(&mut header.metadata));
         let mut parts = self.parts(header, backbone)?;
         let others = std::mem::take(&mut parts.others);
-        let first = parts.detector(path, thresholds, metadata)?;
+        let first = parts.detector(path)?;
         TiledDetector::new(tiling, image_size, first, others)
             .map_err(|error| invalid(path, error.to_string()))
     }

@@ -87,7 +87,7 @@ impl<'a> Contents<'a> {
             dimension: statistics.dimension(),
             tally: statistics.tally().clone(),
             blocks: statistics.blocks().iter().map(|block| block.positions).collect(),
-            summed: statistics.blocks().iter().any(|block| block.sums.is_some()),
+            summed: statistics.is_summed(),
         });
         let others = self.tiles.map_or(&[][..], |tiles| &tiles.others);
         let header = Header {

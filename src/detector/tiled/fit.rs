@@ -111,17 +111,8 @@ impl TiledPadim {
         I: IntoIterator + Clone,
         I::Item: Into<ImageInput>,
     {
-        let mut first = Batches::decoded(images.clone().into_iter().take(1), self.decode_limits());
-        let Some(size) = first.advance(|batch| {
-            batch
-                .into_iter()
-                .map(|item| Ok(TiledImage::new(item, &self.tiling)?.layout.image()))
-                .collect()
-        }) else {
-            return Err(Error::TooFewImages { count: 0 });
-        };
-        let size: Result<Vec<[usize; 2]>> = size;
-        let Some(&size) = size?.first() else { return Err(Error::TooFewImages { count: 0 }) };
+        let size = Batches::decoded(images.clone().into_iter().take(1), self.decode_limits())
+            .first(|item| Ok(TiledImage::new(item, &self.tiling)?.layout.image()))?;
         let positions = self.positions(size)?;
         // If the number of images is unknown, plan with the largest possible memory.
         let count = images.clone().into_iter().size_hint().1.unwrap_or(usize::MAX >> 32);
