@@ -64,7 +64,7 @@ fn fit(c: &mut Criterion) {
             );
         });
         for storage in storages(dimension, images) {
-            group.bench_function(BenchmarkId::new(format!("factorise-{storage}"), name), |b| {
+            group.bench_function(BenchmarkId::new(format!("factorize-{storage}"), name), |b| {
                 let fitted = estimator(dimension, images);
                 b.iter(|| fitted.statistics().model(&config(storage)).unwrap());
             });

@@ -168,8 +168,8 @@ fn anomalib(options: Anomalib) -> Outcome {
     detector.save(&out)?;
     let config = detector.config();
     println!("preprocessing: {:?}", config.preprocess);
-    println!("normalisation of image scores: {:?}", config.scoring.normalization);
-    println!("normalisation of maps, which stay distances: {pixels:?}");
+    println!("normalization of image scores: {:?}", config.scoring.normalization);
+    println!("normalization of maps, which stay distances: {pixels:?}");
     match detector.thresholds() {
         Some(decision) => println!("thresholds: {decision:?}"),
         None => println!("no thresholds: anomalib has none that hold for distances"),

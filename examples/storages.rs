@@ -178,7 +178,7 @@ fn run(options: &Options) -> Outcome {
         category.test.len()
     );
     println!(
-        "| storage | MB | factorise s | distance ms | typical error | worst error | image AUROC \
+        "| storage | MB | factorize s | distance ms | typical error | worst error | image AUROC \
          | pixel AUROC | AUPRO |\n|---|---|---|---|---|---|---|---|---|"
     );
     for mut column in columns {

@@ -27,9 +27,7 @@ impl Detector {
     ///
     /// [`Error::InvalidConfig`] if it is not the registration of the fit: its name differs.
     pub fn set_registration(&mut self, registration: Registration) -> Result<()> {
-        let old = self.padim.registration.as_ref();
-        self.padim.registration = Some(Registration::replaced(old, registration)?);
-        Ok(())
+        self.padim.replace_registration(registration)
     }
 
     /// As [`set_registration`](Self::set_registration).

@@ -317,6 +317,13 @@ impl Padim {
         Ok(scored)
     }
 
+    /// Sets a registration again after loading.
+    pub(super) fn replace_registration(&mut self, registration: Registration) -> Result<()> {
+        let old = self.registration.as_ref();
+        self.registration = Some(Registration::replaced(old, registration)?);
+        Ok(())
+    }
+
     /// Empty statistics for embeddings of these sizes.
     pub(super) fn statistics(
         &self,

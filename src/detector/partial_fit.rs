@@ -46,8 +46,7 @@ impl PartialFit {
     ///
     /// [`Error::InvalidConfig`] if it is not the registration of the fit: its name differs.
     pub fn with_registration(mut self, registration: Registration) -> Result<Self> {
-        let old = self.padim.registration.as_ref();
-        self.padim.registration = Some(Registration::replaced(old, registration)?);
+        self.padim.replace_registration(registration)?;
         Ok(self)
     }
 

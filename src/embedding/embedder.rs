@@ -173,12 +173,18 @@ impl PatchEmbedder {
         self.layer_channels.iter().map(&mut choice).collect()
     }
 
+    /// The place of each embedding channel among the concatenated channels of all layers.
+    fn order(&self, choices: &[Choice]) -> Vec<usize> {
+        let mut order = vec![0; self.indices.len()];
+        let places = choices.iter().flat_map(|choice| &choice.places);
+        places.enumerate().for_each(|(concatenated, &place)| order[place] = concatenated);
+        order
+    }
+
     /// The channels of each layer that are needed, and an embedder for maps with only these channels.
     pub(crate) fn narrowed(&self) -> (Vec<Vec<usize>>, Self) {
         let choices = self.choices();
-        let mut indices = vec![0; self.indices.len()];
-        let places = choices.iter().flat_map(|choice| &choice.places);
-        places.enumerate().for_each(|(concatenated, &place)| indices[place] = concatenated);
+        let indices = self.order(&choices);
         let layer_channels: Vec<usize> =
             choices.iter().map(|choice| choice.channels.len()).collect();
         let on_device = Selection::new(layer_channels.len());
@@ -192,7 +198,9 @@ impl PatchEmbedder {
         let [_, _, height, width] = maps[0].dims();
         let device = maps[0].device();
         let mut parts = Vec::with_capacity(maps.len());
-        let choices = self.choices().into_iter().zip(&self.on_device.layers);
+        let choices = self.choices();
+        let order = self.order(&choices);
+        let choices = choices.into_iter().zip(&self.on_device.layers);
         for (map, (Choice { channels, .. }, [there, places])) in maps.into_iter().zip(choices) {
             if !channels.is_empty() {
                 let all = channels.iter().copied().eq(0..map.dims()[1]);
@@ -200,7 +208,6 @@ impl PatchEmbedder {
                 parts.push(align_nearest(chosen, [height, width], places));
             }
         }
-        let (_, Self { indices: order, .. }) = self.narrowed();
         let embedding = Tensor::cat(parts, 1);
         if order.is_sorted() {
             embedding

@@ -101,6 +101,11 @@ pub(crate) struct PackedSums {
 }
 
 impl PackedSums {
+    /// The arrays, in the order of the fields.
+    pub fn arrays(&self) -> [&[f64]; 4] {
+        [&self.mean, &self.third, &self.fourth, &self.scatter]
+    }
+
     /// The lengths of the arrays, in the order of the fields.
     pub fn lengths(positions: usize, dimension: usize) -> [usize; 4] {
         let triangle = trapezoid_len(dimension, dimension);
@@ -168,12 +173,10 @@ impl Block {
 
     /// The size of the vectors and sums in bytes.
     pub fn size_in_bytes(&self) -> usize {
-        let sums = self.sums.as_ref().map_or(0, |sums| {
-            [&sums.mean, &sums.third, &sums.fourth, &sums.scatter]
-                .map(|values| values.len())
-                .iter()
-                .sum()
-        });
+        let sums: usize = match self.sums {
+            Some(_) => PackedSums::lengths(self.positions, self.dimension).iter().sum(),
+            None => 0,
+        };
         4 * self.samples.len() + 8 * sums
     }
 
@@ -281,13 +284,7 @@ impl Block {
     fn replace_sums(&mut self, sums: impl Fn(&Self, usize) -> Sums + Sync) {
         let d = self.dimension;
         // A few positions at a time: the new sums are computed from the old ones, then replace them.
-        let mut target = match self.sums.take() {
-            Some(old) => {
-                self.sums = Some(old);
-                None
-            }
-            None => Some(PackedSums::zeros(self.positions, d)),
-        };
+        let mut target = self.sums.is_none().then(|| PackedSums::zeros(self.positions, d));
         let triangle = trapezoid_len(d, d);
         const RUN: usize = 32;
         for first in (0..self.positions).step_by(RUN) {

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::config::GaussianConfig;
 use super::covariance::Scratch;
-use super::half::{NumbersRef, to_half};
+use super::half::NumbersRef;
 use super::measure::{Position, Workspace};
 use super::statistics::GaussianStatistics;
 use super::storage::{Precision, Storage, trapezoid_len};
@@ -84,9 +84,7 @@ impl GaussianStatistics {
             let scale = fine.write(&covariance, rows, &mut exact, &mut scratch);
             let scale = scale.ok_or_else(failed)?;
             let mut coarse = vec![0; each + storage.correction(d)];
-            let (rounded, correction) = coarse.split_at_mut(each);
-            to_half(&exact, rounded);
-            storage.correct(rounded, &scratch, correction);
+            storage.round(&exact, &scratch, &mut coarse);
             let mut vectors = vec![0.0; PROBES * d];
             for probe in 0..PROBES {
                 let drawn = covariance.draw(|i| noise(probe * (d + self.tally.count) + i));

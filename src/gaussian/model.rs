@@ -14,6 +14,7 @@ use super::positions::Positions;
 use super::storage::Storage;
 use super::weights::MOST_IMAGES;
 use crate::error::{Error, Result};
+use crate::host::all_finite;
 
 /// The spread of a covariance's eigenvalues. See [`GaussianModel::spectrum`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,8 +89,7 @@ impl GaussianModel {
         if actual != expected {
             return Err(Error::shape("Gaussian model", format!("{expected:?} values"), actual));
         }
-        let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
-        if !(finite(&means) && finite(&scales) && numbers.all_finite()) {
+        if !(all_finite(&means) && all_finite(&scales) && numbers.all_finite()) {
             return Err(Error::NotFinite { what: "the Gaussian model".into() });
         }
         let ModelShape { storage, dimension, rows, positions, count } = shape;

@@ -4,7 +4,7 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::covariance::Scratch;
-use super::half::{NumbersRef, to_half};
+use super::half::NumbersRef;
 use super::storage::{Precision, Storage};
 use crate::error::Result;
 use crate::host::{all_finite, all_of};
@@ -80,9 +80,7 @@ impl Numbers {
                     || (vec![0.0; each - correction], Scratch::new()),
                     |(buffer, scratch), (p, (target, beside))| {
                         write(p, beside, buffer, scratch)?;
-                        let (rounded, correction) = target.split_at_mut(buffer.len());
-                        to_half(buffer, rounded);
-                        storage.correct(rounded, scratch, correction);
+                        storage.round(buffer, scratch, target);
                         Ok(())
                     },
                 )

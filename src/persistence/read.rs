@@ -17,6 +17,7 @@ use crate::gaussian::{
     Block, GaussianModel, GaussianStatistics, ImageWeights, ModelShape, Numbers, PackedSums,
     Positions, Precision,
 };
+use crate::host::{all_finite, all_of};
 use crate::preprocess::InputRegion;
 
 /// The contents of a file.
@@ -300,7 +301,9 @@ impl<'a> Body<'a> {
         positions: &Positions,
     ) -> Result<(ImageWeights, Vec<Block>)> {
         let StatisticsSection { tally, blocks: sizes, summed, .. } = section;
-        let damaged = |reason: &str| Err(invalid(self.path, reason));
+        let path = self.path;
+        let damaged = |reason: &str| Err(invalid(path, reason));
+        let not_finite = || damaged("its statistics hold NaN or infinite values");
         // Checked first: with zero images or dimensions, the length of the file would not limit the
         // number of positions. Pooled statistics have only sums, no vectors.
         if !tally.is_sound(summed) || positions.pooled() && !(summed && tally.weights.is_empty()) {
@@ -317,8 +320,8 @@ impl<'a> Body<'a> {
             let samples: Vec<f32> =
                 self.values(tally.weights.len() * block.positions * dimension)?;
             block.samples = samples.into();
-            if !block.samples.iter().all(|v| v.is_finite()) {
-                return Err(invalid(self.path, "its statistics hold NaN or infinite values"));
+            if !all_finite(&block.samples) {
+                return not_finite();
             }
             if summed {
                 let [mean, third, fourth, scatter] =
@@ -329,9 +332,8 @@ impl<'a> Body<'a> {
                     fourth: self.values(fourth)?,
                     scatter: self.values(scatter)?,
                 };
-                let arrays = [&sums.mean, &sums.third, &sums.fourth, &sums.scatter];
-                if !arrays.iter().all(|values| values.iter().all(|v| v.is_finite())) {
-                    return Err(invalid(self.path, "its statistics hold NaN or infinite values"));
+                if !sums.arrays().iter().all(|values| all_of(values, |v| v.is_finite())) {
+                    return not_finite();
                 }
                 block.sums = Some(sums);
             }

@@ -147,10 +147,8 @@ impl<'a> Contents<'a> {
         }
         for block in self.statistics.map_or(&[][..], GaussianStatistics::blocks) {
             write_values(&mut writer, &block.samples)?;
-            if let Some(PackedSums { mean, third, fourth, scatter }) = &block.sums {
-                for values in [mean, third, fourth, scatter] {
-                    write_values(&mut writer, values)?;
-                }
+            for values in block.sums.iter().flat_map(PackedSums::arrays) {
+                write_values(&mut writer, values)?;
             }
         }
         for model in self.tiles.map_or(&[][..], |tiles| &tiles.others) {

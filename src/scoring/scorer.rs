@@ -212,7 +212,11 @@ impl AnomalyScorer {
             let positions: Vec<f32> = region.positions([height, width]).iter().map(share).collect();
             let weights = |taps: &[Taps; 2]| resample(&positions, &taps[0], &taps[1]);
             let last = taps.smooth.as_ref().unwrap_or(&taps.enlarge);
-            Inside { region, last: weights(last), enlarged: weights(&taps.enlarge) }
+            let enlarged = match taps.scored_sharp(&self.config) {
+                true => weights(&taps.enlarge),
+                false => Vec::new(),
+            };
+            Inside { region, last: weights(last), enlarged }
         });
         Ok((taps, inside))
     }

@@ -5,10 +5,15 @@ use std::path::Path;
 
 pub type Sections = BTreeMap<String, Vec<u8>>;
 
+/// Where the header of a detector's file ends.
+pub fn header_end(file: &[u8]) -> usize {
+    20 + u64::from_le_bytes(file[12..20].try_into().unwrap()) as usize
+}
+
 /// The sections of a detector's file, and the arrays after them.
 pub fn read(path: &Path) -> (Sections, Vec<u8>) {
     let file = std::fs::read(path).unwrap();
-    let end = 20 + u64::from_le_bytes(file[12..20].try_into().unwrap()) as usize;
+    let end = header_end(&file);
     let config = bincode::config::standard();
     let (sections, _) = bincode::serde::decode_from_slice(&file[20..end], config).unwrap();
     (sections, file[end..file.len() - 4].to_vec())

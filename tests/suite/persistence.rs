@@ -12,7 +12,7 @@ use padim::scoring::ScoreNormalization;
 use padim::{Backbone, BackboneCache, Detector, Error, Padim, ResNet18, Result, burn};
 
 use crate::detector::{backbone, config, defective, detector, good};
-use crate::sections::edit_settings;
+use crate::sections::{edit_settings, header_end};
 use crate::{devices, run_and_kill};
 
 fn load(path: &Path) -> Result<Detector> {
@@ -257,7 +257,7 @@ fn detectors_of_a_cache_share_their_backbone() {
     );
     // Damaged weights are an error, even if the cache already has these weights.
     let mut damaged = std::fs::read(&one).unwrap();
-    let header_end = 20 + u64::from_le_bytes(damaged[12..20].try_into().unwrap()) as usize;
+    let header_end = header_end(&damaged);
     damaged[header_end + 40] ^= 4;
     std::fs::write(&one, damaged).unwrap();
     let error = Detector::load(&one, &cache).unwrap_err().to_string();
@@ -267,7 +267,7 @@ fn detectors_of_a_cache_share_their_backbone() {
 #[test]
 fn hostile_files_are_errors() {
     let (_folder, path, valid) = valid_file();
-    let header_end = 20 + u64::from_le_bytes(valid[12..20].try_into().unwrap()) as usize;
+    let header_end = header_end(&valid);
     let with = |at: usize, bytes: &[u8]| {
         let mut file = valid.clone();
         file[at..at + bytes.len()].copy_from_slice(bytes);
@@ -280,6 +280,7 @@ fn hostile_files_are_errors() {
         ("empty", vec![], "too early"),
         ("foreign", b"PK\x03\x04 something else entirely".to_vec(), "does not begin"),
         ("converted as text", text, "does not begin"),
+        ("version 0", with(8, &0_u32.to_le_bytes()), "version 0"),
         ("newer version", with(8, &2_u32.to_le_bytes()), "update padim"),
         ("huge header", with(12, &u64::MAX.to_le_bytes()), "its header claims"),
         ("header a little longer", with(12, &(header_end as u64 - 19).to_le_bytes()), "header"),
@@ -309,7 +310,7 @@ fn hostile_files_are_errors() {
 #[test]
 fn no_damage_to_the_header_panics() {
     let (_folder, path, valid) = valid_file();
-    let header_end = 20 + u64::from_le_bytes(valid[12..20].try_into().unwrap()) as usize;
+    let header_end = header_end(&valid);
     for at in 20..header_end {
         for change in [0x01, 0x80, 0xFF] {
             let mut file = valid.clone();

@@ -231,7 +231,7 @@ fn damage_is_told_as_damage_wherever_it_is() {
     let path = folder.path().join("model.padim");
     detector().save(&path).unwrap();
     let whole = std::fs::read(&path).unwrap();
-    let header_end = 20 + u64::from_le_bytes(whole[12..20].try_into().unwrap()) as usize;
+    let header_end = crate::sections::header_end(&whole);
     // Damage in the weights of the first convolution, in the Gaussians and in the header.
     for at in [header_end + 40, whole.len() - 100, header_end / 2, 21] {
         let mut damaged = whole.clone();

@@ -296,7 +296,7 @@ fn damaged_files_are_errors() {
     let saved = tiled(tiling, [32, 32]).fit(images).unwrap();
     saved.save_without_backbone(&path).unwrap();
     let valid = std::fs::read(&path).unwrap();
-    let header_end = 20 + u64::from_le_bytes(valid[12..20].try_into().unwrap()) as usize;
+    let header_end = crate::sections::header_end(&valid);
     let network = std::sync::Arc::new(backbone());
     for at in 20..header_end {
         let mut file = valid.clone();

@@ -11,6 +11,7 @@ use super::low_rank::LowRank;
 use super::principal::Principal;
 use super::triangle::Triangle;
 use crate::gaussian::covariance::{Covariance, Scratch};
+use crate::gaussian::half::to_half;
 use crate::gaussian::storage::Storage;
 
 /// Evaluates an expression with the type of a storage's form. `Storage::Auto` has no form.
@@ -71,13 +72,10 @@ impl Storage {
         by_form!(self, F => F::write(covariance, rows, precision, target, scratch), auto => None)
     }
 
-    /// Writes the correction of numbers that were rounded to 16 bits.
-    pub(in crate::gaussian) fn correct(
-        self,
-        rounded: &[u16],
-        scratch: &Scratch,
-        correction: &mut [u16],
-    ) {
+    /// Rounds the numbers of [`write`](Self::write) to 16 bits and adds the correction.
+    pub(in crate::gaussian) fn round(self, exact: &[f32], scratch: &Scratch, target: &mut [u16]) {
+        let (rounded, correction) = target.split_at_mut(exact.len());
+        to_half(exact, rounded);
         by_form!(self, F => F::correct(rounded, scratch, correction), auto => ());
     }
 

@@ -8,7 +8,7 @@ use pulp::Simd;
 use super::device::{DeviceForm, DeviceSource};
 use crate::gaussian::covariance::{Covariance, Scratch};
 use crate::gaussian::half::NumbersRef;
-use crate::gaussian::kernels::Images;
+use crate::gaussian::kernels::{Images, Step};
 use crate::gaussian::storage::{Precision, trapezoid_rows};
 
 /// A form in which a Gaussian is stored. The numbers of a position and its scale describe the inverse
@@ -54,7 +54,9 @@ pub trait Form {
     }
 
     /// The number of numbers per position on a device; `None` on overflow.
-    fn device_numbers(dimension: usize, rows: usize) -> Option<usize>;
+    fn device_numbers(dimension: usize, rows: usize) -> Option<usize> {
+        rows.max(1).checked_mul(dimension)
+    }
 
     /// Copies the Gaussians of some positions to a device.
     fn on_device(source: &DeviceSource<'_>) -> Box<dyn DeviceForm>;
@@ -74,6 +76,16 @@ pub struct Measured<'a> {
     pub distances: &'a mut [f32],
     /// Memory for unpacked rows.
     pub buffer: &'a mut Vec<f32>,
+}
+
+impl Measured<'_> {
+    /// Computes the lengths of the vectors that `F` makes from the stored rows.
+    #[inline(always)]
+    pub fn by_rows<S: Simd, F: Step>(self, simd: S) {
+        let Measured { mut images, numbers, range, d, scale, distances, buffer } = self;
+        images.by_rows::<S, F>(simd, numbers, range, d, buffer);
+        images.lengths(simd, d, scale, distances);
+    }
 }
 
 /// The numbers of a position in f32, for operations that need not be fast.

@@ -6,7 +6,7 @@ use pulp::Simd;
 
 use super::device::{DeviceForm, DeviceSource, length, multiply};
 use super::form::{Form, Measured, Packed, packed_rows};
-use super::scaled::finite;
+use super::scaled::{finite, packed};
 use crate::gaussian::covariance::{Covariance, Scratch, Trapezoid};
 use crate::gaussian::half::{LARGEST, Number, NumbersRef, to_half};
 use crate::gaussian::kernels::{Images, Rows, Step};
@@ -47,16 +47,13 @@ impl Form for LowRank {
             covariance.trapezoid(rows, precision, lacking)?;
         scratch.direction = direction;
         scratch.share = largest * lacking(largest);
-        let packed = matrix.row_iter().enumerate().flat_map(|(i, row)| row.iter().skip(i));
         let scale = f64::from(LARGEST);
-        target.iter_mut().zip(packed).for_each(|(t, &v)| *t = (v * scale) as f32);
+        target.iter_mut().zip(packed(&matrix)).for_each(|(t, &v)| *t = (v * scale) as f32);
         finite(target, (1.0 / floor.sqrt()) as f32)
     }
 
     fn correct(rounded: &[u16], scratch: &Scratch, correction: &mut [u16]) {
-        if !correction.is_empty() {
-            write_correction(rounded, &scratch.direction, scratch.share, correction);
-        }
+        write_correction(rounded, &scratch.direction, scratch.share, correction);
     }
 
     #[inline(always)]
@@ -103,10 +100,6 @@ impl Form for LowRank {
             product += direction * error.dot(&root);
         }
         product
-    }
-
-    fn device_numbers(dimension: usize, rows: usize) -> Option<usize> {
-        rows.max(1).checked_mul(dimension)
     }
 
     fn on_device(source: &DeviceSource<'_>) -> Box<dyn DeviceForm> {

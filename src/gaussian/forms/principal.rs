@@ -5,7 +5,7 @@ use pulp::Simd;
 
 use super::device::{DeviceForm, DeviceSource, Root};
 use super::form::{Form, Measured, Packed, packed_rows};
-use super::scaled::write_scaled;
+use super::scaled::{packed, write_scaled};
 use crate::gaussian::covariance::{Covariance, Scratch, Trapezoid};
 use crate::gaussian::half::Number;
 use crate::gaussian::kernels::{ROWS, Rows, Step};
@@ -28,15 +28,12 @@ impl Form for Principal {
     ) -> Option<f32> {
         let whiten = |value: f64| 1.0 / (value * (value + covariance.floor));
         let Trapezoid { matrix, .. } = covariance.trapezoid(rows, precision, whiten)?;
-        let packed = matrix.row_iter().enumerate().flat_map(|(i, row)| row.iter().skip(i));
-        write_scaled(target, matrix.norm_max(), packed)
+        write_scaled(target, matrix.norm_max(), packed(&matrix))
     }
 
     #[inline(always)]
     fn measure<S: Simd>(simd: S, measured: Measured<'_>) {
-        let Measured { mut images, numbers, range, d, scale, distances, buffer } = measured;
-        images.by_rows::<S, Project>(simd, numbers, range, d, buffer);
-        images.lengths(simd, d, scale, distances);
+        measured.by_rows::<S, Project>(simd);
     }
 
     fn inverse(packed: &Packed<'_>) -> DMatrix<f64> {
@@ -54,10 +51,6 @@ impl Form for Principal {
     fn multiply(packed: &Packed<'_>, x: &DVector<f64>) -> DVector<f64> {
         let rows = packed.upper();
         rows.tr_mul(&(&rows * x))
-    }
-
-    fn device_numbers(dimension: usize, rows: usize) -> Option<usize> {
-        rows.max(1).checked_mul(dimension)
     }
 
     fn on_device(source: &DeviceSource<'_>) -> Box<dyn DeviceForm> {

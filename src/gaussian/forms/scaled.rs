@@ -9,6 +9,11 @@ pub fn columns_of(matrix: &Mat<f64>) -> impl Iterator<Item = &[f64]> + Clone {
     (0..matrix.ncols()).filter_map(|j| Some(matrix.col(j).try_as_col_major()?.as_slice()))
 }
 
+/// The elements of a trapezoid, row by row: row `i` begins at column `i`.
+pub fn packed(matrix: &Mat<f64>) -> impl Iterator<Item = &f64> {
+    matrix.row_iter().enumerate().flat_map(|(i, row)| row.iter().skip(i))
+}
+
 /// The power of two to divide numbers by, so that their largest magnitude comes near [`LARGEST`].
 pub fn scale_of(largest: f64) -> f64 {
     let largest = largest / f64::from(LARGEST);

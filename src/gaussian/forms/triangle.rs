@@ -60,9 +60,7 @@ impl Form for Triangle {
 
     #[inline(always)]
     fn measure<S: Simd>(simd: S, measured: Measured<'_>) {
-        let Measured { mut images, numbers, range, d, scale, distances, buffer } = measured;
-        images.by_rows::<S, Whiten>(simd, numbers, range, d, buffer);
-        images.lengths(simd, d, scale, distances);
+        measured.by_rows::<S, Whiten>(simd);
     }
 
     fn inverse(packed: &Packed<'_>) -> DMatrix<f64> {
