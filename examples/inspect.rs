@@ -198,7 +198,7 @@ fn explain(detector: &Detector, path: &Path, target: &Path) -> Outcome {
     let range = ScoreRange { min: 0.0, max: map.max() };
     let preprocessor = detector.preprocessor();
     // The maps of layers refer to the registered image.
-    let mut image = decode_file_with(path, preprocessor.decode_limits())?;
+    let mut image = decode_file_with(path, preprocessor.decode_options())?;
     if let Some(registration) = detector.registration() {
         image = registration.apply(&image)?.0;
     }
@@ -218,7 +218,7 @@ fn write_overlay(
 ) -> Outcome {
     let grey16 = detector.config().preprocess.sixteen_bit_gray;
     let picture =
-        to_rgb8(&decode_file_with(path, detector.preprocessor().decode_limits())?, grey16)?;
+        to_rgb8(&decode_file_with(path, detector.preprocessor().decode_options())?, grey16)?;
     let map = prediction.map_in_original()?;
     let own = detector.thresholds().and_then(|decision| decision.pixel);
     let threshold = options.threshold.or(own);

@@ -389,7 +389,7 @@ impl Error {
     /// ```
     /// use padim::{Error, ImageInput};
     ///
-    /// let camera = ImageInput::deferred("camera 3", |_limits| Err(Error::other("no trigger")));
+    /// let camera = ImageInput::deferred("camera 3", |_options| Err(Error::other("no trigger")));
     /// ```
     pub fn other(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Other { reason: source.into() }

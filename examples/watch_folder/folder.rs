@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use image::DynamicImage;
 use padim::Error;
-use padim::preprocess::{DecodeLimits, decode_file_with};
+use padim::preprocess::{DecodeOptions, decode_file_with};
 
 use super::common::{IMAGE_EXTENSIONS, Outcome};
 
@@ -24,14 +24,14 @@ pub struct Ticket {
 }
 
 /// Decodes a file. A JPEG must have its end marker, because half a JPEG decodes, too, with a gray rest.
-pub fn open(path: &Path, limits: DecodeLimits) -> padim::Result<DynamicImage> {
+pub fn open(path: &Path, options: DecodeOptions) -> padim::Result<DynamicImage> {
     // Whatever cannot be read gives its error below.
     let bytes = std::fs::read(path).unwrap_or_default();
     let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     if bytes.starts_with(&[0xFF, 0xD8]) && !bytes[..end].ends_with(&[0xFF, 0xD9]) {
         return Err(Error::other(format!("the JPEG {} ends too soon", path.display())));
     }
-    decode_file_with(path, limits)
+    decode_file_with(path, options)
 }
 
 /// The files in the folder and their states. Files that are gone are removed.

@@ -172,7 +172,7 @@ fn watch(
             let name = path.display().to_string();
             line.submit(
                 ticket,
-                ImageInput::deferred(name, move |limits| folder::open(&path, limits)),
+                ImageInput::deferred(name, move |options| folder::open(&path, options)),
             )?;
             Ok(!stopping.load(Ordering::Relaxed))
         })?;

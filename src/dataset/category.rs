@@ -9,7 +9,7 @@ use super::errors::failed;
 use super::npy;
 use super::pose::Pose;
 use crate::error::{Error, Result};
-use crate::preprocess::{DecodeLimits, ImageInput, Preprocessor, decode_file_with};
+use crate::preprocess::{DecodeLimits, DecodeOptions, ImageInput, Preprocessor, decode_file_with};
 
 /// A collection of images in categories. A category is a kind of part, with its own model.
 ///
@@ -154,16 +154,16 @@ impl Sample {
     ///
     /// As [`decode_file`](crate::preprocess::decode_file).
     pub fn open(&self) -> Result<DynamicImage> {
-        self.open_with(DecodeLimits::default())
+        self.open_with(DecodeOptions::default())
     }
 
-    /// As [`open`](Self::open), within these limits.
+    /// As [`open`](Self::open), with these options, or within these limits.
     ///
     /// # Errors
     ///
     /// As [`decode_file`](crate::preprocess::decode_file).
-    pub fn open_with(&self, limits: DecodeLimits) -> Result<DynamicImage> {
-        let image = decode_file_with(&self.path, limits)?;
+    pub fn open_with(&self, options: impl Into<DecodeOptions>) -> Result<DynamicImage> {
+        let image = decode_file_with(&self.path, options)?;
         match &self.pose {
             Some(pose) => Ok(pose.of_image(&image)?.into()),
             None => Ok(image),
@@ -212,7 +212,7 @@ impl Sample {
     ///
     /// As [`open`](Self::open).
     pub fn picture(&self, preprocessor: &Preprocessor) -> Result<RgbImage> {
-        preprocessor.crop_picture(&self.open_with(preprocessor.decode_limits())?)
+        preprocessor.crop_picture(&self.open_with(preprocessor.decode_options())?)
     }
 }
 
@@ -222,6 +222,6 @@ impl From<&Sample> for ImageInput {
             return Self::Path(sample.path.clone());
         }
         let (name, sample) = (sample.path.display().to_string(), sample.clone());
-        Self::deferred(name, move |limits| sample.open_with(limits))
+        Self::deferred(name, move |options| sample.open_with(options))
     }
 }

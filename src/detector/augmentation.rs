@@ -125,8 +125,8 @@ impl Augmentation {
                     return ImageInput::Deferred { name: name.clone(), open: open.clone() };
                 }
                 let (augmentation, open) = (augmentation.clone(), open.clone());
-                ImageInput::deferred(format!("{name}, copy {copy}"), move |limits| {
-                    augmentation.copy(open(limits)?, number, copy)
+                ImageInput::deferred(format!("{name}, copy {copy}"), move |options| {
+                    augmentation.copy(open(options)?, number, copy)
                 })
             })
         })
@@ -155,11 +155,11 @@ fn opening(
     let called = name.clone();
     let open: OpenImage = match image {
         ImageInput::Deferred { open, .. } => open,
-        image => Arc::new(move |limits| image.clone().open(&called, limits)),
+        image => Arc::new(move |options| image.clone().open(&called, options)),
     };
     match registration {
         Some(registration) => {
-            (name, Arc::new(move |limits| Ok(registration.apply(&open(limits)?)?.0)))
+            (name, Arc::new(move |options| Ok(registration.apply(&open(options)?)?.0)))
         }
         None => (name, open),
     }
@@ -168,7 +168,7 @@ fn opening(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::preprocess::DecodeLimits;
+    use crate::preprocess::DecodeOptions;
     use image::{Rgb, RgbImage};
 
     fn image(i: u32) -> RgbImage {
@@ -178,7 +178,7 @@ mod tests {
     fn made(augmentation: &Augmentation) -> Vec<RgbImage> {
         let inputs = augmentation.apply((0..3).map(image)).unwrap();
         let open = |input| match input {
-            ImageInput::Deferred { open, .. } => open(DecodeLimits::default()).unwrap().to_rgb8(),
+            ImageInput::Deferred { open, .. } => open(DecodeOptions::default()).unwrap().to_rgb8(),
             other => panic!("{other:?}"),
         };
         inputs.map(open).collect()
@@ -214,7 +214,7 @@ mod tests {
             Augmentation { degrees: 180.0, shift: 0.5, copies: 9, ..Augmentation::default() };
         for input in wild.apply([white.clone()]).unwrap() {
             let ImageInput::Deferred { open, .. } = input else { panic!() };
-            assert_eq!(open(DecodeLimits::default()).unwrap().to_rgb8(), white);
+            assert_eq!(open(DecodeOptions::default()).unwrap().to_rgb8(), white);
         }
     }
 
@@ -234,6 +234,6 @@ mod tests {
         else {
             panic!()
         };
-        assert!(open(DecodeLimits::default()).unwrap_err().to_string().contains("tensor"));
+        assert!(open(DecodeOptions::default()).unwrap_err().to_string().contains("tensor"));
     }
 }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::prepared::{Item, PREPARING, Prepared, Steps};
 use crate::caught::caught_for;
 use crate::error::{Error, Result};
-use crate::preprocess::{DecodeLimits, ImageInput};
+use crate::preprocess::{DecodeOptions, ImageInput};
 
 /// The number of items, if the iterator knows it.
 pub(super) fn exact_count(items: &impl Iterator) -> Option<usize> {
@@ -63,9 +63,9 @@ where
     I::Item: Into<ImageInput>,
 {
     /// Decoded images, in batches of one.
-    pub fn decoded(inputs: I, limits: DecodeLimits) -> Self {
+    pub fn decoded(inputs: I, options: DecodeOptions) -> Self {
         let open = move |input: ImageInput, name: &str| {
-            caught_for(PREPARING, name, || input.open(name, limits))
+            caught_for(PREPARING, name, || input.open(name, options))
         };
         Self::with(inputs, Box::new(open), 1)
     }

@@ -7,7 +7,9 @@ use crate::embedding::ChannelSelection;
 use crate::error::{Error, Result};
 use crate::gaussian::{GaussianConfig, reach};
 use crate::names::builders;
-use crate::preprocess::{PreprocessConfig, Resize, ResizeArithmetic, SixteenBitGray};
+use crate::preprocess::{
+    ExifOrientation, PreprocessConfig, Resize, ResizeArithmetic, SixteenBitGray,
+};
 use crate::resample::{Border, Filter};
 use crate::scoring::{Blur, ImageScore, ScoreNormalization, ScoringConfig, Upsampling};
 
@@ -87,6 +89,7 @@ impl PadimConfig {
             preprocess: PreprocessConfig {
                 resize: Resize::square(256),
                 filter: Filter::Bicubic,
+                orientation: ExifOrientation::Ignore,
                 ..PreprocessConfig::default()
             },
             scoring: ScoringConfig { upsampling: Upsampling::Bicubic, ..ScoringConfig::default() },
@@ -101,6 +104,7 @@ impl PadimConfig {
             preprocess: PreprocessConfig {
                 filter: Filter::Lanczos,
                 sixteen_bit_gray: SixteenBitGray::ClipAt255,
+                orientation: ExifOrientation::Ignore,
                 ..PreprocessConfig::default()
             },
             ..Self::default()
@@ -116,6 +120,7 @@ impl PadimConfig {
                 crop: None,
                 filter: Filter::Bilinear,
                 arithmetic: ResizeArithmetic::Float { antialias: true },
+                orientation: ExifOrientation::Ignore,
                 ..PreprocessConfig::default()
             },
             channels: ChannelSelection::RandomTorch { count: 100, seed: 0 },

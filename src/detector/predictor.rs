@@ -125,8 +125,8 @@ impl Predictor for TiledDetector {
     /// Decodes the image. Its tiles are resized when the network needs them.
     fn prepare(&self, image: ImageInput, keep_image: bool) -> Result<PreparedImage> {
         let name = image.name().unwrap_or_else(|| "given".to_owned());
-        let limits = self.preprocessor().decode_limits();
-        let image = caught_for(PREPARING, &name, || image.open(&name, limits))?;
+        let options = self.preprocessor().decode_options();
+        let image = caught_for(PREPARING, &name, || image.open(&name, options))?;
         let image = TiledImage::of(name, image, self.tiling())?;
         let original = keep_image.then(|| image.image.clone());
         let contents = Contents::Tiled { name: image.name, image: image.image };

@@ -75,7 +75,7 @@ impl Prepared {
             }
             return Ok((Self::Tensor(tensor, ImageGeometry::identity([height, width])), None));
         }
-        let image = input.open(name, steps.preprocessor.decode_limits())?;
+        let image = input.open(name, steps.preprocessor.decode_options())?;
         let prepared = match steps.registration {
             Some(registration) => registration.apply(&image).and_then(|(image, alignment)| {
                 Ok(Self::Pixels(steps.preprocessor.process(&image)?, alignment))

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::decode::SixteenBitGray;
+use super::decode::ExifOrientation;
+use super::pixels::SixteenBitGray;
 use crate::error::{Error, Result};
 use crate::names::builders;
 use crate::resample::Filter;
@@ -124,6 +125,12 @@ pub struct PreprocessConfig {
     pub arithmetic: ResizeArithmetic,
     /// How 16-bit gray values are read. Default: scaled, so that 65535 is white.
     pub sixteen_bit_gray: SixteenBitGray,
+    /// Whether the orientation that a camera noted in a file is applied (EXIF). Default: it is. The
+    /// presets of programs in Python ignore it, as PIL does.
+    pub orientation: ExifOrientation,
+    /// Which image of a file that holds several is read, from 0. Default: none, so that such a file is an
+    /// error.
+    pub page: Option<usize>,
 }
 
 builders!(PreprocessConfig {
@@ -132,6 +139,8 @@ builders!(PreprocessConfig {
     with_filter: filter, Filter;
     with_arithmetic: arithmetic, ResizeArithmetic;
     with_sixteen_bit_gray: sixteen_bit_gray, SixteenBitGray;
+    with_orientation: orientation, ExifOrientation;
+    with_page: page, Option<usize>;
 });
 
 impl Default for PreprocessConfig {
@@ -142,6 +151,8 @@ impl Default for PreprocessConfig {
             filter: Filter::Bilinear,
             arithmetic: ResizeArithmetic::Pil,
             sixteen_bit_gray: SixteenBitGray::Scale,
+            orientation: ExifOrientation::Apply,
+            page: None,
         }
     }
 }

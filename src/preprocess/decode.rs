@@ -1,37 +1,18 @@
-//! Decodes files, and converts images of any pixel type to 8-bit RGB.
+//! Decodes files.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 use image::error::DecodingError;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 use serde::{Deserialize, Serialize};
 
 use super::jpeg;
 use crate::caught::caught_for;
 use crate::error::{Error, FileKind, Result};
 use crate::files::open;
-use crate::names::named;
-
-/// How the values of a 16-bit gray image are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum SixteenBitGray {
-    /// 65535 is white: the high byte is kept, as for 16-bit color.
-    Scale,
-    /// 255 and all values above are white, as in PIL's `convert("RGB")`. Most 16-bit images become
-    /// plain white, so use it only if scores must equal those of a program built on PIL.
-    ClipAt255,
-}
-
-named!(
-    SixteenBitGray,
-    "sixteen_bit_gray",
-    [("scale", SixteenBitGray::Scale), ("clip-at255", SixteenBitGray::ClipAt255)]
-);
+use crate::names::{builders, named};
 
 /// How large an image a file may decode to. Without limits, a file of a few kilobytes could claim
 /// any size and use up the memory.
@@ -65,10 +46,58 @@ impl Default for DecodeLimits {
     }
 }
 
-/// Decodes a PNG, JPEG, BMP, TIFF or WebP file within the default [`DecodeLimits`]. The format is
-/// detected from the content, not from the name.
+/// What becomes of the orientation that a camera has noted in a file (EXIF).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ExifOrientation {
+    /// The picture is turned and mirrored, so that it lies as people see it.
+    #[default]
+    Apply,
+    /// The pixels stay as they are stored, as in PIL and torchvision.
+    Ignore,
+}
+
+named!(
+    ExifOrientation,
+    "orientation",
+    [("apply", ExifOrientation::Apply), ("ignore", ExifOrientation::Ignore)]
+);
+
+/// How a file becomes a decoded image. Without these options, [`decode_file`] uses the defaults.
 ///
-/// The EXIF orientation is not applied, as in PIL and torchvision.
+/// ```
+/// use padim::preprocess::{DecodeOptions, ExifOrientation, decode_file_with};
+///
+/// let options = DecodeOptions::default().with_orientation(ExifOrientation::Ignore);
+/// assert!(decode_file_with("missing.jpg", options).is_err());
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DecodeOptions {
+    /// How large the image may be.
+    pub limits: DecodeLimits,
+    /// Whether the EXIF orientation is applied. Default: it is.
+    pub orientation: ExifOrientation,
+    /// Which image of a file that holds several (a TIFF's pages, an animation's frames) is read, from 0.
+    /// Default: none, so that such a file is an error.
+    pub page: Option<usize>,
+}
+
+builders!(DecodeOptions {
+    with_limits: limits, DecodeLimits;
+    with_orientation: orientation, ExifOrientation;
+    with_page: page, Option<usize>;
+});
+
+impl From<DecodeLimits> for DecodeOptions {
+    fn from(limits: DecodeLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+}
+
+/// Decodes a PNG, JPEG, BMP, TIFF or WebP file with the default [`DecodeOptions`]. The format is
+/// detected from the content, not from the name.
 ///
 /// # Errors
 ///
@@ -79,20 +108,23 @@ pub fn decode_file(path: impl AsRef<Path>) -> Result<DynamicImage> {
     decode_file_with(path, DecodeLimits::default())
 }
 
-/// As [`decode_file`], within these limits.
+/// As [`decode_file`], with these options, or within these [`DecodeLimits`].
 ///
 /// # Errors
 ///
 /// As [`decode_file`].
-pub fn decode_file_with(path: impl AsRef<Path>, limits: DecodeLimits) -> Result<DynamicImage> {
-    let path = path.as_ref();
+pub fn decode_file_with(
+    path: impl AsRef<Path>,
+    options: impl Into<DecodeOptions>,
+) -> Result<DynamicImage> {
+    let (path, options) = (path.as_ref(), options.into());
     // Decoders are foreign code, and a damaged file may make one panic.
     let name = path.display().to_string();
-    caught_for("the decoder of an image", &name, || decode(path, limits))
+    caught_for("the decoder of an image", &name, || decode(path, options))
 }
 
 /// Decodes the bytes of a PNG, JPEG, BMP, TIFF or WebP file, such as a server's response or a field
-/// of a database, within the default [`DecodeLimits`]. `name` is the image's name in errors.
+/// of a database, with the default [`DecodeOptions`]. `name` is the image's name in errors.
 ///
 /// # Errors
 ///
@@ -105,20 +137,25 @@ pub fn decode_file_with(path: impl AsRef<Path>, limits: DecodeLimits) -> Result<
 /// assert!(error.to_string().contains("part 7"));
 /// ```
 pub fn decode_bytes(bytes: &[u8], name: &str) -> Result<DynamicImage> {
-    decode_bytes_with(bytes, name, DecodeLimits::default())
+    decode_bytes_with(bytes, name, DecodeOptions::default())
 }
 
-/// As [`decode_bytes`], within these limits.
+/// As [`decode_bytes`], with these options, or within these [`DecodeLimits`].
 ///
 /// # Errors
 ///
 /// As [`decode_bytes`].
-pub fn decode_bytes_with(bytes: &[u8], name: &str, limits: DecodeLimits) -> Result<DynamicImage> {
+pub fn decode_bytes_with(
+    bytes: &[u8],
+    name: &str,
+    options: impl Into<DecodeOptions>,
+) -> Result<DynamicImage> {
+    let options = options.into();
     caught_for("the decoder of an image", name, || {
         let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
         let reader = reader.map_err(Error::io(FileKind::Image, "read", Path::new(name)))?;
         let is_jpeg = reader.format() == Some(ImageFormat::Jpeg);
-        decode_from(reader, || !is_jpeg || jpeg::is_whole(bytes), name, limits)
+        decode_from(reader, || !is_jpeg || jpeg::is_whole(bytes), name, options)
     })
 }
 
@@ -132,10 +169,11 @@ fn reader(path: &Path) -> Result<(ImageReader<BufReader<File>>, u64)> {
 /// Bytes that a JPEG file may have besides its pixels: color profiles, thumbnails, camera metadata.
 const HEADERS: u64 = 16 << 20;
 
-fn decode(path: &Path, limits: DecodeLimits) -> Result<DynamicImage> {
+fn decode(path: &Path, options: DecodeOptions) -> Result<DynamicImage> {
+    let limits = options.limits;
     let (reader, length) = reader(path)?;
     if reader.format() != Some(ImageFormat::Jpeg) {
-        return decode_from(reader, || true, &path.display().to_string(), limits);
+        return decode_from(reader, || true, &path.display().to_string(), options);
     }
     // Read the whole file, as the decoder would: the file may be growing, and the decoded bytes
     // must be the ones that were found complete. A compressed image is smaller than its pixels,
@@ -155,7 +193,7 @@ fn decode(path: &Path, limits: DecodeLimits) -> Result<DynamicImage> {
         return Err(Error::ImageTooLarge { name: path.display().to_string(), what });
     }
     let reader = ImageReader::with_format(Cursor::new(&*file), ImageFormat::Jpeg);
-    decode_from(reader, || jpeg::is_whole(&file), &path.display().to_string(), limits)
+    decode_from(reader, || jpeg::is_whole(&file), &path.display().to_string(), options)
 }
 
 /// The size `[height, width]` from the header of an image file, without decoding the pixels.
@@ -178,9 +216,9 @@ fn decode_from(
     mut reader: ImageReader<impl BufRead + Seek>,
     is_whole: impl FnOnce() -> bool,
     name: &str,
-    limits: DecodeLimits,
+    options: DecodeOptions,
 ) -> Result<DynamicImage> {
-    let DecodeLimits { max_pixels, max_bytes } = limits;
+    let DecodeLimits { max_pixels, max_bytes } = options.limits;
     let too_large = |what| Error::ImageTooLarge { name: name.to_owned(), what };
     let failed = |reason| match reason {
         // The limit on the decoder's own memory. The error does not say how much it needs.
@@ -213,101 +251,17 @@ fn decode_from(
         return Err(failed(ImageError::Decoding(source)));
     }
     decoder.set_limits(allow(bytes.saturating_add(max_bytes))).map_err(failed)?;
-    DynamicImage::from_decoder(decoder).map_err(failed)
-}
-
-/// Converts any image to 8-bit RGB, like PIL's `convert("RGB")`: gray is repeated, alpha is dropped
-/// (not blended), 16-bit color keeps its high byte. Floating-point values are clamped to `[0, 1]`,
-/// where 1 becomes 255.
-///
-/// # Errors
-///
-/// [`Error::UnusableImage`] if a floating-point image holds NaN or infinite values.
-pub fn to_rgb8(image: &DynamicImage, gray16: SixteenBitGray) -> Result<RgbImage> {
-    rgb8(image, gray16).map(Cow::into_owned)
-}
-
-/// As [`to_rgb8`], but borrows an image that is already 8-bit RGB.
-pub(super) fn rgb8(image: &DynamicImage, gray16: SixteenBitGray) -> Result<Cow<'_, RgbImage>> {
-    let high_byte = |v: u16| (v >> 8) as u8;
-    let gray16_to_8 = |v: u16| match gray16 {
-        SixteenBitGray::Scale => high_byte(v),
-        SixteenBitGray::ClipAt255 => v.min(255) as u8,
-    };
-    let float_to_8 = |v: f32| (v.clamp(0.0, 1.0) * 255.0).round() as u8;
-    let raw: Vec<u8> = match image {
-        DynamicImage::ImageRgb8(rgb) => return Ok(Cow::Borrowed(rgb)),
-        DynamicImage::ImageLuma8(grey) => repeat3(grey.as_raw().iter().copied()),
-        DynamicImage::ImageLumaA8(grey) => repeat3(grey.as_raw().iter().step_by(2).copied()),
-        DynamicImage::ImageRgba8(rgba) => first3(rgba.as_raw(), |v| v),
-        DynamicImage::ImageLuma16(grey) => repeat3(grey.as_raw().iter().copied().map(gray16_to_8)),
-        DynamicImage::ImageLumaA16(grey) => {
-            repeat3(grey.as_raw().iter().step_by(2).copied().map(gray16_to_8))
-        }
-        DynamicImage::ImageRgb16(rgb) => rgb.as_raw().iter().copied().map(high_byte).collect(),
-        DynamicImage::ImageRgba16(rgba) => first3(rgba.as_raw(), high_byte),
-        DynamicImage::ImageRgb32F(rgb) => {
-            require_finite(rgb.as_raw())?;
-            rgb.as_raw().iter().copied().map(float_to_8).collect()
-        }
-        DynamicImage::ImageRgba32F(rgba) => {
-            require_finite(rgba.as_raw())?;
-            first3(rgba.as_raw(), float_to_8)
-        }
-        other => return Ok(Cow::Owned(other.to_rgb8())),
-    };
-    RgbImage::from_raw(image.width(), image.height(), raw)
-        .map(Cow::Owned)
-        .ok_or_else(|| Error::shape("image", "3 values a pixel", image.color()))
-}
-
-fn repeat3(grey: impl Iterator<Item = u8>) -> Vec<u8> {
-    grey.flat_map(|v| [v; 3]).collect()
-}
-
-fn first3<T: Copy>(rgba: &[T], convert: impl Fn(T) -> u8) -> Vec<u8> {
-    rgba.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).map(convert).collect()
-}
-
-fn require_finite(values: &[f32]) -> Result<()> {
-    if values.iter().all(|v| v.is_finite()) {
-        return Ok(());
+    let orientation = decoder.orientation().map_err(failed)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    if options.orientation == ExifOrientation::Apply {
+        image.apply_orientation(orientation);
     }
-    Err(Error::UnusableImage {
-        name: "given".into(),
-        reason: "its floating-point pixels hold NaN or infinite values".into(),
-    })
+    Ok(image)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{ImageBuffer, LumaA, Rgb, Rgba};
-
-    fn one_pixel(image: DynamicImage) -> [u8; 3] {
-        to_rgb8(&image, SixteenBitGray::Scale).unwrap().get_pixel(0, 0).0
-    }
-
-    #[test]
-    fn every_kind_of_pixel_becomes_rgb() {
-        let grey_alpha = ImageBuffer::from_pixel(1, 1, LumaA([7_u8, 0]));
-        assert_eq!(one_pixel(DynamicImage::ImageLumaA8(grey_alpha)), [7, 7, 7]);
-        let colour16 = ImageBuffer::from_pixel(1, 1, Rgb([0x12FF_u16, 0x3400, 0xFFFF]));
-        assert_eq!(one_pixel(DynamicImage::ImageRgb16(colour16)), [0x12, 0x34, 0xFF]);
-        let alpha16 = ImageBuffer::from_pixel(1, 1, Rgba([0x0100_u16, 0x0200, 0x0300, 0]));
-        assert_eq!(one_pixel(DynamicImage::ImageRgba16(alpha16)), [1, 2, 3]);
-        let grey_alpha16 = ImageBuffer::from_pixel(1, 1, LumaA([0x8000_u16, 9]));
-        assert_eq!(one_pixel(DynamicImage::ImageLumaA16(grey_alpha16)), [0x80; 3]);
-        let float = ImageBuffer::from_pixel(1, 1, Rgb([-1.0_f32, 0.5, 2.0]));
-        assert_eq!(one_pixel(DynamicImage::ImageRgb32F(float)), [0, 128, 255]);
-    }
-
-    #[test]
-    fn pixels_that_are_not_numbers_are_refused() {
-        let image = ImageBuffer::from_pixel(2, 2, Rgb([0.0, f32::NAN, 0.0]));
-        let error = to_rgb8(&DynamicImage::ImageRgb32F(image), SixteenBitGray::Scale).unwrap_err();
-        assert!(error.to_string().contains("NaN"), "{error}");
-    }
 
     #[test]
     fn a_header_tells_the_size() {

@@ -9,7 +9,7 @@ use image::{
     Rgba, Rgba32FImage, RgbaImage,
 };
 
-use super::decode::{DecodeLimits, decode_bytes_with, decode_file_with};
+use super::decode::{DecodeOptions, decode_bytes_with, decode_file_with};
 use crate::error::{Error, Result};
 
 /// An image to fit or to predict: a file, its bytes, a decoded image, a function that makes an
@@ -43,9 +43,9 @@ pub enum ImageInput {
     Tensor(Tensor<3>),
 }
 
-/// Makes an image when it is needed. It gets the decode limits of the detector or fit, and should
+/// Makes an image when it is needed. It gets the decode options of the detector or fit, and should
 /// respect them.
-pub type OpenImage = Arc<dyn Fn(DecodeLimits) -> Result<DynamicImage> + Send + Sync>;
+pub type OpenImage = Arc<dyn Fn(DecodeOptions) -> Result<DynamicImage> + Send + Sync>;
 
 impl ImageInput {
     /// An image that `open` makes when it is needed, and its name in errors. If `open` panics, only
@@ -55,19 +55,19 @@ impl ImageInput {
     /// use padim::ImageInput;
     /// use padim::preprocess::decode_file_with;
     ///
-    /// let upside_down = ImageInput::deferred("part 7", |limits| {
-    ///     Ok(decode_file_with("7.png", limits)?.rotate180())
+    /// let upside_down = ImageInput::deferred("part 7", |options| {
+    ///     Ok(decode_file_with("7.png", options)?.rotate180())
     /// });
     /// ```
     pub fn deferred(
         name: impl Into<String>,
-        open: impl Fn(DecodeLimits) -> Result<DynamicImage> + Send + Sync + 'static,
+        open: impl Fn(DecodeOptions) -> Result<DynamicImage> + Send + Sync + 'static,
     ) -> Self {
         Self::Deferred { name: name.into(), open: Arc::new(open) }
     }
 
     /// The bytes of a PNG, JPEG, BMP, TIFF or WebP file, and the image's name in errors. They are
-    /// decoded when they are needed, within the same limits as files.
+    /// decoded when they are needed, with the same options as files.
     pub fn encoded(name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Self {
         Self::Encoded { name: name.into(), bytes: bytes.into() }
     }
@@ -145,12 +145,12 @@ impl From<Tensor<3>> for ImageInput {
 
 impl ImageInput {
     /// The decoded image.
-    pub(crate) fn open(self, name: &str, limits: DecodeLimits) -> Result<DynamicImage> {
+    pub(crate) fn open(self, name: &str, options: DecodeOptions) -> Result<DynamicImage> {
         match self {
-            Self::Path(path) => decode_file_with(path, limits),
+            Self::Path(path) => decode_file_with(path, options),
             Self::Image(image) => Ok(image),
-            Self::Encoded { name, bytes } => decode_bytes_with(&bytes, &name, limits),
-            Self::Deferred { open, .. } => open(limits),
+            Self::Encoded { name, bytes } => decode_bytes_with(&bytes, &name, options),
+            Self::Deferred { open, .. } => open(options),
             Self::Tensor(_) => Err(Error::UnusableImage {
                 name: name.to_owned(),
                 reason:

@@ -9,6 +9,7 @@ mod decode;
 mod geometry;
 mod input;
 mod jpeg;
+mod pixels;
 mod preprocessor;
 mod principal_axis;
 mod region;
@@ -17,11 +18,12 @@ pub use crate::resample::Filter;
 pub use alignment::Alignment;
 pub use config::{Normalization, PreprocessConfig, Resize, ResizeArithmetic};
 pub use decode::{
-    DecodeLimits, SixteenBitGray, decode_bytes, decode_bytes_with, decode_file, decode_file_with,
-    image_size, to_rgb8,
+    DecodeLimits, DecodeOptions, ExifOrientation, decode_bytes, decode_bytes_with, decode_file,
+    decode_file_with, image_size,
 };
 pub use geometry::ImageGeometry;
 pub use input::{ImageInput, OpenImage};
+pub use pixels::{SixteenBitGray, to_rgb8};
 pub use preprocessor::{PreprocessedImage, Preprocessor};
 pub use region::{InputRegion, RegionOfInterest};
 

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use image::{DynamicImage, RgbImage};
 
 use super::config::{MAX_SIDE, Normalization, PreprocessConfig, ResizeArithmetic};
-use super::decode::{DecodeLimits, rgb8};
+use super::decode::{DecodeLimits, DecodeOptions};
 use super::geometry::ImageGeometry;
+use super::pixels::rgb8;
 use crate::error::{Error, Result};
 use crate::resample::{Filter, Taps, resample, resample_u8};
 
@@ -72,6 +73,12 @@ impl Preprocessor {
     /// How large an image a file may decode to.
     pub fn decode_limits(&self) -> DecodeLimits {
         self.limits
+    }
+
+    /// How files are decoded: within these limits, and as the configuration says.
+    pub fn decode_options(&self) -> DecodeOptions {
+        let PreprocessConfig { orientation, page, .. } = self.config;
+        DecodeOptions { limits: self.limits, orientation, page }
     }
 
     /// The configuration.

@@ -111,7 +111,7 @@ impl TiledPadim {
         I: IntoIterator + Clone,
         I::Item: Into<ImageInput>,
     {
-        let size = Batches::decoded(images.clone().into_iter().take(1), self.decode_limits())
+        let size = Batches::decoded(images.clone().into_iter().take(1), self.decode_options())
             .first(|item| Ok(TiledImage::new(item, &self.tiling)?.layout.image()))?;
         let positions = self.positions(size)?;
         // If the number of images is unknown, plan with the largest possible memory.
@@ -152,7 +152,7 @@ impl TiledPadim {
     {
         let images = images.into_iter();
         let total = exact_count(&images);
-        let mut images = Batches::decoded(images, self.decode_limits());
+        let mut images = Batches::decoded(images, self.decode_options());
         let mut done = 0;
         while let Some(result) = images.advance(|batch| {
             batch.into_iter().try_for_each(|item| {

@@ -290,7 +290,7 @@ impl TiledDetector {
         I::Item: Into<ImageInput>,
     {
         let mut images =
-            Batches::decoded(images.into_iter(), self.first.preprocessor().decode_limits());
+            Batches::decoded(images.into_iter(), self.first.preprocessor().decode_options());
         std::iter::from_fn(move || {
             images.advance(|batch| -> Vec<_> {
                 let image = |item| self.predict_tiled(&TiledImage::new(item, &self.tiling)?);

@@ -56,7 +56,7 @@ impl TiledImage {
         let [x, y, w, h] = [left, top, width, height].map(|n| n as u32);
         let image = self.image.clone();
         let name = format!("{} (tile at row {top}, column {left})", self.name);
-        ImageInput::deferred(name, move |_limits| Ok(image.crop_imm(x, y, w, h)))
+        ImageInput::deferred(name, move |_options| Ok(image.crop_imm(x, y, w, h)))
     }
 
     /// Embeds tiles in batches, and calls `work` with the number of a batch's first tile and the batch.

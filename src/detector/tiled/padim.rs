@@ -8,7 +8,7 @@ use crate::detector::padim::Padim;
 use crate::detector::plan::MemoryPlan;
 use crate::detector::registration::Registration;
 use crate::error::{Error, Result};
-use crate::preprocess::{DecodeLimits, RegionOfInterest};
+use crate::preprocess::{DecodeLimits, DecodeOptions, RegionOfInterest};
 use crate::tiling::{TileModels, TilingConfig};
 
 /// PaDiM for images that are too large for the network, before a fit: settings, a tiling and a
@@ -121,8 +121,8 @@ impl TiledPadim {
         Self { padim: self.padim.with_decode_limits(limits), ..self }
     }
 
-    pub(super) fn decode_limits(&self) -> DecodeLimits {
-        self.padim.preprocessor.decode_limits()
+    pub(super) fn decode_options(&self) -> DecodeOptions {
+        self.padim.preprocessor.decode_options()
     }
 
     /// The settings for a tile.
