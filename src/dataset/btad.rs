@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::category::{Category, Dataset, MaskFile, Sample};
+use super::category::{Category, Dataset};
 use super::errors::{failed, unknown};
-use super::listing::{Masks, category_folder, category_names, images, some_images};
+use super::gather::Gathering;
+use super::good::GOOD;
+use super::listing::{Walk, category_folder, category_names, some_images};
 use crate::error::Result;
 
 /// A folder in the BTAD layout: `01/train/ok`, `01/test/ok`, `01/test/ko`, and `01/ground_truth/ko`
@@ -31,30 +33,27 @@ impl Dataset for Btad {
         let Some(folder) = category_folder(&self.root, category)? else {
             return Err(unknown(&self.root, category, &self.categories()?));
         };
-        let train = some_images(&folder.join("train/ok"), "images of good parts to fit with")?;
-        let masks = Masks::list(&folder.join("ground_truth/ko"))?;
-        let mut test = Vec::new();
+        let walk = || Walk::new(true, &[]);
+        let mut gathering = Gathering::new(category);
+        let training =
+            some_images(&folder.join("train/ok"), "images of good parts to fit with", walk());
+        gathering.train(training?);
+        let masks = folder.join("ground_truth/ko");
         for kind in ["ok", "ko"] {
             let images_of = folder.join("test").join(kind);
             if !images_of.is_dir() {
                 return Err(failed(&images_of, "expected a folder with test images"));
             }
-            for path in images(&images_of)? {
-                test.push(if kind == "ok" {
-                    Sample::good(path)
-                } else {
-                    let mask = Some(MaskFile::Picture(masks.of(&path)?));
-                    Sample::new(path, kind, mask)
-                });
-            }
+            let defect = if kind == "ok" { GOOD } else { kind };
+            gathering.test(walk().list(&images_of)?, defect, &images_of, Some(&masks))?;
         }
-        let train = train.into_iter().map(Sample::good).collect();
-        Ok(Category { name: category.into(), train, test })
+        Ok(gathering.category())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::category::Sample;
     use super::super::testing::{dataset_error, touch};
     use super::*;
 
@@ -79,6 +78,7 @@ mod tests {
         assert!(dataset_error(btad.category("02")).contains("test"));
         assert!(dataset_error(btad.category("03")).contains("01, 02"));
         touch(root.path(), &["01/test/ko/0003.bmp"]);
-        assert!(dataset_error(btad.category("01")).contains("0003.bmp"));
+        let warnings = btad.category("01").unwrap().intake().warnings;
+        assert!(warnings[0].to_string().contains("0003.bmp"), "{warnings:?}");
     }
 }

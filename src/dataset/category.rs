@@ -1,15 +1,20 @@
 //! What a data set consists of.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::{DynamicImage, GrayImage, RgbImage};
 
 use super::errors::failed;
+use super::good::GOOD;
+use super::left_out::LeftOut;
 use super::npy;
 use super::pose::Pose;
+use super::report::IntakeWarning;
 use crate::error::{Error, Result};
-use crate::preprocess::{DecodeLimits, DecodeOptions, ImageInput, Preprocessor, decode_file_with};
+use crate::preprocess::{
+    DecodeOptions, ImageInput, Mask, Preprocessor, decode_file_with, image_size,
+};
 
 /// A collection of images in categories. A category is a kind of part, with its own model.
 ///
@@ -60,24 +65,24 @@ pub struct Category {
     pub train: Vec<Sample>,
     /// The images to evaluate with.
     pub test: Vec<Sample>,
+    /// What the reader of the folders has left out.
+    pub(super) left_out: LeftOut,
+    /// What the reader of the folders found suspicious.
+    pub(super) warnings: Vec<IntakeWarning>,
 }
 
 impl Category {
     /// A category of these images.
     pub fn new(name: impl Into<String>, train: Vec<Sample>, test: Vec<Sample>) -> Self {
-        Self { name: name.into(), train, test }
+        let (left_out, warnings) = Default::default();
+        Self { name: name.into(), train, test, left_out, warnings }
     }
 
-    /// Whether there are defective test images and each has a mask, so that localization can be
-    /// evaluated.
+    /// Whether a defective test image has a mask, so that localization can be evaluated.
     pub fn has_masks(&self) -> bool {
-        let mut defective = self.test.iter().filter(|image| image.is_defective()).peekable();
-        defective.peek().is_some() && defective.all(|image| image.mask.is_some())
+        self.test.iter().any(|image| image.is_defective() && image.mask.is_some())
     }
 }
-
-/// The `defect` of a good [`Sample`].
-pub const GOOD: &str = "good";
 
 /// An image file with its label and mask.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,10 +102,8 @@ pub struct Sample {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MaskFile {
-    /// An image that is brighter than mid-gray where the defect is.
+    /// An image that is not 0 where the defect is, as [`Mask`] says.
     Picture(PathBuf),
-    /// An image of labels: any value other than 0 means a defect (VisA).
-    Labels(PathBuf),
     /// A frame of an array `[frames, height, width]` in a `.npy` file: any value other than 0 means
     /// a defect (ShanghaiTech Campus).
     Frame {
@@ -112,17 +115,20 @@ pub enum MaskFile {
 }
 
 impl MaskFile {
-    /// The mask as a black-and-white image.
-    pub(super) fn open(&self, limits: DecodeLimits) -> Result<DynamicImage> {
+    /// The file.
+    pub fn path(&self) -> &Path {
         match self {
-            Self::Picture(path) => decode_file_with(path, limits),
-            Self::Labels(path) => {
-                let mut labels = decode_file_with(path, limits)?.into_luma16();
-                labels.iter_mut().for_each(|v| *v = if *v == 0 { 0 } else { u16::MAX });
-                Ok(labels.into())
-            }
+            Self::Picture(path) | Self::Frame { path, .. } => path,
+        }
+    }
+
+    /// The mask as an image. Pixels must stay as they are stored beside an image that is not turned, so the
+    /// options are those of the image.
+    pub(super) fn open(&self, options: DecodeOptions) -> Result<DynamicImage> {
+        match self {
+            Self::Picture(path) => decode_file_with(path, options),
             Self::Frame { path, number } => {
-                let (truth, [height, width]) = npy::frame(path, *number, limits)?;
+                let (truth, [height, width]) = npy::frame(path, *number, options.limits)?;
                 let white = |truth: &bool| if *truth { u8::MAX } else { 0 };
                 let raw = truth.iter().map(white).collect();
                 let picture = GrayImage::from_raw(width as u32, height as u32, raw);
@@ -176,7 +182,8 @@ impl Sample {
     /// # Errors
     ///
     /// As [`decode_file`](crate::preprocess::decode_file), [`Error::Dataset`] for a defective image
-    /// without a mask, and [`Error::ShapeMismatch`] if the preprocessed mask does not have `size`.
+    /// without a mask and for a mask that has neither the size nor the aspect of its image, and
+    /// [`Error::ShapeMismatch`] if the preprocessed mask does not have `size`.
     pub fn truth(&self, preprocessor: &Preprocessor, size: [usize; 2]) -> Result<Vec<bool>> {
         if !self.is_defective() {
             return Ok(vec![false; size[0] * size[1]]);
@@ -184,7 +191,9 @@ impl Sample {
         let Some(mask) = &self.mask else {
             return Err(failed(&self.path, "this defective image has no mask"));
         };
-        let mask = mask.open(preprocessor.decode_limits())?;
+        let mask = mask.open(preprocessor.decode_options())?;
+        // What cannot be read tells its error elsewhere.
+        self.require_fit(&Mask::of(&mask), image_size(&self.path).ok())?;
         let truth = match &self.pose {
             Some(pose) => {
                 pose.of_mask(&mask).and_then(|mask| preprocessor.process_mask(&mask.into()))
@@ -204,6 +213,19 @@ impl Sample {
             return Err(Error::shape("mask", expected, truth.len()));
         }
         Ok(truth)
+    }
+
+    /// Checks that a mask has the size or the aspect of its image of `size`.
+    pub(super) fn require_fit(&self, mask: &Mask, size: Option<[usize; 2]>) -> Result<()> {
+        let Some(size) = size.filter(|size| !mask.fits(*size)) else { return Ok(()) };
+        let path = self.mask.as_ref().map_or(self.path.as_path(), MaskFile::path);
+        let reason = format!(
+            "this mask has {:?} pixels (height, width), but its image {} has {size:?}; they must have the \
+             same size or the same aspect",
+            mask.size(),
+            self.path.display()
+        );
+        Err(failed(path, reason))
     }
 
     /// The image, resized and cropped as for the network, for display.

@@ -1,11 +1,13 @@
 //! Folders with arbitrary names.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::category::{Category, Dataset, GOOD, MaskFile, Sample};
+use super::category::{Category, Dataset};
 use super::errors::{failed, unknown};
-use super::listing::{Masks, images, name, some_images};
-use crate::error::Result;
+use super::gather::Gathering;
+use super::good::{GOOD, means_good};
+use super::listing::{ImageList, Walk, folders, name, some_images};
+use crate::error::{Error, Result};
 use crate::random::Random;
 
 /// One category, from arbitrary folders of good and defective images.
@@ -28,7 +30,12 @@ pub struct Folder {
     masks: Option<PathBuf>,
     test_share: f64,
     seed: u64,
+    /// Whether good images are also looked for in sub-folders.
+    sub_folders: bool,
 }
+
+/// Names of folders with masks, in lower case.
+const MASK_NAMES: [&str; 5] = ["masks", "mask", "ground_truth", "groundtruth", "gt"];
 
 impl Folder {
     /// A category called `name`, with its good images in the folder `good`.
@@ -41,7 +48,39 @@ impl Folder {
             masks: None,
             test_share: 0.2,
             seed: 0,
+            sub_folders: true,
         }
+    }
+
+    /// Guesses from the names of the sub-folders of `root`: those with a name that means good (`good`,
+    /// `OK`, `normal`, .., or one of `good_names`), perhaps one with masks, and each other one with a kind
+    /// of defect. If none means good, the images beside the sub-folders are the good ones. The category
+    /// is called like the folder.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the folder cannot be read.
+    pub fn guess(root: impl AsRef<Path>, good_names: &[String]) -> Result<Self> {
+        let root = root.as_ref();
+        let mut others = folders(root)?;
+        let mut take = |wanted: &dyn Fn(&str) -> bool| -> Result<Option<PathBuf>> {
+            let names: Vec<String> = others.iter().map(|path| name(path)).collect::<Result<_>>()?;
+            Ok(names.iter().position(|name| wanted(name)).map(|place| others.remove(place)))
+        };
+        let good = take(&|name| means_good(name, good_names))?;
+        // The training images of a data set that has its tests elsewhere.
+        let good = match good {
+            None => take(&|name| name.eq_ignore_ascii_case("train"))?,
+            some => some,
+        };
+        let masks = take(&|name| MASK_NAMES.contains(&name.to_lowercase().as_str()))?;
+        let mut folder = Self::new(name(root)?, good.as_deref().unwrap_or(root));
+        folder.masks = masks;
+        match good {
+            Some(_) => folder.defects = others,
+            None => folder.sub_folders = false,
+        }
+        Ok(folder)
     }
 
     /// Adds a folder of defective images. The folder's name is the kind of defect. Call it once for
@@ -82,29 +121,24 @@ impl Dataset for Folder {
         if category != self.name {
             return Err(unknown(&self.good, category, std::slice::from_ref(&self.name)));
         }
-        let good = some_images(&self.good, "images of good parts")?;
-        let (train, good_test) = match &self.good_test {
-            Some(folder) => (good, images(folder)?),
-            None => {
-                if !(0.0..1.0).contains(&self.test_share) {
-                    let reason = format!("must be in 0..1, is {}", self.test_share);
-                    return Err(crate::error::Error::config("test_share", reason));
-                }
-                let count = (good.len() as f64 * self.test_share).round() as usize;
-                let mut held_out = vec![false; good.len()];
-                for place in Random::new(self.seed).sample(good.len(), count) {
-                    held_out[place] = true;
-                }
-                let (test, train): (Vec<_>, Vec<_>) =
-                    good.into_iter().zip(held_out).partition(|(_, held_out)| *held_out);
-                let paths = |pairs: Vec<(PathBuf, bool)>| pairs.into_iter().map(|p| p.0).collect();
-                (paths(train), paths(test))
+        // Folders of other images may lie in the folder of good ones.
+        let others: Vec<PathBuf> =
+            self.defects.iter().chain(&self.masks).chain(&self.good_test).cloned().collect();
+        let walk = || Walk::new(self.sub_folders, &others);
+        let mut gathering = Gathering::new(&self.name);
+        let good = some_images(&self.good, "images of good parts", walk())?;
+        match &self.good_test {
+            Some(folder) => {
+                gathering.train(good);
+                let tests = Walk::new(true, &[]).list(folder)?;
+                gathering.test(tests, GOOD, folder, None)?;
             }
-        };
-        if train.is_empty() {
-            return Err(failed(&self.good, "no image remains for training; lower the test share"));
+            None => {
+                let (train, test) = self.split(good)?;
+                gathering.train(train);
+                gathering.test(test, GOOD, &self.good, None)?;
+            }
         }
-        let mut test: Vec<Sample> = good_test.into_iter().map(Sample::good).collect();
         for folder in &self.defects {
             let defect = match name(folder)? {
                 // `GOOD` is reserved for images without a defect.
@@ -113,21 +147,45 @@ impl Dataset for Folder {
             };
             let masks = self.masks.as_ref().map(|masks| {
                 let own = masks.join(folder.file_name().unwrap_or_default());
-                Masks::list(if own.is_dir() { &own } else { masks })
+                if own.is_dir() { own } else { masks.clone() }
             });
-            let masks = masks.transpose()?;
-            for path in some_images(folder, "images of defective parts")? {
-                let mask = masks.as_ref().map(|masks| masks.of(&path)).transpose()?;
-                test.push(Sample::new(path, &defect, mask.map(MaskFile::Picture)));
-            }
+            let without: Vec<PathBuf> = self.masks.iter().cloned().collect();
+            let walk = Walk::new(true, &without);
+            let list = some_images(folder, "images of defective parts", walk)?;
+            gathering.test(list, &defect, folder, masks.as_deref())?;
         }
-        let train = train.into_iter().map(Sample::good).collect();
-        Ok(Category { name: self.name.clone(), train, test })
+        Ok(gathering.category())
+    }
+}
+
+impl Folder {
+    /// Draws the good images for the test.
+    fn split(&self, good: ImageList) -> Result<(ImageList, ImageList)> {
+        if !(0.0..1.0).contains(&self.test_share) {
+            let reason = format!("must be in 0..1, is {}", self.test_share);
+            return Err(Error::config("test_share", reason));
+        }
+        let ImageList { images, left_out } = good;
+        let count = (images.len() as f64 * self.test_share).round() as usize;
+        let mut held_out = vec![false; images.len()];
+        for place in Random::new(self.seed).sample(images.len(), count) {
+            held_out[place] = true;
+        }
+        let (mut train, mut test) = (ImageList::default(), ImageList::default());
+        for (path, held_out) in images.into_iter().zip(held_out) {
+            if held_out { &mut test } else { &mut train }.images.push(path);
+        }
+        if train.images.is_empty() {
+            return Err(failed(&self.good, "no image remains for training; lower the test share"));
+        }
+        train.left_out = left_out;
+        Ok((train, test))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::category::MaskFile;
     use super::super::testing::{dataset_error, touch};
     use super::*;
 
@@ -173,7 +231,9 @@ mod tests {
             dataset_error(Folder::new("x", root.join("no")).category("x")).contains("good parts")
         );
         let bent = nuts.clone().with_defects(root.join("bent")).with_masks(root.join("truth"));
-        assert!(dataset_error(bent.category("nuts")).contains("b.png"));
+        let warnings = bent.category("nuts").unwrap().intake().warnings;
+        let text: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        assert!(text.iter().any(|line| line.contains("no defective image has a mask")), "{text:?}");
         assert!(dataset_error(nuts.clone().with_split(0.9, 0).category("nuts")).contains("share"));
         assert!(nuts.with_split(1.0, 0).category("nuts").is_err());
     }

@@ -2,9 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::category::{Category, Dataset, GOOD, MaskFile, Sample};
+use super::category::{Category, Dataset};
 use super::errors::{failed, unknown};
-use super::listing::{Masks, category_folder, category_names, folders, images, name, some_images};
+use super::gather::Gathering;
+use super::good::{GOOD, means_good};
+use super::left_out::Reason;
+use super::listing::{
+    Entry, Walk, category_folder, category_names, entries, folders, name, some_images,
+};
 use crate::error::Result;
 
 /// A folder in the MVTec AD layout: a category, or a folder of categories.
@@ -17,17 +22,26 @@ use crate::error::Result;
 /// ```
 ///
 /// The mask of `test/<defect>/<stem>.*` is `ground_truth/<defect>/<stem>_mask.png` or `<stem>.png`;
-/// BMP and TIFF masks work as well. If there is a folder `ground_truth`, each defective image needs
-/// a mask.
+/// BMP and TIFF masks work as well. Images may lie in sub-folders of these folders. Instead of `good`, a
+/// folder may be called `OK`, `normal`, `pass` or similar. [`Category::intake`] tells what was left out.
 #[derive(Debug, Clone)]
 pub struct Mvtec {
     root: PathBuf,
+    good_names: Vec<String>,
 }
 
 impl Mvtec {
     /// The data set in the folder `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), good_names: Vec::new() }
+    }
+
+    /// Adds a name of folders with good images, in any case, beside the usual ones: `good`, `OK`,
+    /// `normal`, `pass` and others.
+    #[must_use]
+    pub fn with_good_name(mut self, name: impl Into<String>) -> Self {
+        self.good_names.push(name.into());
+        self
     }
 
     /// Lists the images of the category in `folder`.
@@ -36,61 +50,123 @@ impl Mvtec {
     ///
     /// As [`Dataset::category`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Category> {
-        let root = folder.as_ref();
-        let train = some_images(&good(root), "images of good parts to fit with")?;
+        let folder = folder.as_ref();
+        Self::new(folder).read(folder)
+    }
+
+    fn read(&self, root: &Path) -> Result<Category> {
+        let mut gathering = Gathering::new(name(root)?);
+        let training = self.training(root)?;
+        for folder in &training {
+            let walk = Walk::new(true, &[]);
+            gathering.train(some_images(folder, "images of good parts to fit with", walk)?);
+        }
+        for path in entries(&root.join("train"))? {
+            let reason = match Entry::of(&path) {
+                Entry::Folder if training.contains(&path) => continue,
+                Entry::Folder | Entry::Image => Reason::NotGood,
+                Entry::LeftOut(reason) => reason,
+            };
+            gathering.left_out().add(reason, &path);
+        }
+        self.read_test(root, &mut gathering)?;
+        Ok(gathering.category())
+    }
+
+    fn read_test(&self, root: &Path, gathering: &mut Gathering) -> Result<()> {
         let test_folder = root.join("test");
         if !test_folder.is_dir() {
-            let reason = "expected a folder with the test images, in sub-folders named \"good\" \
-                          and after the defects";
-            return Err(failed(&test_folder, reason));
+            gathering.warn(format!(
+                "there is no folder {}; expected test images in sub-folders named \"good\" and after \
+                 the defects",
+                test_folder.display()
+            ));
+            return Ok(());
         }
         let truth = root.join("ground_truth");
         let truth = truth.is_dir().then_some(truth);
-        let mut test = Vec::new();
-        for folder in folders(&test_folder)? {
-            let defect_name = folder.file_name().unwrap_or_default();
-            let defect = defect_name.to_string_lossy().into_owned();
-            let masks = match truth.as_ref().filter(|_| defect != GOOD) {
-                Some(truth) => Some(Masks::list(&truth.join(defect_name))?),
-                None => None,
-            };
-            for path in images(&folder)? {
-                let mask = masks.as_ref().map(|masks| masks.of(&path)).transpose()?;
-                test.push(Sample::new(path, &defect, mask.map(MaskFile::Picture)));
+        let mut kinds = Vec::new();
+        for folder in entries(&test_folder)? {
+            match Entry::of(&folder) {
+                Entry::Folder => kinds.push(folder),
+                Entry::Image => gathering.left_out().add(Reason::NoKind, &folder),
+                Entry::LeftOut(reason) => gathering.left_out().add(reason, &folder),
             }
         }
-        let train = train.into_iter().map(Sample::good).collect();
-        Ok(Category { name: name(root)?, train, test })
+        for folder in &kinds {
+            let defect_name = folder.file_name().unwrap_or_default();
+            let own = defect_name.to_string_lossy();
+            let defect = if means_good(&own, &self.good_names) { GOOD } else { &*own };
+            let masks = truth.as_ref().map(|truth| truth.join(defect_name));
+            let list = Walk::new(true, &[]).list(folder)?;
+            gathering.test(list, defect, folder, masks.as_deref())?;
+        }
+        // Masks of kinds that have no images.
+        for folder in truth.map_or(Ok(Vec::new()), |truth| folders(&truth))? {
+            if !kinds.iter().any(|kind| kind.file_name() == folder.file_name()) {
+                let masks = Walk::new(true, &[]).list(&folder)?.images;
+                masks.iter().for_each(|m| gathering.left_out().add(Reason::MaskWithoutImage, m));
+            }
+        }
+        Ok(())
+    }
+
+    /// The folders with the good training images of a category.
+    fn training(&self, root: &Path) -> Result<Vec<PathBuf>> {
+        let train = root.join("train");
+        if !train.is_dir() {
+            let reason = "expected a folder with images of good parts to fit with, in a sub-folder \
+                          named \"good\"";
+            return Err(failed(&train, reason));
+        }
+        let all = folders(&train)?;
+        let names: Vec<String> = all.iter().map(|folder| name(folder)).collect::<Result<_>>()?;
+        let good =
+            all.into_iter().zip(&names).filter(|(_, name)| means_good(name, &self.good_names));
+        let good: Vec<PathBuf> = good.map(|(folder, _)| folder).collect();
+        if good.is_empty() {
+            let found = match names.as_slice() {
+                [] => "it has no sub-folder".to_owned(),
+                names => format!("its sub-folders are {}", names.join(", ")),
+            };
+            let reason = format!(
+                "expected a sub-folder \"good\" with images of good parts to fit with; {found}; if one \
+                 of them means good, name it by `Mvtec::with_good_name` (`--good NAME`)"
+            );
+            return Err(failed(&train, reason));
+        }
+        Ok(good)
+    }
+
+    fn is_category(&self, root: &Path) -> bool {
+        self.training(root).is_ok()
     }
 }
 
 impl Dataset for Mvtec {
     fn categories(&self) -> Result<Vec<String>> {
-        if good(&self.root).is_dir() {
+        if self.is_category(&self.root) {
             return Ok(vec![name(&self.root)?]);
         }
         let expected = "a category in the MVTec layout (a folder that has train/good), or a folder of \
                         categories";
-        category_names(&self.root, |folder| good(folder).is_dir(), expected)
+        category_names(&self.root, |folder| self.is_category(folder), expected)
     }
 
     fn category(&self, category: &str) -> Result<Category> {
-        if good(&self.root).is_dir() && name(&self.root)? == category {
-            return Self::open(&self.root);
+        if self.is_category(&self.root) && name(&self.root)? == category {
+            return self.read(&self.root);
         }
         match category_folder(&self.root, category)? {
-            Some(folder) => Self::open(folder),
+            Some(folder) => self.read(&folder),
             None => Err(unknown(&self.root, category, &self.categories()?)),
         }
     }
 }
 
-fn good(root: &Path) -> PathBuf {
-    root.join("train").join(GOOD)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::category::{MaskFile, Sample};
     use super::super::testing::{dataset_error, touch};
     use super::*;
     use crate::error::Error;

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::category::{Category, Dataset, GOOD, MaskFile, Sample};
+use super::category::{Category, Dataset, MaskFile, Sample};
 use super::errors::{failed, unknown};
+use super::good::GOOD;
+use super::left_out::LeftOut;
 use super::listing::{folders, frames, name};
 use super::npy;
 use crate::error::Result;
@@ -54,12 +56,14 @@ impl ShanghaiTech {
         folders(&folder)?.into_iter().map(scene).collect()
     }
 
-    fn test_frames(&self, film: &Path) -> Result<Vec<Sample>> {
+    fn test_frames(&self, film: &Path, left_out: &mut LeftOut) -> Result<Vec<Sample>> {
         let file = format!("{}.npy", name(film)?);
         let masks = self.root.join("testing/test_pixel_mask").join(&file);
         let flags = self.root.join("testing/test_frame_mask").join(&file);
         let flags = npy::flags(&flags)?;
-        let frames = frames(film)?;
+        let list = frames(film)?;
+        left_out.extend(list.left_out);
+        let frames = list.images;
         let masked = npy::frame_count(&masks)?;
         if frames.len() != flags.len() || frames.len() != masked {
             let reason = format!(
@@ -96,18 +100,21 @@ impl Dataset for ShanghaiTech {
             let films = self.films(part)?.into_iter();
             Ok(films.filter(|(s, _)| s == scene).map(|(_, film)| film).collect::<Vec<_>>())
         };
-        let mut train = Vec::new();
+        let mut category = Category::new(scene, Vec::new(), Vec::new());
         for film in of_scene("training")? {
-            train.extend(frames(&film)?.into_iter().step_by(self.train_step).map(Sample::good));
+            let list = frames(&film)?;
+            category.left_out.extend(list.left_out);
+            let images = list.images.into_iter().step_by(self.train_step).map(Sample::good);
+            category.train.extend(images);
         }
-        if train.is_empty() {
+        if category.train.is_empty() {
             return Err(unknown(&self.root, scene, &self.categories()?));
         }
-        let mut test = Vec::new();
         for film in of_scene("testing")? {
-            test.extend(self.test_frames(&film)?);
+            let test = self.test_frames(&film, &mut category.left_out)?;
+            category.test.extend(test);
         }
-        Ok(Category { name: scene.into(), train, test })
+        Ok(category)
     }
 }
 
@@ -116,7 +123,7 @@ mod tests {
     use super::super::npy::tests::npy;
     use super::super::testing::{dataset_error, touch, write};
     use super::*;
-    use crate::preprocess::DecodeLimits;
+    use crate::preprocess::DecodeOptions;
 
     #[test]
     fn films_are_put_together_by_scene() {
@@ -153,7 +160,7 @@ mod tests {
             .mask
             .as_ref()
             .unwrap()
-            .open(DecodeLimits::default())
+            .open(DecodeOptions::default())
             .unwrap()
             .into_luma8();
         assert_eq!(mask.as_raw(), &[0, 255]);

@@ -1,10 +1,12 @@
 //! Lists of images in CSV files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::category::{Category, Dataset, GOOD, MaskFile, Sample};
+use super::category::{Category, Dataset, MaskFile, Sample};
 use super::errors::{failed, unknown};
+use super::good::{GOOD, means_good};
+use super::report::IntakeWarning;
 use crate::error::Result;
 
 /// A CSV file with a line for each image. The first line names the columns, in any order:
@@ -13,20 +15,28 @@ use crate::error::Result;
 /// |---|---|
 /// | `path` | the image, relative to the CSV file's folder |
 /// | `split` | `train` or `test` |
-/// | `label` | `good` (also `normal`, `ok`, `0` or nothing), or the kind of defect (`1` for any) |
-/// | `mask` | the mask, an image that is bright where the defect is; may be empty or missing |
+/// | `label` | `good` (also `OK`, `normal`, `pass` and others, `0`, `false` or nothing), or the kind of defect (`1` or `true` for any) |
+/// | `mask` | the mask, an image that is not 0 where the defect is; may be empty or missing |
 /// | `category` | the kind of part; may be missing |
 ///
 /// Training images must be good.
 #[derive(Debug, Clone)]
 pub struct Table {
     path: PathBuf,
+    good_names: Vec<String>,
 }
 
 impl Table {
     /// The CSV file at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), good_names: Vec::new() }
+    }
+
+    /// Adds a label that means good, in any case, beside the usual ones.
+    #[must_use]
+    pub fn with_good_name(mut self, label: impl Into<String>) -> Self {
+        self.good_names.push(label.into());
+        self
     }
 
     fn read(&self) -> Result<BTreeMap<String, Category>> {
@@ -38,21 +48,25 @@ impl Table {
             let field = |name: &str| row.field(name).filter(|field| !field.is_empty());
             let missing = |name: &str| row.failed(&format!("has no {name}"));
             let file = folder.join(field("path").ok_or_else(|| missing("path"))?);
-            let defect = match field("label").unwrap_or(GOOD) {
-                "good" | "normal" | "ok" | "0" => GOOD,
-                "1" => "defect",
-                other => other,
+            let label = field("label").unwrap_or(GOOD);
+            let defect = match label.to_lowercase().as_str() {
+                "0" | "false" => GOOD,
+                _ if means_good(label, &self.good_names) => GOOD,
+                "1" | "true" => "defect",
+                _ => label,
             };
             let mask = field("mask").map(|mask| MaskFile::Picture(folder.join(mask)));
+            let unused_mask = mask.is_some() && defect == GOOD;
             let mask = mask.filter(|_| defect != GOOD);
             let sample = Sample::new(file, defect, mask);
             let name = field("category").unwrap_or(&own).to_owned();
-            let category = categories.entry(name.clone()).or_insert_with(|| Category {
-                name,
-                train: Vec::new(),
-                test: Vec::new(),
-            });
-            match field("split") {
+            let category = categories.entry(name.clone());
+            let category = category.or_insert_with(|| Category::new(name, Vec::new(), Vec::new()));
+            if unused_mask {
+                let text = "a good image has a mask, which is not used";
+                category.warnings.extend(IntakeWarning::about(text, [sample.path.as_path()]));
+            }
+            match field("split").map(str::to_lowercase).as_deref() {
                 Some("train") if sample.is_defective() => {
                     return Err(row.failed("is a training image with a defect"));
                 }
@@ -64,8 +78,20 @@ impl Table {
                 }
             }
         }
+        for category in categories.values_mut() {
+            let warning = twice(category);
+            category.warnings.extend(warning);
+        }
         Ok(categories)
     }
+}
+
+/// Images that stand in two lines.
+fn twice(category: &Category) -> Option<IntakeWarning> {
+    let mut seen = BTreeSet::new();
+    let paths = category.train.iter().chain(&category.test).map(|sample| sample.path.as_path());
+    let again: Vec<&Path> = paths.filter(|path| !seen.insert(*path)).collect();
+    IntakeWarning::about("an image is listed twice", again)
 }
 
 impl Dataset for Table {

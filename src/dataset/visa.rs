@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::category::{Category, Dataset, GOOD, MaskFile, Sample};
+use super::category::{Category, Dataset, MaskFile, Sample};
 use super::errors::{failed, unknown};
+use super::good::GOOD;
 use super::table::rows;
 use crate::error::Result;
 
@@ -43,7 +44,7 @@ impl Dataset for Visa {
 
     fn category(&self, name: &str) -> Result<Category> {
         let split = self.split();
-        let mut category = Category { name: name.into(), train: Vec::new(), test: Vec::new() };
+        let mut category = Category::new(name, Vec::new(), Vec::new());
         for row in rows(&split, COLUMNS)? {
             let field = |name: &str| row.field(name).unwrap_or_default();
             if field("object") != name {
@@ -51,7 +52,7 @@ impl Dataset for Visa {
             }
             let path = self.root.join(field("image"));
             let good = field("label") == "normal";
-            let mask = (!good).then(|| MaskFile::Labels(self.root.join(field("mask"))));
+            let mask = (!good).then(|| MaskFile::Picture(self.root.join(field("mask"))));
             let defect = if good { GOOD } else { "anomaly" };
             let sample = Sample::new(path, defect, mask);
             match field("split") {
@@ -71,7 +72,7 @@ impl Dataset for Visa {
 mod tests {
     use super::super::testing::{dataset_error, write};
     use super::*;
-    use crate::preprocess::DecodeLimits;
+    use crate::preprocess::{DecodeOptions, Mask};
     use image::GrayImage;
 
     #[test]
@@ -96,14 +97,8 @@ mod tests {
         let mask = root.join("candle/Data/Masks/Anomaly/0.png");
         std::fs::create_dir_all(mask.parent().unwrap()).unwrap();
         GrayImage::from_raw(3, 1, vec![0, 1, 4]).unwrap().save(&mask).unwrap();
-        let mask = category.test[1]
-            .mask
-            .as_ref()
-            .unwrap()
-            .open(DecodeLimits::default())
-            .unwrap()
-            .into_luma8();
-        assert_eq!(mask.as_raw(), &[0, 255, 255]);
+        let mask = category.test[1].mask.as_ref().unwrap().open(DecodeOptions::default()).unwrap();
+        assert_eq!(Mask::of(&mask).marked(), [false, true, true]);
         assert!(dataset_error(visa.category("pcb")).contains("candle, fryum"));
         let message = dataset_error(Visa::new(root.join("candle")).categories());
         assert!(message.contains("1cls.csv"), "{message}");

@@ -37,6 +37,15 @@ impl ImageGeometry {
         self.input
     }
 
+    /// The rows and the columns of the original image whose centers the crop keeps.
+    pub(crate) fn seen(&self) -> [std::ops::Range<usize>; 2] {
+        [0, 1].map(|axis| {
+            let sources = self.sources(axis);
+            let first = sources.iter().position(Option::is_some).unwrap_or(0);
+            first..sources.iter().rposition(Option::is_some).map_or(first, |last| last + 1)
+        })
+    }
+
     /// The taps `[rows, columns]` that resize the original image.
     pub(crate) fn taps(&self, axis: impl Fn(usize, usize) -> Taps) -> [Taps; 2] {
         [0, 1].map(|i| axis(self.original[i], self.resized[i]))

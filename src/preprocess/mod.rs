@@ -9,6 +9,7 @@ mod decode;
 mod geometry;
 mod input;
 mod jpeg;
+mod mask;
 mod pixels;
 mod preprocessor;
 mod principal_axis;
@@ -23,6 +24,7 @@ pub use decode::{
 };
 pub use geometry::ImageGeometry;
 pub use input::{ImageInput, OpenImage};
+pub use mask::Mask;
 pub use pixels::{SixteenBitGray, to_rgb8};
 pub use preprocessor::{PreprocessedImage, Preprocessor};
 pub use region::{InputRegion, RegionOfInterest};

@@ -7,6 +7,7 @@ use image::{DynamicImage, RgbImage};
 use super::config::{MAX_SIDE, Normalization, PreprocessConfig, ResizeArithmetic};
 use super::decode::{DecodeLimits, DecodeOptions};
 use super::geometry::ImageGeometry;
+use super::mask::Mask;
 use super::pixels::rgb8;
 use crate::error::{Error, Result};
 use crate::resample::{Filter, Taps, resample, resample_u8};
@@ -133,18 +134,18 @@ impl Preprocessor {
     }
 
     /// The ground-truth mask of an image in the network's input: resized (nearest sample) and
-    /// cropped like the image, `true` where it is brighter than mid-gray. Row-major
+    /// cropped like the image, `true` where it is marked, as [`Mask`] says. Row-major
     /// `[height, width]`.
     ///
     /// # Errors
     ///
     /// [`Error::UnusableImage`] if the mask has no pixels.
     pub fn process_mask(&self, mask: &DynamicImage) -> Result<Vec<bool>> {
-        let grey = mask.to_luma8();
-        let geometry = self.geometry([grey.height() as usize, grey.width() as usize])?;
+        let mask = Mask::of(mask);
+        let geometry = self.geometry(mask.size())?;
         let [rows, columns] =
             geometry.taps(|from, to| Taps::antialiased(Filter::Nearest, from, to));
-        let resized = resample_u8::<1>(grey.as_raw(), &rows, &columns);
+        let resized = resample_u8::<1>(mask.picture().as_raw(), &rows, &columns);
         Ok(geometry.cropped::<u8, 1>(&resized).into_iter().map(|v| v > 127).collect())
     }
 

@@ -2,6 +2,7 @@
 
 use image::{DynamicImage, GrayImage, Luma};
 
+use super::mask::Mask;
 use super::{MAX_SIDE, Preprocessor};
 use crate::error::{Error, Result};
 
@@ -24,10 +25,10 @@ pub struct RegionOfInterest {
 }
 
 impl RegionOfInterest {
-    /// The pixels that are brighter than mid-gray. The mask is resized and cropped like the images,
-    /// so it must show the same scene; its size may differ.
+    /// The marked pixels of a mask: all that are not 0, as [`Mask`] says. The mask is resized and cropped
+    /// like the images, so it must show the same scene; its size may differ.
     pub fn from_mask(mask: &DynamicImage) -> Self {
-        Self { mask: mask.to_luma8() }
+        Self { mask: Mask::of(mask).picture() }
     }
 
     /// The pixels of an image of `[height, width]` whose centers lie in a polygon, given by its
