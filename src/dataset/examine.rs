@@ -172,3 +172,79 @@ fn masks(looks: &Looks<'_>) -> Vec<IntakeWarning> {
     warnings.extend(about(&|mask| mask.marked == mask.pixels && mask.pixels > 0, full.into()));
     warnings
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use image::{GrayImage, Luma, RgbImage};
+
+    use super::super::category::MaskFile;
+    use super::*;
+    use crate::preprocess::{Normalization, PreprocessConfig, Resize};
+
+    /// A category with one defective image of 240x96 pixels and this mask.
+    fn category(root: &Path, mask: &GrayImage) -> Category {
+        let (image, truth) = (root.join("image.png"), root.join("truth.png"));
+        RgbImage::new(240, 96).save(&image).unwrap();
+        mask.save(&truth).unwrap();
+        let defective = Sample::new(image.clone(), "scratch", Some(MaskFile::Picture(truth)));
+        Category::new("part", vec![Sample::good(image)], vec![defective])
+    }
+
+    fn report(mask: &GrayImage, config: PreprocessConfig) -> Result<IntakeReport> {
+        let root = tempfile::tempdir().unwrap();
+        let preprocessor = Preprocessor::new(config, Normalization::IMAGENET).unwrap();
+        category(root.path(), mask).examine(&preprocessor)
+    }
+
+    fn mask(columns: std::ops::Range<u32>, value: u8) -> GrayImage {
+        let marked = |x: u32, y: u32| columns.contains(&x) && (30..60).contains(&y);
+        GrayImage::from_fn(240, 96, |x, y| Luma([if marked(x, y) { value } else { 0 }]))
+    }
+
+    #[test]
+    fn a_defect_that_the_crop_hides_is_told() {
+        let whole = PreprocessConfig::default().with_resize(Resize::square(64)).with_crop(None);
+        let text =
+            |mask: &GrayImage| report(mask, PreprocessConfig::default()).unwrap().to_string();
+        assert!(text(&mask(0..10, 255)).contains("the whole defect"));
+        assert!(text(&mask(0..110, 255)).contains("tenth of the defect"));
+        let middle = text(&mask(110..130, 255));
+        assert!(!middle.contains("of the defect") && middle.contains("of the picture"), "{middle}");
+        let seen = report(&mask(0..10, 255), whole).unwrap();
+        assert_eq!(seen.seen_share, Some(1.0));
+        assert!(!seen.to_string().contains("crop"), "{seen}");
+    }
+
+    #[test]
+    fn masks_that_may_mean_something_else_are_told() {
+        let text =
+            |mask: &GrayImage| report(mask, PreprocessConfig::default()).unwrap().to_string();
+        assert!(text(&mask(110..130, 100)).contains("the values 0 and 100"));
+        assert!(text(&mask(0..0, 255)).contains("is empty"));
+        let full = GrayImage::from_pixel(240, 96, Luma([255]));
+        assert!(text(&full).contains("marks the whole picture"));
+        assert!(!text(&mask(110..130, 1)).contains("mask"));
+        let square = GrayImage::new(96, 96);
+        let error = report(&square, PreprocessConfig::default()).unwrap_err().to_string();
+        assert!(error.contains("[96, 96]") && error.contains("[96, 240]"), "{error}");
+    }
+
+    #[test]
+    fn a_training_image_of_another_aspect_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let image = |name: &str, [width, height]: [u32; 2]| -> PathBuf {
+            let path = root.path().join(name);
+            RgbImage::new(width, height).save(&path).unwrap();
+            path
+        };
+        let sizes = [("a.png", [64, 48]), ("b.png", [128, 96]), ("c.png", [48, 64])];
+        let train = sizes.map(|(name, size)| Sample::good(image(name, size)));
+        let category = Category::new("part", train.to_vec(), Vec::new());
+        let preprocessor =
+            Preprocessor::new(PreprocessConfig::default(), Normalization::IMAGENET).unwrap();
+        let text = category.examine(&preprocessor).unwrap().to_string();
+        assert!(text.contains("another aspect") && text.contains("c.png"), "{text}");
+    }
+}

@@ -237,4 +237,28 @@ mod tests {
         assert!(dataset_error(nuts.clone().with_split(0.9, 0).category("nuts")).contains("share"));
         assert!(nuts.with_split(1.0, 0).category("nuts").is_err());
     }
+
+    #[test]
+    fn names_tell_which_folder_is_what() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        touch(root, &["a/OK/0.png", "a/OK/1.png", "a/NG/2.png", "a/.git/3.png", "a/GT/2.png"]);
+        let report = |folder: &str, names: &[String]| {
+            let guess = Folder::guess(root.join(folder), names).unwrap().with_split(0.0, 0);
+            guess.category(folder).unwrap().intake()
+        };
+        let known = report("a", &[]);
+        assert_eq!((known.training, known.defects["NG"].with_mask), (2, 1));
+        // Without a name for good, the images of sub-folders are not learned as good.
+        touch(root, &["b/0.png", "b/gut/1.png", "b/schlecht/2.png"]);
+        let unknown = report("b", &[]);
+        assert_eq!((unknown.training, unknown.defects.len()), (1, 0));
+        assert!(unknown.to_string().contains("sub-folder"), "{unknown}");
+        let named = report("b", &["gut".into()]);
+        assert_eq!((named.training, named.defects["schlecht"].images), (1, 1));
+        // Defective images may lie in the folder of good ones.
+        let inside = Folder::new("b", root.join("b")).with_defects(root.join("b/schlecht"));
+        let inside = inside.with_split(0.0, 0).category("b").unwrap().intake();
+        assert_eq!((inside.training, inside.defects["schlecht"].images), (2, 1));
+    }
 }

@@ -231,22 +231,50 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_mask_is_an_error_only_if_there_are_masks() {
+    fn what_lies_in_the_wrong_place_is_told() {
         let root = screw();
         let root = root.path().join("screw");
-        touch(&root, &["test/scratch/007.png"]);
-        let message = dataset_error(Mvtec::open(&root));
-        assert!(message.contains("007.png") && message.contains("mask"), "{message}");
+        touch(&root, &["test/scratch/007.png", "test/dent/000.jpg", "ground_truth/bent/1.png"]);
+        touch(&root, &["train/bad/1.png", "train/loose.png", "train/OK/more/2.png"]);
+        let report = Mvtec::open(&root).unwrap().intake();
+        assert_eq!((report.training, report.good_tests), (3, 1));
+        let scratch = report.defects["scratch"];
+        assert_eq!((scratch.images, scratch.with_mask), (3, 2));
+        let count = |reason| report.left_out.count(reason);
+        assert_eq!((count(Reason::NotGood), count(Reason::NoKind)), (2, 1));
+        assert_eq!((count(Reason::MaskWithoutImage), count(Reason::SecondMask)), (1, 1));
+        let text = report.to_string();
+        for part in
+            ["has no mask", "007.png", "the same mask", "train/bad", "readme.png", "bent/1.png"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(report.require_no_warning().unwrap_err().to_string().contains("007.png"));
 
         std::fs::remove_dir_all(root.join("ground_truth")).unwrap();
         let category = Mvtec::open(&root).unwrap();
-        assert_eq!(category.test.len(), 5);
-        assert!(!category.has_masks());
-        assert!(category.test.iter().all(|image| image.mask.is_none()));
+        assert!(!category.has_masks() && category.test.iter().all(|image| image.mask.is_none()));
+        assert!(!category.intake().to_string().contains("has no mask"));
+        // With masks of other names only, nothing could be evaluated without a word.
+        touch(&root, &["ground_truth/scratch/other.png"]);
+        let text = Mvtec::open(&root).unwrap().intake().to_string();
+        assert!(text.contains("no defective image has a mask"), "{text}");
+    }
 
-        // A ground_truth folder that lacks the defect's folder is incomplete too.
-        std::fs::create_dir(root.join("ground_truth")).unwrap();
-        dataset_error(Mvtec::open(&root));
+    #[test]
+    fn good_parts_have_many_names() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        touch(root, &["train/OK/0.png", "test/Normal/1.png", "test/NG/2.png"]);
+        let report = Mvtec::open(root).unwrap().intake();
+        assert_eq!((report.training, report.good_tests, report.defects.len()), (1, 1, 1));
+        std::fs::rename(root.join("train/OK"), root.join("train/gut")).unwrap();
+        std::fs::rename(root.join("test/Normal"), root.join("test/gut")).unwrap();
+        let message = dataset_error(Mvtec::open(root));
+        assert!(message.contains("gut") && message.contains("--good"), "{message}");
+        let own = Mvtec::new(root).with_good_name("Gut");
+        let name = own.categories().unwrap().remove(0);
+        assert_eq!(own.category(&name).unwrap().intake().good_tests, 1);
     }
 
     #[test]
@@ -259,10 +287,10 @@ mod tests {
         touch(root.path(), &["train/good/a.txt"]);
         assert!(open().contains("images of good parts"));
         touch(root.path(), &["train/good/a.webp"]);
-        assert!(open().contains("test"));
-        std::fs::create_dir(root.path().join("test")).unwrap();
         let category = Mvtec::open(root.path()).unwrap();
         assert!(category.test.is_empty() && !category.has_masks());
+        let text = category.intake().to_string();
+        assert!(text.contains("there is no folder") && text.contains("a.txt"), "{text}");
     }
 
     #[test]

@@ -92,14 +92,18 @@ impl Mask {
     /// rounding to whole pixels.
     pub fn fits(&self, [height, width]: [usize; 2]) -> bool {
         let [own_height, own_width] = self.size;
-        // By the larger side, because the shorter one was rounded.
-        let off = |a: usize, b: usize, own_a: usize, own_b: usize| {
-            (own_a as f64 * b as f64 / a as f64 - own_b as f64).abs() <= 1.0
-        };
         if self.size.contains(&0) || height == 0 || width == 0 {
             return self.size == [height, width];
         }
-        off(height, width, own_height, own_width) || off(width, height, own_width, own_height)
+        // One of the two was rounded to whole pixels, by height or by width.
+        let near = |[a, b]: [usize; 2], [c, d]: [usize; 2]| {
+            (a as f64 * d as f64 / c as f64 - b as f64).abs() <= 1.0
+        };
+        let own = [own_height, own_width];
+        let turned = |[a, b]: [usize; 2]| [b, a];
+        [(own, [height, width]), ([height, width], own)]
+            .into_iter()
+            .any(|(a, b)| near(a, b) || near(turned(a), turned(b)))
     }
 }
 
