@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use common::{DeviceOption, Network, Outcome, WeightsOption};
+use padim::dataset::list_images_below;
 use padim::gaussian::{Spectrum, Storage};
 use padim::preprocess::{decode_file_with, to_rgb8};
 use padim::visualize::{ScoreRange, heat_map, overlay, panel, save_png};
@@ -166,18 +167,16 @@ fn run(options: &Options) -> Outcome<usize> {
     Ok(failures)
 }
 
+/// Adds an image, or the images of a folder. What is left out is told.
 fn collect(path: &Path, images: &mut Vec<PathBuf>) -> Outcome {
-    let failed = |e| format!("cannot read {}: {e}", path.display());
     if !path.is_dir() {
         images.push(path.to_owned());
         return Ok(());
     }
-    for entry in std::fs::read_dir(path).map_err(failed)? {
-        let entry = entry.map_err(failed)?.path();
-        let extension = entry.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        if entry.is_dir() || common::IMAGE_EXTENSIONS.contains(&extension.as_str()) {
-            collect(&entry, images)?;
-        }
+    let list = list_images_below(path)?;
+    images.extend(list.images);
+    if !list.left_out.is_empty() {
+        eprintln!("{}", list.left_out);
     }
     Ok(())
 }

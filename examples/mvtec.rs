@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Parser;
-use common::{DeviceOption, Network, Outcome, WeightsOption};
+use common::{DeviceOption, IntakeOptions, Network, Outcome, WeightsOption};
 use padim::dataset::{Category, Dataset, Mvtec};
 use padim::embedding::ChannelSelection;
 use padim::evaluation::Metrics;
@@ -97,6 +97,8 @@ struct Options {
     #[arg(long)]
     save: Option<PathBuf>,
     #[command(flatten)]
+    intake: IntakeOptions,
+    #[command(flatten)]
     on: DeviceOption,
     /// Scores with 16-bit arithmetic, if the device supports it.
     #[arg(long)]
@@ -161,7 +163,8 @@ fn run(options: &Options) -> Outcome {
         padim = padim.with_region(&RegionOfInterest::from_mask(&decode_file(region)?))?;
     }
 
-    let dataset = Mvtec::new(&options.data);
+    let names = options.intake.good_names.iter();
+    let dataset = names.fold(Mvtec::new(&options.data), Mvtec::with_good_name);
     let categories = dataset.categories()?;
     let mut failures = 0;
     let mut results = serde_json::Map::new();
@@ -170,6 +173,7 @@ fn run(options: &Options) -> Outcome {
     for name in &categories {
         let run = || -> Outcome<(Category, CategoryResult)> {
             let category = dataset.category(name)?;
+            options.intake.show(&category.examine(padim.preprocessor())?)?;
             let result = run_category(&padim, &category, options, categories.len() > 1)?;
             Ok((category, result))
         };

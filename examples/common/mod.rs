@@ -14,6 +14,7 @@ use clap::ValueEnum;
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 use padim::backbone::{ConvertedWeights, EfficientNetConfig, ResNetConfig, WeightPrecision};
+use padim::dataset::IntakeReport;
 use padim::detector::{FitProgress, FitStage};
 use padim::embedding::ChannelSelection;
 use padim::scoring::AnomalyMap;
@@ -32,8 +33,28 @@ pub fn report<T>(outcome: Outcome<T>) -> T {
     })
 }
 
-/// File name extensions of images.
-pub const IMAGE_EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"];
+/// The options of data sets.
+#[derive(Debug, Clone, clap::Args)]
+pub struct IntakeOptions {
+    /// A name of folders or labels that means good, beside good, ok, normal, pass and others. May be given
+    /// several times.
+    #[arg(long = "good", value_name = "NAME")]
+    pub good_names: Vec<String>,
+    /// Makes warnings about the data set errors.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+impl IntakeOptions {
+    /// Prints what a data set gave to stderr; with `--strict`, warnings are errors.
+    pub fn show(&self, report: &IntakeReport) -> Outcome {
+        eprintln!("{report}");
+        if self.strict {
+            report.require_no_warning()?;
+        }
+        Ok(())
+    }
+}
 
 /// The memory of this process in bytes, only on Linux: `VmRSS` is the current value, `VmHWM` the peak.
 pub fn memory(what: &str) -> Option<u64> {

@@ -108,14 +108,20 @@ impl FromStr for Source {
             "folder" => {
                 known(&["defects", "masks", "test", "share", "seed", "name"])?;
                 let defects = options.iter().filter(|o| o.0 == "defects").map(|o| o.1.into());
-                let mut folder = FolderParts::guess(Path::new(path));
-                let given: Vec<PathBuf> = defects.collect();
-                if !given.is_empty() {
-                    (folder.good, folder.defects) = (path.into(), given);
+                let defects: Vec<PathBuf> = defects.collect();
+                let mut folder = match defects.is_empty() {
+                    true => Folder::guess(path, &[]).map_err(|error| error.to_string())?,
+                    false => Folder::new(own_name(Path::new(path)), path),
+                };
+                folder = defects.into_iter().fold(folder, Folder::with_defects);
+                folder = folder.with_split(number("share", 0.2)?, number("seed", 0.0)? as u64);
+                if let Some(masks) = last("masks") {
+                    folder = folder.with_masks(masks);
                 }
-                folder.masks = last("masks").map(PathBuf::from).or(folder.masks);
-                let split = (number("share", 0.2)?, number("seed", 0.0)? as u64);
-                (Layout::Other, Arc::new(folder.dataset(last("test"), split)))
+                if let Some(test) = last("test") {
+                    folder = folder.with_good_test(test);
+                }
+                (Layout::Other, Arc::new(folder))
             }
             "stc" => {
                 known(&["train", "test"])?;
@@ -142,56 +148,7 @@ impl FromStr for Source {
     }
 }
 
-/// The folders of a `folder:` data set.
-struct FolderParts {
-    name: String,
-    good: PathBuf,
-    defects: Vec<PathBuf>,
-    masks: Option<PathBuf>,
-}
-
-/// Names of subfolders with good images and with masks.
-const GOOD_NAMES: [&str; 4] = ["good", "normal", "ok", "train"];
-const MASK_NAMES: [&str; 3] = ["masks", "ground_truth", "mask"];
-
-impl FolderParts {
-    /// Guesses from the names of the subfolders: one with good images, perhaps one with masks, and each
-    /// other one with a kind of defect. If none has a name for good images, the folder itself holds
-    /// them.
-    fn guess(root: &Path) -> Self {
-        let inside = |entry: std::io::Result<std::fs::DirEntry>| {
-            entry.ok().map(|entry| entry.path()).filter(|path| path.is_dir())
-        };
-        let mut defects: Vec<PathBuf> =
-            std::fs::read_dir(root).into_iter().flatten().filter_map(inside).collect();
-        defects.sort();
-        let mut take = |names: &[&str]| {
-            let found = names.iter().find_map(|name| {
-                defects.iter().position(|path| path.file_name().is_some_and(|n| n == *name))
-            });
-            found.map(|place| defects.remove(place))
-        };
-        let (good, masks) = (take(&GOOD_NAMES), take(&MASK_NAMES));
-        let own = root.file_name().map(|name| name.to_string_lossy().into_owned());
-        Self {
-            name: own.unwrap_or_else(|| "images".into()),
-            defects: if good.is_some() { defects } else { Vec::new() },
-            good: good.unwrap_or_else(|| root.into()),
-            masks,
-        }
-    }
-
-    fn dataset(self, test: Option<&str>, (share, seed): (f64, u64)) -> Folder {
-        let mut folder = Folder::new(self.name, self.good).with_split(share, seed);
-        for defects in self.defects {
-            folder = folder.with_defects(defects);
-        }
-        if let Some(masks) = self.masks {
-            folder = folder.with_masks(masks);
-        }
-        match test {
-            Some(test) => folder.with_good_test(test),
-            None => folder,
-        }
-    }
+/// The name of a folder, for its only category.
+fn own_name(folder: &Path) -> String {
+    folder.file_name().map_or("images".into(), |name| name.to_string_lossy().into_owned())
 }

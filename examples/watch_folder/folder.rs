@@ -9,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use image::DynamicImage;
 use padim::Error;
+use padim::dataset::Entry;
 use padim::preprocess::{DecodeOptions, decode_file_with};
 
-use super::common::{IMAGE_EXTENSIONS, Outcome};
+use super::common::Outcome;
 
 /// A file in the line.
 #[derive(Debug, Clone)]
@@ -102,7 +103,10 @@ impl Folder {
                 let entry = entry.map_err(failed)?;
                 let name = entry.file_name();
                 // The file may be gone already; then ignore it.
-                let Some(about) = entry.metadata().ok().filter(|a| a.is_file() && is_image(&name))
+                let Some(about) = entry
+                    .metadata()
+                    .ok()
+                    .filter(|a| a.is_file() && Entry::of(&entry.path()) == Entry::Image)
                 else {
                     continue;
                 };
@@ -160,10 +164,4 @@ impl Folder {
             file.state = State::Failed;
         }
     }
-}
-
-fn is_image(name: &OsString) -> bool {
-    let path = Path::new(name);
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    IMAGE_EXTENSIONS.contains(&extension.as_str()) && !name.to_string_lossy().starts_with('.')
 }

@@ -78,9 +78,11 @@ impl Category {
         Self { name: name.into(), train, test, left_out, warnings }
     }
 
-    /// Whether a defective test image has a mask, so that localization can be evaluated.
+    /// Whether there are defective test images and each has a mask, so that localization can be
+    /// evaluated.
     pub fn has_masks(&self) -> bool {
-        self.test.iter().any(|image| image.is_defective() && image.mask.is_some())
+        let mut defective = self.test.iter().filter(|image| image.is_defective()).peekable();
+        defective.peek().is_some() && defective.all(|image| image.mask.is_some())
     }
 }
 

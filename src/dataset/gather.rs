@@ -69,8 +69,8 @@ impl Gathering {
         self.category.warnings.extend(sharing);
         let is_defective = |image: &Sample| image.is_defective();
         if let Some(folder) = self.masks
-            && !self.category.has_masks()
             && self.category.test.iter().any(is_defective)
+            && self.category.test.iter().all(|image| image.mask.is_none())
         {
             let text = "there is a folder for masks, but no defective image has a mask of its name \
                         (<name>_mask.png or <name>.png); localization is not evaluated";

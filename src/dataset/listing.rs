@@ -63,6 +63,15 @@ pub fn list_images(folder: impl AsRef<Path>) -> Result<ImageList> {
     Walk::new(false, &[]).list(folder.as_ref())
 }
 
+/// As [`list_images`], and in its sub-folders. Each folder is read once, whatever links lead to it.
+///
+/// # Errors
+///
+/// As [`list_images`].
+pub fn list_images_below(folder: impl AsRef<Path>) -> Result<ImageList> {
+    Walk::new(true, &[]).list(folder.as_ref())
+}
+
 /// The images in a folder, sorted by name, as [`dataset::list_images`](crate::dataset::list_images) lists
 /// them. That function also tells what was left out.
 ///

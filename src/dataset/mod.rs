@@ -29,7 +29,7 @@ pub use category::{Category, Dataset, MaskFile, Sample};
 pub use folder::Folder;
 pub use good::GOOD;
 pub use left_out::{Files, LeftOut, Reason};
-pub use listing::{Entry, ImageList, images_in, list_images};
+pub use listing::{Entry, ImageList, images_in, list_images, list_images_below};
 pub use mvtec::Mvtec;
 pub use pose::Pose;
 pub use report::{DefectCount, IntakeReport, IntakeWarning};

@@ -179,7 +179,9 @@ mod tests {
         assert_eq!(category.test[1].defect, "bent");
         assert_eq!(category.test[1].mask, Some(MaskFile::Picture(at("c_m.png"))));
         assert_eq!((category.test[2].defect.as_str(), &category.test[2].mask), ("defect", &None));
-        assert!(category.has_masks());
+        assert!(!category.has_masks());
+        let warnings = category.intake().warnings;
+        assert!(warnings[0].to_string().contains("d.png"), "{warnings:?}");
     }
 
     #[test]

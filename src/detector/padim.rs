@@ -130,6 +130,11 @@ impl Padim {
         self.registration.as_ref()
     }
 
+    /// The preprocessor of images.
+    pub fn preprocessor(&self) -> &Preprocessor {
+        &self.preprocessor
+    }
+
     /// The steps before the network.
     pub(super) fn steps(&self) -> Steps<'_> {
         Steps { registration: self.registration.as_ref(), preprocessor: &self.preprocessor }
