@@ -13,7 +13,7 @@ use super::pose::Pose;
 use super::report::IntakeWarning;
 use crate::error::{Error, Result};
 use crate::preprocess::{
-    DecodeOptions, ImageInput, Mask, Preprocessor, decode_file_with, image_size,
+    DecodeOptions, ImageInput, Mask, Preprocessor, decode_file_with, image_header,
 };
 
 /// A collection of images in categories. A category is a kind of part, with its own model.
@@ -195,7 +195,7 @@ impl Sample {
         };
         let mask = mask.open(preprocessor.decode_options())?;
         // What cannot be read tells its error elsewhere.
-        self.require_fit(&Mask::of(&mask), image_size(&self.path).ok())?;
+        self.require_fit(&Mask::of(&mask), self.size(preprocessor))?;
         let truth = match &self.pose {
             Some(pose) => {
                 pose.of_mask(&mask).and_then(|mask| preprocessor.process_mask(&mask.into()))
@@ -215,6 +215,12 @@ impl Sample {
             return Err(Error::shape("mask", expected, truth.len()));
         }
         Ok(truth)
+    }
+
+    /// The size `[height, width]` of the decoded image, if its header can be read.
+    pub(super) fn size(&self, preprocessor: &Preprocessor) -> Option<[usize; 2]> {
+        let header = image_header(&self.path).ok()?;
+        Some(header.decoded_size(preprocessor.config().orientation))
     }
 
     /// Checks that a mask has the size or the aspect of its image of `size`.

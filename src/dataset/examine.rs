@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::category::{Category, Sample};
 use super::report::{IntakeReport, IntakeWarning};
 use crate::error::Result;
-use crate::preprocess::{Mask, Preprocessor, image_size};
+use crate::preprocess::{ExifOrientation, ImageHeader, Mask, Preprocessor, image_header};
 
 /// A crop that hides more than this share of a picture is worth a warning.
 const MOST_HIDDEN: f64 = 0.1;
@@ -39,7 +39,10 @@ impl Category {
         let shares = looks.iter().filter_map(|(_, look)| look.seen_share);
         report.seen_share = shares.reduce(f64::min);
         report.warnings.extend(hidden(&looks));
-        report.warnings.extend(sizes(&looks[..self.train.len()]));
+        let training = &looks[..self.train.len()];
+        report.warnings.extend(sizes(training));
+        report.warnings.extend(unlike_most(training));
+        report.warnings.extend(turned(training, preprocessor.config().orientation));
         report.warnings.extend(masks(&looks));
         Ok(report)
     }
@@ -47,7 +50,9 @@ impl Category {
 
 /// What a look into the files of a sample has found.
 struct Look {
-    /// `[height, width]`; `None` if the file cannot be read, or is not preprocessed as it is.
+    /// `None` if it cannot be read.
+    header: Option<ImageHeader>,
+    /// `[height, width]` of the decoded image.
     size: Option<[usize; 2]>,
     seen_share: Option<f64>,
     mask: Option<MaskLook>,
@@ -63,7 +68,8 @@ struct MaskLook {
 
 impl Look {
     fn at(sample: &Sample, preprocessor: &Preprocessor) -> Result<Self> {
-        let size = image_size(&sample.path).ok();
+        let header = image_header(&sample.path).ok();
+        let size = header.map(|header| header.decoded_size(preprocessor.config().orientation));
         let geometry = size.and_then(|size| preprocessor.geometry(size).ok());
         // A rotated image is cropped before it is preprocessed.
         let geometry = geometry.filter(|_| sample.pose.is_none());
@@ -80,7 +86,7 @@ impl Look {
             }
             _ => None,
         };
-        Ok(Self { size, seen_share, mask })
+        Ok(Self { header, size, seen_share, mask })
     }
 }
 
@@ -141,6 +147,45 @@ fn sizes(looks: &Looks<'_>) -> Option<IntakeWarning> {
         by_aspect.into_iter().filter(|(aspect, _)| *aspect != most).flat_map(|(_, f)| f).collect();
     let text = "a training image has another aspect than most, so parts of it lie elsewhere after the resize";
     IntakeWarning::about(text, others)
+}
+
+/// Training images of another kind of values than most.
+fn unlike_most(looks: &Looks<'_>) -> Option<IntakeWarning> {
+    let mut by_kind: BTreeMap<(u8, bool), Vec<&Path>> = BTreeMap::new();
+    for (sample, look) in looks {
+        if let Some(ImageHeader { bits, is_float, .. }) = look.header {
+            by_kind.entry((bits, is_float)).or_default().push(&sample.path);
+        }
+    }
+    let most = by_kind.iter().max_by_key(|(_, files)| files.len()).map(|(kind, _)| *kind)?;
+    let others: Vec<&Path> =
+        by_kind.into_iter().filter(|(kind, _)| *kind != most).flat_map(|(_, f)| f).collect();
+    let text = format!(
+        "a training image has not {} bits a channel as most have, so its brightness may mean another",
+        most.0
+    );
+    IntakeWarning::about(text, others)
+}
+
+/// Training images with a noted orientation beside others without, or with different ones.
+fn turned(looks: &Looks<'_>, choice: ExifOrientation) -> Option<IntakeWarning> {
+    let orientation = |look: &Look| look.header.map(|header| header.orientation);
+    let first = orientation(&looks.first()?.1);
+    if looks.iter().all(|(_, look)| orientation(look) == first) {
+        return None;
+    }
+    let turned = looks.iter().filter(|(_, look)| orientation(look).is_some_and(|o| o != 1));
+    let text = match choice {
+        ExifOrientation::Ignore => {
+            "the training images have different orientations (EXIF), which are ignored, so parts may lie \
+             differently"
+        }
+        _ => {
+            "the training images have different orientations (EXIF), which are applied; do the parts lie \
+             alike?"
+        }
+    };
+    IntakeWarning::about(text, turned.map(|(sample, _)| sample.path.as_path()))
 }
 
 fn greatest_common_divisor(a: usize, b: usize) -> usize {

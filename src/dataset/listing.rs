@@ -2,15 +2,13 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
-
-use image::ImageFormat;
 
 use super::errors::failed;
 use super::left_out::{LeftOut, Reason};
 use crate::error::{Error, FileKind, Result};
+use crate::preprocess::is_image_file;
 
 /// Endings of the formats that this crate reads.
 const IMAGE_ENDINGS: &[&str] = &[
@@ -125,7 +123,7 @@ impl Entry {
             Self::LeftOut(Reason::Unfinished)
         } else if has_ending(path, OTHER_IMAGES) {
             Self::LeftOut(Reason::OtherFormat)
-        } else if holds_image(path) {
+        } else if is_image_file(path) {
             Self::Image
         } else {
             Self::LeftOut(Reason::NoImage)
@@ -136,15 +134,6 @@ impl Entry {
 pub(super) fn has_ending(path: &Path, endings: &[&str]) -> bool {
     let ending = path.extension().unwrap_or_default();
     endings.iter().any(|known| ending.eq_ignore_ascii_case(known))
-}
-
-/// Whether the content of a file begins as an image that this crate reads.
-fn holds_image(path: &Path) -> bool {
-    let mut start = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut start));
-    let format = image::guess_format(&start);
-    use ImageFormat::{Bmp, Jpeg, Png, Tiff, WebP};
-    read.is_ok() && matches!(format, Ok(Bmp | Jpeg | Png | Tiff | WebP))
 }
 
 /// Whether a name is hidden, or left by an operating system.

@@ -8,7 +8,6 @@ mod config;
 mod decode;
 mod geometry;
 mod input;
-mod jpeg;
 mod mask;
 mod pixels;
 mod preprocessor;
@@ -19,8 +18,8 @@ pub use crate::resample::Filter;
 pub use alignment::Alignment;
 pub use config::{Normalization, PreprocessConfig, Resize, ResizeArithmetic};
 pub use decode::{
-    DecodeLimits, DecodeOptions, ExifOrientation, decode_bytes, decode_bytes_with, decode_file,
-    decode_file_with, image_size,
+    DecodeLimits, DecodeOptions, ExifOrientation, ImageHeader, decode_bytes, decode_bytes_with,
+    decode_file, decode_file_with, image_header, image_size, is_image_file,
 };
 pub use geometry::ImageGeometry;
 pub use input::{ImageInput, OpenImage};

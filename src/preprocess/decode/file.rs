@@ -1,0 +1,184 @@
+//! Decodes files and their bytes.
+
+use std::io::{BufRead, BufReader, Cursor, Read, Seek};
+use std::path::Path;
+
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use super::animation::{self, chunks};
+use super::job::Job;
+use super::kind::{BEGINNING, format_of};
+use super::options::DecodeOptions;
+use super::{jpeg, tiff};
+use crate::caught::caught_for;
+use crate::error::{Error, FileKind, Result};
+use crate::files::open;
+
+/// Decodes a PNG, JPEG, BMP, TIFF or WebP file with the default [`DecodeOptions`]. The format is
+/// detected from the content, not from the name.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the file cannot be opened, [`Error::Decode`] if it is not a usable image or is
+/// truncated, [`Error::UnusableImage`] if it holds several pages or frames and the options do not say
+/// which, [`Error::ImageTooLarge`] if it exceeds the limits, [`Error::Panicked`] if its decoder panics.
+pub fn decode_file(path: impl AsRef<Path>) -> Result<DynamicImage> {
+    decode_file_with(path, DecodeOptions::default())
+}
+
+/// As [`decode_file`], with these options, or within these [`DecodeLimits`].
+///
+/// # Errors
+///
+/// As [`decode_file`].
+pub fn decode_file_with(
+    path: impl AsRef<Path>,
+    options: impl Into<DecodeOptions>,
+) -> Result<DynamicImage> {
+    let (path, options) = (path.as_ref(), options.into());
+    // Decoders are foreign code, and a damaged file may make one panic.
+    let name = path.display().to_string();
+    caught_for("the decoder of an image", &name, || {
+        let (file, length) = open(FileKind::Image, path)?;
+        decode(BufReader::new(file), length, &name, options)
+    })
+}
+
+/// Decodes the bytes of a PNG, JPEG, BMP, TIFF or WebP file, such as a server's response or a field
+/// of a database, with the default [`DecodeOptions`]. `name` is the image's name in errors.
+///
+/// # Errors
+///
+/// As [`decode_file`], except [`Error::Io`].
+///
+/// ```
+/// use padim::preprocess::decode_bytes;
+///
+/// let error = decode_bytes(b"<html>not found</html>", "part 7").unwrap_err();
+/// assert!(error.to_string().contains("part 7"));
+/// ```
+pub fn decode_bytes(bytes: &[u8], name: &str) -> Result<DynamicImage> {
+    decode_bytes_with(bytes, name, DecodeOptions::default())
+}
+
+/// As [`decode_bytes`], with these options, or within these [`DecodeLimits`].
+///
+/// # Errors
+///
+/// As [`decode_bytes`].
+pub fn decode_bytes_with(
+    bytes: &[u8],
+    name: &str,
+    options: impl Into<DecodeOptions>,
+) -> Result<DynamicImage> {
+    let options = options.into();
+    caught_for("the decoder of an image", name, || {
+        decode(Cursor::new(bytes), bytes.len() as u64, name, options)
+    })
+}
+
+/// What decoders read from.
+pub(super) trait Source: BufRead + Seek {}
+
+impl<R: BufRead + Seek> Source for R {}
+
+/// The job for this file, with the format detected from its content.
+pub(super) fn job<'a>(
+    reader: &mut impl Source,
+    name: &'a str,
+    options: DecodeOptions,
+) -> Result<Job<'a>> {
+    let failed = |reason| Error::io(FileKind::Image, "read", Path::new(name))(reason);
+    let mut beginning = Vec::new();
+    reader.take(BEGINNING as u64).read_to_end(&mut beginning).map_err(failed)?;
+    reader.rewind().map_err(failed)?;
+    match format_of(&beginning) {
+        Some(format) => Ok(Job { name, format, options }),
+        // For the error of a file of an unknown format.
+        None => match ImageReader::new(Cursor::new(&beginning)).into_decoder() {
+            Ok(_) => Err(Error::other(format!("{name}: an unknown format"))),
+            Err(reason) => Err(Error::Decode { name: name.to_owned(), reason }),
+        },
+    }
+}
+
+/// `length` is that of the file when it was opened.
+fn decode(
+    mut reader: impl Source,
+    length: u64,
+    name: &str,
+    options: DecodeOptions,
+) -> Result<DynamicImage> {
+    let job = job(&mut reader, name, options)?;
+    match job.format {
+        ImageFormat::Jpeg => jpeg::decode(&whole(reader, length, &job)?, &job),
+        ImageFormat::Tiff => tiff::decode(&mut reader, length, &job),
+        _ => decode_other(reader, &job),
+    }
+}
+
+/// Bytes that a JPEG file may have besides its pixels: color profiles, thumbnails, camera metadata.
+const HEADERS: u64 = 16 << 20;
+
+/// The whole file, as the decoder would read it: the file may be growing, and the decoded bytes must be the
+/// ones that were found complete. A compressed image is smaller than its pixels, except for headers.
+fn whole(reader: impl Read, length: u64, job: &Job) -> Result<Vec<u8>> {
+    let max_bytes = job.options.limits.max_bytes;
+    let most = max_bytes.saturating_add(HEADERS);
+    let mut file = Vec::new();
+    if length <= most {
+        let mut beginning = reader.take(most.saturating_add(1));
+        beginning.read_to_end(&mut file).map_err(Error::io(
+            FileKind::Image,
+            "read",
+            Path::new(job.name),
+        ))?;
+    }
+    let length = length.max(file.len() as u64);
+    if length > most {
+        return Err(job.too_large(format!(
+            "a JPEG file of {length} bytes; at most {max_bytes} bytes of decoded pixels are allowed"
+        )));
+    }
+    Ok(file)
+}
+
+/// PNG, BMP and WebP.
+fn decode_other(mut reader: impl Source, job: &Job) -> Result<DynamicImage> {
+    let failed = |reason| job.decoder(reason);
+    let chunks = chunks(&mut reader, job.format);
+    let page = job.page(chunks.pages)?;
+    rewind(&mut reader, job)?;
+    let most = job.options.limits.max_bytes;
+    let mut readers = ImageReader::with_format(&mut reader, job.format);
+    readers.limits(allow(most));
+    // Reads the header only.
+    let mut decoder = readers.into_decoder().map_err(failed)?;
+    let (width, height) = decoder.dimensions();
+    let bytes = decoder.total_bytes();
+    job.require_size([height.into(), width.into()], bytes)?;
+    // A PNG's main picture is its first page.
+    let is_frame = chunks.pages > 1 && (page > 0 || job.format == ImageFormat::WebP);
+    let image = if is_frame {
+        drop(decoder);
+        rewind(&mut reader, job)?;
+        let limits = allow(bytes.saturating_add(most));
+        let frame = animation::frame(&mut reader, job.format, &chunks, page, limits);
+        frame.map_err(failed)?.ok_or_else(|| job.cut())?
+    } else {
+        decoder.set_limits(allow(bytes.saturating_add(most))).map_err(failed)?;
+        DynamicImage::from_decoder(decoder).map_err(failed)?
+    };
+    Ok(job.turned(image, chunks.orientation))
+}
+
+pub(super) fn rewind(reader: &mut impl Seek, job: &Job) -> Result<()> {
+    reader.rewind().map_err(Error::io(FileKind::Image, "read", Path::new(job.name)))
+}
+
+/// Limits of a decoder's memory.
+pub(super) fn allow(bytes: u64) -> Limits {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(bytes);
+    limits
+}

@@ -1,0 +1,87 @@
+//! What a decoder must know and may use, and its errors.
+
+use image::error::DecodingError;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageError, ImageFormat};
+
+use super::options::{DecodeLimits, DecodeOptions, ExifOrientation};
+use crate::error::{Error, Result};
+
+/// The decoding of one image.
+#[derive(Clone, Copy)]
+pub(super) struct Job<'a> {
+    /// The image's name in errors.
+    pub name: &'a str,
+    pub format: ImageFormat,
+    pub options: DecodeOptions,
+}
+
+impl Job<'_> {
+    /// The file is damaged, or of a kind that is not supported.
+    pub fn failed(&self, what: impl Into<String>) -> Error {
+        self.decoder(ImageError::Decoding(DecodingError::new(self.format.into(), what.into())))
+    }
+
+    pub fn cut(&self) -> Error {
+        self.failed("the file ends before its image is complete")
+    }
+
+    /// A decoder's error.
+    pub fn decoder(&self, reason: ImageError) -> Error {
+        match reason {
+            // The limit on the decoder's own memory. The error does not say how much it needs.
+            ImageError::Limits(_) => {
+                let most = self.options.limits.max_bytes;
+                self.too_large(format!("decoding it takes more than {most} bytes"))
+            }
+            reason => Error::Decode { name: self.name.to_owned(), reason },
+        }
+    }
+
+    pub fn too_large(&self, what: String) -> Error {
+        Error::ImageTooLarge { name: self.name.to_owned(), what }
+    }
+
+    /// Whether an image of this size, and of so many bytes while it is decoded, is allowed.
+    pub fn require_size(&self, [height, width]: [u64; 2], bytes: u64) -> Result<()> {
+        let DecodeLimits { max_pixels, max_bytes } = self.options.limits;
+        let pixels = height.saturating_mul(width);
+        if pixels <= max_pixels && bytes <= max_bytes {
+            return Ok(());
+        }
+        Err(self.too_large(format!(
+            "{height} x {width} pixels (height, width) of {} bytes; at most {max_pixels} pixels \
+             and {max_bytes} bytes are allowed",
+            bytes.checked_div(pixels).unwrap_or(0)
+        )))
+    }
+
+    /// Which of the file's pages is to be read.
+    pub fn page(&self, pages: usize) -> Result<usize> {
+        let unusable = |reason| Error::UnusableImage { name: self.name.to_owned(), reason };
+        match self.options.page {
+            None if pages > 1 => Err(unusable(format!(
+                "the file holds {pages} pages or frames, and only one can be read; choose one, such \
+                 as 0 for the first, by `DecodeOptions::with_page` or `PreprocessConfig::with_page`"
+            ))),
+            Some(page) if page >= pages.max(1) => Err(unusable(format!(
+                "it has no page {page}: the file holds {pages}, counted from 0"
+            ))),
+            page => Ok(page.unwrap_or(0)),
+        }
+    }
+
+    /// The image as people see it, if that is wanted. PIL turns TIFFs always.
+    pub fn turned(&self, mut image: DynamicImage, orientation: Orientation) -> DynamicImage {
+        let is_tiff = self.format == ImageFormat::Tiff;
+        if is_tiff || self.options.orientation == ExifOrientation::Apply {
+            image.apply_orientation(orientation);
+        }
+        image
+    }
+}
+
+/// The orientation in an EXIF block, which some writers begin as in a JPEG file.
+pub(super) fn exif_orientation(block: &[u8]) -> Option<Orientation> {
+    Orientation::from_exif_chunk(block.strip_prefix(b"Exif\0\0").unwrap_or(block))
+}
