@@ -26,7 +26,8 @@ pub fn decode_file(path: impl AsRef<Path>) -> Result<DynamicImage> {
     decode_file_with(path, DecodeOptions::default())
 }
 
-/// As [`decode_file`], with these options, or within these [`DecodeLimits`].
+/// As [`decode_file`], with these options, or within these
+/// [`DecodeLimits`](super::DecodeLimits).
 ///
 /// # Errors
 ///
@@ -61,7 +62,8 @@ pub fn decode_bytes(bytes: &[u8], name: &str) -> Result<DynamicImage> {
     decode_bytes_with(bytes, name, DecodeOptions::default())
 }
 
-/// As [`decode_bytes`], with these options, or within these [`DecodeLimits`].
+/// As [`decode_bytes`], with these options, or within these
+/// [`DecodeLimits`](super::DecodeLimits).
 ///
 /// # Errors
 ///

@@ -4,11 +4,6 @@
 
 mod markers;
 
-#[cfg(test)]
-pub(super) mod encoder;
-#[cfg(test)]
-mod tests;
-
 use std::borrow::Cow;
 use std::io::Cursor;
 
@@ -93,3 +88,8 @@ fn decode_rare(
     };
     image.ok_or_else(|| job.failed("its pixels do not fit its size"))
 }
+
+#[cfg(test)]
+pub(super) mod encoder;
+#[cfg(test)]
+mod tests;

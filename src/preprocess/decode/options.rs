@@ -55,7 +55,8 @@ named!(
     [("apply", ExifOrientation::Apply), ("ignore", ExifOrientation::Ignore)]
 );
 
-/// How a file becomes a decoded image. Without these options, [`decode_file`] uses the defaults.
+/// How a file becomes a decoded image. Without these options,
+/// [`decode_file`](super::decode_file) uses the defaults.
 ///
 /// ```
 /// use padim::preprocess::{DecodeOptions, ExifOrientation, decode_file_with};

@@ -6,11 +6,6 @@ mod page;
 mod pixels;
 mod stored;
 
-#[cfg(test)]
-mod tests;
-#[cfg(test)]
-pub(super) mod writer;
-
 use image::DynamicImage;
 
 use self::directory::{Directory, Tags};
@@ -62,3 +57,8 @@ fn pages<'a, R: Source>(
     }
     Ok((tags, pages))
 }
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(super) mod writer;

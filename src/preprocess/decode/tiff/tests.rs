@@ -341,10 +341,10 @@ fn damaged_files_and_huge_claims_are_errors() {
     // A strip that is too short must not be filled with what follows it.
     let short = Page::new(SIZE, &[8], 1, &[0; PIXELS - 1]);
     assert!(text(decode(CLASSIC, short)).contains("its pixels need 35"));
-    let palette: Vec<u32> = (0..3 * 4096).collect();
+    let palette: Vec<u32> = (0..48).collect();
     let pages = [
         Page::new(SIZE, &[12], 1, &[3; 64]),
-        Page::new(SIZE, &[8], 3, &[5; PIXELS]).with(320, &palette[..768]),
+        Page::new(SIZE, &[4], 3, &[5; 20]).with(320, &palette),
         Page::new(SIZE, &[8, 8], 1, &[5; PIXELS * 2]).with(338, &[2]),
     ];
     for layout in LAYOUTS {

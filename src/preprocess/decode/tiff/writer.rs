@@ -22,6 +22,7 @@ impl Page {
     }
 
     /// The same with another value of a tag.
+    #[must_use]
     pub fn with(mut self, tag: u16, values: &[u32]) -> Self {
         self.tags.retain(|(other, _)| *other != tag);
         self.tags.push((tag, values.to_vec()));
