@@ -11,13 +11,13 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::{Parser, Subcommand, ValueEnum};
-use common::{Network, Outcome, WeightsOption, parts};
+use common::{InputOptions, Network, Outcome, WeightsOption, parts, say};
 use image::DynamicImage;
 use padim::Backbone;
 use padim::anomalib::AnomalibCheckpoint;
 use padim::backbone::WeightPrecision;
 use padim::gaussian::Storage;
-use padim::preprocess::{PreprocessConfig, Preprocessor, decode_file};
+use padim::preprocess::{PreprocessConfig, Preprocessor, decode_file_with};
 
 /// Converts weights of networks, and fitted models of anomalib.
 #[derive(Parser)]
@@ -52,6 +52,8 @@ struct Weights {
     /// A picture on which f16 is compared with the source [default: a drawn one]
     #[arg(long)]
     picture: Option<PathBuf>,
+    #[command(flatten)]
+    input: InputOptions,
     /// The file to write.
     #[arg(long)]
     out: PathBuf,
@@ -91,33 +93,33 @@ fn main() {
 }
 
 fn weights(options: &Weights) -> Outcome {
-    let Weights { weights, backbone, maps, precision, picture, out } = options;
+    let Weights { weights, backbone, maps, precision, picture, input, out } = options;
     let target = match precision {
         Precision::F32 => WeightPrecision::F32,
         Precision::F16 => WeightPrecision::F16,
     };
     let written = backbone.convert(maps, [weights, out], target)?;
-    println!("{}", written.origin);
+    say!("{}", written.origin);
     let before = std::fs::metadata(weights).map_err(|e| format!("{}: {e}", weights.display()))?;
-    println!("{} tensors, {} bytes of {}", written.tensors, written.bytes, before.len());
+    say!("{} tensors, {} bytes of {}", written.tensors, written.bytes, before.len());
 
     let device = Device::default();
     let networks = [weights, out]
         .map(|file| backbone.build(maps, Some(&WeightsOption::File(file.clone())), &device));
     let [source, converted] = networks;
     let (source, converted) = (source?, converted?);
-    println!("fingerprint {}", converted.fingerprint());
+    say!("fingerprint {}", converted.fingerprint());
     if source.fingerprint() == converted.fingerprint() {
-        println!("the same network as the source");
+        say!("the same network as the source");
         return Ok(());
     }
-    println!("the source's is {}", source.fingerprint());
+    say!("the source's is {}", source.fingerprint());
     let picture = match picture {
-        Some(path) => decode_file(path)?,
+        Some(path) => decode_file_with(path, input.decode(input.limits().into()))?,
         None => DynamicImage::ImageRgb8(parts::draw(1, Some(parts::Defect::Scratch)).0),
     };
     for (layer, change) in changes(&*source, &*converted, &picture)? {
-        println!("{layer}: changed by at most {change:.1e} of its largest value");
+        say!("{layer}: changed by at most {change:.1e} of its largest value");
     }
     Ok(())
 }
@@ -156,10 +158,10 @@ fn anomalib(options: Anomalib) -> Outcome {
         checkpoint = checkpoint.with_layers(layers);
     }
     if checkpoint.preprocess().is_none() {
-        println!("the file does not tell the preprocessing: a square, not cropped, is assumed");
+        say!("the file does not tell the preprocessing: a square, not cropped, is assumed");
     }
-    println!("network: {:?}", checkpoint.network());
-    println!("anomalib's scores: {:?}", checkpoint.scores());
+    say!("network: {:?}", checkpoint.network());
+    say!("anomalib's scores: {:?}", checkpoint.scores());
     let (scores, pixels) = (*checkpoint.scores(), checkpoint.scores().pixel_normalization());
 
     let detector = checkpoint.into_detector(&Device::default())?;
@@ -167,14 +169,14 @@ fn anomalib(options: Anomalib) -> Outcome {
     let detector = detector.with_storage(storage)?.with_thresholds(scores.thresholds())?;
     detector.save(&out)?;
     let config = detector.config();
-    println!("preprocessing: {:?}", config.preprocess);
-    println!("normalization of image scores: {:?}", config.scoring.normalization);
-    println!("normalization of maps, which stay distances: {pixels:?}");
+    say!("preprocessing: {:?}", config.preprocess);
+    say!("normalization of image scores: {:?}", config.scoring.normalization);
+    say!("normalization of maps, which stay distances: {pixels:?}");
     match detector.thresholds() {
-        Some(decision) => println!("thresholds: {decision:?}"),
-        None => println!("no thresholds: anomalib has none that hold for distances"),
+        Some(decision) => say!("thresholds: {decision:?}"),
+        None => say!("no thresholds: anomalib has none that hold for distances"),
     }
-    println!("Gaussians: {}", common::describe_model(&detector));
-    println!("fingerprint {}", detector.backbone_fingerprint());
+    say!("Gaussians: {}", common::describe_model(&detector));
+    say!("fingerprint {}", detector.backbone_fingerprint());
     Ok(())
 }

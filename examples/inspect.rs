@@ -4,16 +4,14 @@
 
 mod common;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use common::{DeviceOption, Network, Outcome, WeightsOption};
-use padim::dataset::list_images_below;
+use common::{DeviceOption, InputOptions, Network, Outcome, WeightsOption, say, tell};
 use padim::gaussian::{Spectrum, Storage};
 use padim::preprocess::{decode_file_with, to_rgb8};
 use padim::visualize::{ScoreRange, heat_map, overlay, panel, save_png};
-use padim::{Detector, Prediction};
+use padim::{Detector, Error, Prediction};
 
 /// Scores images with a saved detector.
 #[derive(Parser)]
@@ -59,13 +57,15 @@ struct Options {
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"])]
     range: Option<Vec<f32>>,
     #[command(flatten)]
+    input: InputOptions,
+    #[command(flatten)]
     on: DeviceOption,
 }
 
 fn main() {
     let failures = common::report(run(&Options::parse()));
     if failures > 0 {
-        eprintln!("{failures} image(s) could not be scored or drawn; the column `error` says why");
+        tell!("{failures} image(s) could not be scored or drawn; the column `error` says why");
         std::process::exit(2);
     }
 }
@@ -75,12 +75,12 @@ fn show_spectrum(detector: &Detector) {
     let model = detector.model();
     let [height, width] = model.grid();
     let step = (height * width / 16).max(1);
-    eprintln!("position   effective rank   condition number");
+    tell!("position   effective rank   condition number");
     for position in (0..height * width).step_by(step) {
         if let Some(spectrum) = model.spectrum(position) {
             let Spectrum { effective_rank, condition_number, .. } = spectrum;
             let (row, column) = (position / width, position % width);
-            eprintln!("{row:4},{column:4} {effective_rank:16.1} {condition_number:18.3e}");
+            tell!("{row:4},{column:4} {effective_rank:16.1} {condition_number:18.3e}");
         }
     }
 }
@@ -93,13 +93,19 @@ fn run(options: &Options) -> Outcome<usize> {
             let backbone = options.backbone.build(&[1, 2, 3], Some(weights), device)?;
             Detector::load(&options.detector, backbone)?
         }
-        None => Detector::load(&options.detector, device)?,
+        None => match Detector::load(&options.detector, device) {
+            Err(Error::BackboneNotEmbedded { reason, .. }) => {
+                return Err(format!("{reason} (here: --weights FILE --backbone NAME)").into());
+            }
+            loaded => loaded?,
+        },
     };
+    let detector = detector.with_decode_limits(options.input.limits());
     let detector = match options.storage {
         Some(storage) => detector.with_storage(storage)?,
         None => detector,
     };
-    eprintln!("Gaussians: {}", common::describe_model(&detector));
+    tell!("Gaussians: {}", common::describe_model(&detector));
     if let Some(path) = &options.save {
         match &options.weights {
             Some(_) => detector.save_without_backbone(path)?,
@@ -109,12 +115,7 @@ fn run(options: &Options) -> Outcome<usize> {
     if options.spectrum {
         show_spectrum(&detector);
     }
-    let mut images = Vec::new();
-    collect(&options.images, &mut images)?;
-    images.sort();
-    if images.is_empty() {
-        return Err(format!("{} holds no images", options.images.display()).into());
-    }
+    let images = common::images_below(&options.images)?;
     if let Some(folder) = &options.overlays {
         common::create_folder(folder)?;
     }
@@ -123,7 +124,7 @@ fn run(options: &Options) -> Outcome<usize> {
         common::create_folder(folder)?;
         for (number, path) in images.iter().enumerate() {
             let target = folder.join(format!("{number:05}_{}.png", common::stem(path)));
-            explain(&detector, path, &target)?;
+            explain(&detector, path, &options.input, &target)?;
         }
         return Ok(0);
     }
@@ -131,7 +132,8 @@ fn run(options: &Options) -> Outcome<usize> {
     let mut csv = String::from("path,image_score,normalized_score,p_value,above_threshold,error\n");
     let mut failures = 0;
     let bar = common::progress_bar("images", images.len() as u64);
-    for (number, (path, result)) in images.iter().zip(detector.predict_iter(&images)).enumerate() {
+    let inputs = images.iter().map(|path| options.input.image(path));
+    for (number, (path, result)) in images.iter().zip(detector.predict_iter(inputs)).enumerate() {
         let name = common::csv_field(&path.display().to_string());
         match result {
             Ok(prediction) => {
@@ -145,13 +147,13 @@ fn run(options: &Options) -> Outcome<usize> {
                 });
                 failures += usize::from(written.is_err());
                 let error =
-                    written.map_or_else(|e| common::csv_field(&e.to_string()), |()| "".into());
+                    written.map_or_else(|e| common::csv_field(&common::advice(&e)), |()| "".into());
                 csv +=
                     &format!("{name},{image_score},{normalized_score},{p_value},{above},{error}\n");
             }
             Err(error) => {
                 failures += 1;
-                csv += &format!("{name},,,,,{}\n", common::csv_field(&error.to_string()));
+                csv += &format!("{name},,,,,{}\n", common::csv_field(&common::advice(&error)));
             }
         }
         bar.inc(1);
@@ -162,42 +164,31 @@ fn run(options: &Options) -> Outcome<usize> {
             std::fs::write(path, csv)
                 .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
         }
-        None => std::io::stdout().write_all(csv.as_bytes())?,
+        None => common::print(format_args!("{csv}")),
     }
     Ok(failures)
 }
 
-/// Adds an image, or the images of a folder. What is left out is told.
-fn collect(path: &Path, images: &mut Vec<PathBuf>) -> Outcome {
-    if !path.is_dir() {
-        images.push(path.to_owned());
-        return Ok(());
-    }
-    let list = list_images_below(path)?;
-    images.extend(list.images);
-    if !list.left_out.is_empty() {
-        eprintln!("{}", list.left_out);
-    }
-    Ok(())
-}
-
-fn explain(detector: &Detector, path: &Path, target: &Path) -> Outcome {
-    let explanation = detector.explain(path)?;
+fn explain(detector: &Detector, path: &Path, input: &InputOptions, target: &Path) -> Outcome {
+    let explanation = detector.explain(input.image(path))?;
     let [row, column] = explanation.peak;
-    print!("{}: score {}", path.display(), explanation.prediction.image_score);
-    print!("; at row {row}, column {column} of the grid");
-    for layer in &explanation.layers {
-        print!(", {} {:.2}", layer.layer, layer.at_peak);
-    }
+    let layers = explanation.layers.iter();
+    let layers = layers.map(|layer| format!(", {} {:.2}", layer.layer, layer.at_peak));
     let most = explanation.channels.iter().take(3);
     let most = most.map(|c| format!("{} channel {}: {:.2}", c.layer, c.channel, c.contribution));
-    println!("; most of all {}", most.collect::<Vec<_>>().join(", "));
+    say!(
+        "{}: score {}; at row {row}, column {column} of the grid{}; most of all {}",
+        path.display(),
+        explanation.prediction.image_score,
+        layers.collect::<String>(),
+        most.collect::<Vec<_>>().join(", ")
+    );
 
     let map = &explanation.prediction.anomaly_map;
     let range = ScoreRange { min: 0.0, max: map.max() };
     let preprocessor = detector.preprocessor();
     // The maps of layers refer to the registered image.
-    let mut image = decode_file_with(path, preprocessor.decode_options())?;
+    let mut image = decode_file_with(path, input.decode(preprocessor.decode_options()))?;
     if let Some(registration) = detector.registration() {
         image = registration.apply(&image)?.0;
     }
@@ -215,9 +206,9 @@ fn write_overlay(
     options: &Options,
     target: &Path,
 ) -> Outcome {
-    let grey16 = detector.config().preprocess.sixteen_bit_gray;
-    let picture =
-        to_rgb8(&decode_file_with(path, detector.preprocessor().decode_options())?, grey16)?;
+    let gray16 = detector.config().preprocess.sixteen_bit_gray;
+    let decode = options.input.decode(detector.preprocessor().decode_options());
+    let picture = to_rgb8(&decode_file_with(path, decode)?, gray16)?;
     let map = prediction.map_in_original()?;
     let own = detector.thresholds().and_then(|decision| decision.pixel);
     let threshold = options.threshold.or(own);

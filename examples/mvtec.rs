@@ -2,26 +2,28 @@
 //! AD.
 //!
 //!     cargo run --release --example mvtec -- --data DIR --weights resnet18-f37072fd.pth
+//!
+//! What can be done is done: a test image that cannot be read is a row with an error, metrics that the test
+//! images do not define are named with the reason, and a category that fails does not stop the others. The
+//! exit code is 0 if all was done, 2 if a test image or a category failed, and 1 if nothing could begin.
 
 mod common;
 
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Parser;
-use common::{DeviceOption, IntakeOptions, Network, Outcome, WeightsOption};
+use common::{DeviceOption, IntakeOptions, NetworkOptions, Outcome, PictureOptions, say, tell};
 use padim::dataset::{Category, Dataset, Mvtec};
 use padim::embedding::ChannelSelection;
-use padim::evaluation::Metrics;
+use padim::evaluation::{Report, evaluate_each};
 use padim::gaussian::{GaussianConfig, Shrinkage, Storage};
-use padim::preprocess::{
-    Filter, InputRegion, PreprocessConfig, RegionOfInterest, Resize, decode_file,
-};
-use padim::scoring::{Blur, ScoringConfig, Upsampling};
+use padim::scoring::{AnomalyMap, Blur, ScoringConfig, Upsampling};
 use padim::visualize::{ScoreRange, contact_sheet, save_png};
-use padim::{Padim, PadimConfig, Prediction};
-use serde_json::json;
+use padim::{Detector, Padim, PadimConfig};
+use serde_json::{Map, Value, json};
 
 /// Fits PaDiM to the good images of a folder in MVTec AD's layout and evaluates it on the test images.
 #[derive(Parser)]
@@ -29,14 +31,8 @@ struct Options {
     /// A category (with train/good, test/<defect>, ground_truth/<defect>), or a folder of them.
     #[arg(long)]
     data: PathBuf,
-    /// The network.
-    #[arg(long, value_enum, default_value = "resnet18")]
-    backbone: Network,
-    /// The weights: FILE (.pth or .safetensors with torchvision's names), bundled (inside the crate),
-    /// torchvision (ImageNet weights on this machine) or untrained [default: bundled for resnet18, else
-    /// torchvision]
-    #[arg(long)]
-    weights: Option<WeightsOption>,
+    #[command(flatten)]
+    network: NetworkOptions,
     /// Layers to use: an increasing list of 1, 2 and 3.
     #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
     layers: Vec<usize>,
@@ -44,15 +40,8 @@ struct Options {
     /// [default: seed:1024:100, seed:1024:550 for wide_resnet50, all for efficientnet_b5]
     #[arg(long, value_parser = common::parse_channels)]
     channels: Option<ChannelSelection>,
-    /// Resize to `short:N` (the short side) or `square:N`, in pixels.
-    #[arg(long, default_value = "short:256")]
-    resize: Resize,
-    /// The resizing filter: bilinear, bicubic or lanczos.
-    #[arg(long, default_value = "bilinear")]
-    filter: Filter,
-    /// The side of the center crop in pixels, or `none`.
-    #[arg(long, value_parser = parse_crop, default_value = "224")]
-    crop: Crop,
+    #[command(flatten)]
+    pictures: PictureOptions,
     /// Upsampling of the map: bilinear or bicubic.
     #[arg(long, default_value = "bilinear")]
     upsampling: Upsampling,
@@ -74,19 +63,16 @@ struct Options {
     /// low-rank-f16, principal-f32, principal-f16 or diagonal.
     #[arg(long, default_value = "auto")]
     storage: Storage,
-    /// A mask image of the region of interest: only its bright pixels are scored.
-    #[arg(long)]
-    region: Option<PathBuf>,
     /// Fits only the first N training images.
     #[arg(long)]
     limit_train: Option<usize>,
     /// Images per batch.
     #[arg(long, default_value_t = 8)]
     batch_size: usize,
-    /// Writes the metrics to this file.
+    /// Writes the metrics to this file, with what is undefined and what failed.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Writes the score of each test image to this file.
+    /// Writes the score of each test image, or its error, to this file.
     #[arg(long)]
     csv: Option<PathBuf>,
     /// Writes a panel for each test image (image, truth, map, overlay) to this folder.
@@ -106,9 +92,6 @@ struct Options {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Crop(Option<usize>);
-
-#[derive(Debug, Clone, Copy)]
 enum Components {
     Shared(usize),
     OfEachPosition(usize),
@@ -122,28 +105,20 @@ fn parse_components(text: &str) -> Result<Components, String> {
     }
 }
 
-fn parse_crop(text: &str) -> Result<Crop, String> {
-    match text {
-        "none" => Ok(Crop(None)),
-        _ => text.parse().map(|n| Crop(Some(n))).map_err(|_| "expected pixels, or none".to_owned()),
+fn main() {
+    let failures = common::report(run(&Options::parse()));
+    if failures > 0 {
+        tell!("{failures} test image(s) or categories failed; the messages above say why");
+        std::process::exit(2);
     }
 }
 
-fn main() {
-    common::report(run(&Options::parse()));
-}
-
-fn run(options: &Options) -> Outcome {
-    let device = &options.on.device;
-    let backbone = options.backbone.build(&options.layers, options.weights.as_ref(), device)?;
+/// Returns the number of categories and test images that failed.
+fn run(options: &Options) -> Outcome<usize> {
+    let backbone = options.network.build(&options.layers, &options.on.device)?;
     let config = PadimConfig::default()
-        .with_preprocess(
-            PreprocessConfig::default()
-                .with_resize(options.resize)
-                .with_crop(options.crop.0)
-                .with_filter(options.filter),
-        )
-        .with_channels(options.channels.clone().unwrap_or(options.backbone.channels()))
+        .with_preprocess(options.pictures.preprocess())
+        .with_channels(options.channels.clone().unwrap_or(options.network.backbone.channels()))
         .with_gaussian(
             GaussianConfig::default()
                 .with_epsilon(options.epsilon)
@@ -158,78 +133,126 @@ fn run(options: &Options) -> Outcome {
             (options.sigma != 0.0).then(|| Blur { sigma: options.sigma, ..Blur::default() }),
         ))
         .with_batch_size(options.batch_size);
-    let mut padim = Padim::new(config, backbone)?;
-    if let Some(region) = &options.region {
-        padim = padim.with_region(&RegionOfInterest::from_mask(&decode_file(region)?))?;
-    }
+    let padim = options.pictures.padim(Padim::new(config, backbone)?)?;
 
     let names = options.intake.good_names.iter();
     let dataset = names.fold(Mvtec::new(&options.data), Mvtec::with_good_name);
     let categories = dataset.categories()?;
     let mut failures = 0;
-    let mut results = serde_json::Map::new();
-    let mut scores = String::from("path,image_score\n");
-    let mut table = format!("{:20}{HEADINGS}\n", "category");
+    let mut results = Results::default();
     for name in &categories {
         let run = || -> Outcome<(Category, CategoryResult)> {
             let category = dataset.category(name)?;
-            options.intake.show(&category.examine(padim.preprocessor())?)?;
+            options.intake.strictness.show(&category.examine(padim.preprocessor())?)?;
             let result = run_category(&padim, &category, options, categories.len() > 1)?;
             Ok((category, result))
         };
-        let (category, result) = match run() {
-            Ok(done) => done,
+        match run() {
+            Ok((category, result)) => {
+                failures += result.failures;
+                results.add(&category, &result)?;
+            }
             Err(error) => {
                 // Go on with the other categories, so that a long run is not lost.
-                eprintln!("{name}: {error}");
+                let error = common::advice(&error);
+                tell!("{name}: {error}");
                 failures += 1;
-                continue;
+                results.failed.insert(name.clone(), error.into());
             }
-        };
-        let Metrics { image_auroc, f1, pixel_auroc, aupro, .. } = result.evaluation;
-        let show = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.4}"));
-        writeln!(
-            table,
-            "{:20}{:>12}{:>12}{:>8}{:>8}{:>8.1}{:>12.1}",
-            category.name,
-            format!("{image_auroc:.4}"),
-            show(pixel_auroc),
-            show(aupro),
-            format!("{:.4}", f1.f1),
-            result.fit_seconds,
-            result.predict_seconds
-        )?;
-        let entry = json!({
-            "image_auroc": image_auroc, "pixel_auroc": pixel_auroc, "aupro": aupro,
-            "image_f1_max": f1.f1, "threshold": f1.threshold,
-            "train_images": result.train_images, "storage": result.storage.to_string(),
-            "model_bytes": result.model_bytes, "test_images": category.test.len(),
-            "fit_seconds": result.fit_seconds, "predict_seconds": result.predict_seconds,
-        });
-        for (image, score) in category.test.iter().zip(&result.scores) {
-            writeln!(scores, "{},{score}", common::csv_field(&image.path.display().to_string()))?;
         }
-        results.insert(category.name, entry);
+        // Each time, so that a run that is killed leaves what it had.
+        results.write(options)?;
     }
-    print!("{table}");
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&json!({ "categories": results }))?;
-        common::write_text(path, &(text + "\n"))?;
-    }
-    if let Some(path) = &options.csv {
-        common::write_text(path, &scores)?;
-    }
-    match failures {
-        0 => Ok(()),
-        _ => Err(format!("{failures} of {} categories failed", categories.len()).into()),
-    }
+    common::print(format_args!("{:20}{HEADINGS}\n{}", "category", results.table));
+    common::print(format_args!("{}", results.remarks));
+    Ok(failures)
 }
 
 const HEADINGS: &str = " image AUROC pixel AUROC   AUPRO   F1max   fit s   predict s";
 
+/// The output for all categories.
+#[derive(Default)]
+struct Results {
+    categories: Map<String, Value>,
+    /// The errors of categories that failed.
+    failed: Map<String, Value>,
+    rows: String,
+    table: String,
+    /// What is not in the table, and why.
+    remarks: String,
+}
+
+impl Results {
+    fn add(&mut self, category: &Category, result: &CategoryResult) -> Outcome {
+        let Report { metrics, images, failed, without_mask, .. } = &result.report;
+        let name = &category.name;
+        let show = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.4}"));
+        let f1 = metrics.f1.as_ref();
+        writeln!(
+            self.table,
+            "{name:20}{:>12}{:>12}{:>8}{:>8}{:>8.1}{:>12.1}",
+            show(metrics.image_auroc),
+            show(metrics.pixel_auroc),
+            show(metrics.aupro),
+            show(f1.map(|f1| f1.f1)),
+            result.fit_seconds,
+            result.predict_seconds
+        )?;
+        for undefined in &metrics.undefined {
+            writeln!(self.remarks, "{name}: {undefined}")?;
+        }
+        if *without_mask > 0 && metrics.pixel_auroc.is_some() {
+            writeln!(
+                self.remarks,
+                "{name}: {without_mask} defective image(s) have no usable mask; pixel AUROC and AUPRO are \
+                 those of the others"
+            )?;
+        }
+        if !failed.is_empty() {
+            writeln!(self.remarks, "{name}: {} test image(s) failed", failed.len())?;
+        }
+        let undefined = metrics.undefined.iter();
+        let undefined: Map<String, Value> =
+            undefined.map(|u| (u.metric.to_string(), u.reason.clone().into())).collect();
+        let entry = json!({
+            "image_auroc": metrics.image_auroc, "pixel_auroc": metrics.pixel_auroc,
+            "aupro": metrics.aupro, "image_f1_max": f1.map(|f1| f1.f1),
+            "threshold": f1.map(|f1| f1.threshold), "undefined": undefined,
+            "failed_images": failed, "without_mask": without_mask,
+            "train_images": result.train_images, "storage": result.storage.to_string(),
+            "model_bytes": result.model_bytes, "test_images": category.test.len(),
+            "fit_seconds": result.fit_seconds, "predict_seconds": result.predict_seconds,
+        });
+        self.categories.insert(name.clone(), entry);
+
+        let mut images = images.iter().peekable();
+        for sample in &category.test {
+            let image = images.next_if(|image| image.path == sample.path);
+            let score = image.map_or(String::new(), |image| image.image_score.to_string());
+            let failed = failed.iter().find(|failed| failed.path == sample.path);
+            let error = failed.map_or("", |failed| &*failed.reason);
+            let path = common::csv_field(&sample.path.display().to_string());
+            writeln!(self.rows, "{path},{score},{}", common::csv_field(error))?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, options: &Options) -> Outcome {
+        if let Some(path) = &options.json {
+            let all = json!({ "categories": self.categories, "failed": self.failed });
+            common::write_text(path, &(serde_json::to_string_pretty(&all)? + "\n"))?;
+        }
+        if let Some(path) = &options.csv {
+            common::write_text(path, &format!("path,image_score,error\n{}", self.rows))?;
+        }
+        Ok(())
+    }
+}
+
 struct CategoryResult {
-    scores: Vec<f32>,
-    evaluation: Metrics,
+    report: Report,
+    /// The number of test images that failed, and one more if the panels did.
+    failures: usize,
     fit_seconds: f64,
     predict_seconds: f64,
     train_images: usize,
@@ -245,13 +268,8 @@ fn run_category(
 ) -> Outcome<CategoryResult> {
     let train =
         &category.train[..options.limit_train.unwrap_or(usize::MAX).min(category.train.len())];
-    // Usually, all images of a category have the same size.
-    let size =
-        train.first().map_or(Ok([1, 1]), |sample| padim::preprocess::image_size(&sample.path));
-    match size.and_then(|size| padim.memory_plan(size, train.len())) {
-        Ok(plan) => println!("Memory plan: {plan}"),
-        Err(error) => println!("No memory plan: {error}"),
-    }
+    let first = train.first().map(|sample| &*sample.path);
+    common::show_plan(first, |size| padim.memory_plan(size, train.len()));
     let start = Instant::now();
     let bar = common::progress_bar("images", train.len() as u64);
     let detector = match options.pca {
@@ -264,7 +282,7 @@ fn run_category(
     bar.finish_and_clear();
     let fit_seconds = start.elapsed().as_secs_f64();
     let (storage, model_bytes) = (detector.model().storage(), detector.model().size_in_bytes());
-    println!("Gaussians of {} images: {}", train.len(), common::describe_model(&detector));
+    say!("Gaussians of {} images: {}", train.len(), common::describe_model(&detector));
     let detector = if options.half { detector.with_half_precision()? } else { detector };
     if let Some(target) = &options.save {
         let is_file = !several && target.extension().is_some_and(|e| e == "padim");
@@ -275,66 +293,76 @@ fn run_category(
             target.join(format!("{}.padim", category.name))
         };
         detector.save(&path)?;
-        println!("Saved {}", path.display());
+        say!("Saved {}", path.display());
     }
 
     let start = Instant::now();
     let bar = common::progress_bar("test images", category.test.len() as u64);
-    let predictions: Vec<Prediction> = detector
-        .predict_iter(&category.test)
-        .inspect(|_| bar.inc(1))
-        .collect::<padim::Result<_>>()?;
+    let mut pictures = Vec::new();
+    let report = evaluate_each(&detector, category, |image| {
+        bar.inc(1);
+        if let (Some(prediction), true) = (image.prediction, options.panels.is_some()) {
+            pictures.push(Picture {
+                place: image.done - 1,
+                map: prediction.anomaly_map.clone(),
+                truth: image.truth.map(<[bool]>::to_vec),
+            });
+        }
+        ControlFlow::Continue(())
+    })?;
     bar.finish_and_clear();
     let predict_seconds = start.elapsed().as_secs_f64();
-
-    let defective: Vec<bool> = category.test.iter().map(|image| image.is_defective()).collect();
-    let masks = if category.has_masks() {
-        let preprocessor = detector.preprocessor();
-        let images = category.test.iter().zip(&predictions);
-        let truth = images.map(|(image, p)| image.truth(preprocessor, p.anomaly_map.size()));
-        Some(truth.collect::<padim::Result<Vec<_>>>()?)
-    } else {
-        None
-    };
-    let region = detector.region().map(InputRegion::mask);
-    let evaluation = Metrics::of(&predictions, &defective, masks.as_deref(), region)?;
-
+    for failed in &report.failed {
+        tell!("{}: {}", category.name, common::advice(&failed.reason));
+    }
+    let mut failures = report.failed.len();
     if let Some(folder) = &options.panels {
         let folder = folder.join(&category.name);
-        write_panels(&detector, category, &predictions, masks.as_deref(), &evaluation, &folder)?;
+        let threshold = report.metrics.f1.map(|f1| f1.threshold);
+        // The scores are kept even if the pictures cannot be written.
+        if let Err(error) = write_panels(&detector, category, &pictures, threshold, &folder) {
+            tell!("{}: the panels are not complete: {error}", category.name);
+            failures += 1;
+        }
     }
-    let scores = predictions.iter().map(|p| p.image_score).collect();
+    let train_images = train.len();
     Ok(CategoryResult {
-        scores,
-        evaluation,
+        report,
+        failures,
         fit_seconds,
         predict_seconds,
-        train_images: train.len(),
+        train_images,
         storage,
         model_bytes,
     })
 }
 
+/// What is drawn of a test image.
+struct Picture {
+    /// The index of the image.
+    place: usize,
+    map: AnomalyMap,
+    truth: Option<Vec<bool>>,
+}
+
 fn write_panels(
-    detector: &padim::Detector,
+    detector: &Detector,
     category: &Category,
-    predictions: &[Prediction],
-    masks: Option<&[Vec<bool>]>,
-    evaluation: &Metrics,
+    pictures: &[Picture],
+    threshold: Option<f32>,
     folder: &Path,
 ) -> Outcome {
     common::create_folder(folder)?;
-    let maps = predictions.iter().map(|p| &p.anomaly_map);
+    let maps = pictures.iter().map(|picture| &picture.map);
     let Some(range) = ScoreRange::of(maps) else { return Ok(()) };
     let mut first_of_each = Vec::new();
     let mut last_defect = None;
-    for (i, (image, prediction)) in category.test.iter().zip(predictions).enumerate() {
+    for Picture { place, map, truth } in pictures {
+        let image = &category.test[*place];
         let picture = image.picture(detector.preprocessor())?;
-        let truth = masks.map(|masks| masks[i].as_slice());
-        let map = &prediction.anomaly_map;
-        let panel = common::result_panel(&picture, truth, map, range, evaluation.f1.threshold)?;
+        let panel = common::result_panel(&picture, truth.as_deref(), map, range, threshold)?;
         let defect: String = image.defect.chars().take(50).collect();
-        let name = format!("{defect}_{i:05}_{}.png", common::stem(&image.path));
+        let name = format!("{defect}_{place:05}_{}.png", common::stem(&image.path));
         save_png(&panel, folder.join(name))?;
         if last_defect != Some(&image.defect) {
             last_defect = Some(&image.defect);
@@ -342,6 +370,6 @@ fn write_panels(
         }
     }
     save_png(&contact_sheet(&first_of_each), folder.join("overview.png"))?;
-    println!("Wrote {} panels to {}", predictions.len(), folder.display());
+    say!("Wrote {} panels to {}", pictures.len(), folder.display());
     Ok(())
 }

@@ -9,9 +9,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use common::parts::{DEFECTS, SIDE, draw};
-use common::{DeviceOption, Outcome};
+use common::{DeviceOption, Outcome, say};
 use padim::evaluation::Metrics;
-use padim::preprocess::{PreprocessConfig, Resize};
 use padim::visualize::{ScoreRange, contact_sheet, save_png};
 use padim::{Detector, Padim, PadimConfig, ResNet18, Weights};
 
@@ -39,11 +38,9 @@ fn run(options: &Options) -> Outcome {
     let device = &options.on.device;
     let weights = options.weights.as_ref().map_or(Weights::Bundled, Weights::from);
     let backbone = ResNet18::load(weights, device)?;
-    let config = PadimConfig::default().with_preprocess(
-        PreprocessConfig::default().with_resize(Resize::square(SIDE as usize)).with_crop(None),
-    );
+    let config = PadimConfig::default().with_input_size([SIDE as usize; 2]);
 
-    println!("Learning from {} good parts.", options.train);
+    say!("Learning from {} good parts.", options.train);
     let bar = common::progress_bar("images", options.train);
     let good = (0..options.train).map(|seed| draw(seed, None).0);
     let detector = Padim::new(config, backbone)?.fit_with(good, common::show_fit(&bar))?;
@@ -56,18 +53,21 @@ fn run(options: &Options) -> Outcome {
         let count = if kind.is_none() { 24 } else { 6 };
         tests.extend(seeds.clone().take(count).map(|seed| (kind, draw(seed, kind))));
     }
-    println!("Testing {} parts, {} of them with defects.", tests.len(), tests.len() - 24);
+    say!("Testing {} parts, {} of them with defects.", tests.len(), tests.len() - 24);
     let images = tests.iter().map(|(_, (image, _))| image.clone());
     let predictions = detector.predict_batch(images)?;
 
     let defective: Vec<bool> = tests.iter().map(|(kind, _)| kind.is_some()).collect();
     let masks: Vec<Vec<bool>> = tests.iter().map(|(_, (_, mask))| mask.clone()).collect();
     let evaluation = Metrics::of(&predictions, &defective, Some(&masks), None)?;
-    println!("image AUROC {:.4}", evaluation.image_auroc);
-    println!("pixel AUROC {:.4}", evaluation.pixel_auroc.unwrap_or(f64::NAN));
-    println!("AUPRO       {:.4}", evaluation.aupro.unwrap_or(f64::NAN));
-    let threshold = evaluation.f1.threshold;
-    println!("best F1     {:.4} at a score of {threshold:.2}", evaluation.f1.f1);
+    let shown = |value: Option<f64>| value.map_or("undefined".into(), |v| format!("{v:.4}"));
+    say!("image AUROC {}", shown(evaluation.image_auroc));
+    say!("pixel AUROC {}", shown(evaluation.pixel_auroc));
+    say!("AUPRO       {}", shown(evaluation.aupro));
+    let threshold = evaluation.f1.map(|f1| f1.threshold);
+    if let Some(padim::metrics::F1Max { f1, threshold, .. }) = evaluation.f1 {
+        say!("best F1     {f1:.4} at a score of {threshold:.2}");
+    }
 
     common::create_folder(&options.output)?;
     let maps = predictions.iter().map(|p| &p.anomaly_map);
@@ -88,8 +88,8 @@ fn run(options: &Options) -> Outcome {
     detector.save(&file)?;
     let loaded = Detector::load(&file, device)?;
     let again = loaded.predict(tests[30].1.0.clone())?;
-    println!("Saved and loaded: score {} and {}.", predictions[30].image_score, again.image_score);
-    println!(
+    say!("Saved and loaded: score {} and {}.", predictions[30].image_score, again.image_score);
+    say!(
         "Look at {} (part, truth, map, overlay); a panel of each part is beside it.",
         options.output.join("overview.png").display()
     );

@@ -14,9 +14,8 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use clap::Parser;
-use common::Outcome;
 use common::parts::{Defect, SIDE, draw};
-use padim::preprocess::{PreprocessConfig, Resize};
+use common::{InputOptions, Outcome, say};
 use padim::{Backbone, Detector, ImageInput, Padim, PadimConfig, PartialFit, ResNet18, Weights};
 
 /// Fits shards in separate processes, merges them, and compares the result with one fit of all images.
@@ -34,6 +33,8 @@ struct Options {
     /// The folder for the shards' files and the detector.
     #[arg(long, default_value = "shards-out")]
     output: PathBuf,
+    #[command(flatten)]
+    input: InputOptions,
     /// The shard of a worker process. Set by the program itself.
     #[arg(long, hide = true)]
     worker: Option<usize>,
@@ -54,13 +55,7 @@ fn backbone(options: &Options) -> Outcome<Arc<dyn Backbone>> {
 /// The images of a shard: every `shards`-th image.
 fn shard(options: &Options, number: usize) -> Outcome<Vec<ImageInput>> {
     let all: Vec<ImageInput> = match &options.images {
-        Some(folder) => {
-            let entries = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
-            let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
-            paths.retain(|path| path.is_file());
-            paths.sort();
-            paths.into_iter().map(ImageInput::from).collect()
-        }
+        Some(folder) => common::images_in(folder)?.into_iter().map(ImageInput::from).collect(),
         None => (0..DRAWINGS).map(|seed| draw(seed, None).0.into()).collect(),
     };
     Ok(all.into_iter().skip(number).step_by(options.shards).collect())
@@ -74,17 +69,17 @@ fn run(options: &Options) -> Outcome {
     if options.shards == 0 {
         return Err("--shards must be at least 1".into());
     }
-    let config = PadimConfig::default().with_preprocess(match options.images {
-        Some(_) => PreprocessConfig::default(),
-        None => {
-            PreprocessConfig::default().with_resize(Resize::square(SIDE as usize)).with_crop(None)
-        }
-    });
-    let padim = Padim::new(config, backbone(options)?)?;
+    let config = match options.images {
+        Some(_) => PadimConfig::default(),
+        None => PadimConfig::default().with_input_size([SIDE as usize; 2]),
+    };
+    let preprocess = options.input.preprocess(config.preprocess.clone());
+    let padim = Padim::new(config.with_preprocess(preprocess), backbone(options)?)?
+        .with_decode_limits(options.input.limits());
     if let Some(number) = options.worker {
         let fit = padim.partial_fit(shard(options, number)?)?;
         fit.save(shard_file(options, number))?;
-        println!("  process {}: {} images", std::process::id(), fit.image_count());
+        say!("  process {}: {} images", std::process::id(), fit.image_count());
         return Ok(());
     }
 
@@ -111,7 +106,7 @@ fn run(options: &Options) -> Outcome {
     }
     let images = fit.image_count();
     let mut merged = fit.finish_extendable()?;
-    println!("{} shards, {images} images: {:.1} s", options.shards, start.elapsed().as_secs_f64());
+    say!("{} shards, {images} images: {:.1} s", options.shards, start.elapsed().as_secs_f64());
 
     let everything: Vec<ImageInput> = (0..options.shards)
         .map(|number| shard(options, number))
@@ -128,12 +123,13 @@ fn run(options: &Options) -> Outcome {
     let file = options.output.join("merged.padim");
     merged.save(&file)?;
     let mut loaded = Detector::load(&file, &Device::default())?;
+    loaded.set_decode_limits(options.input.limits());
     compare("saved and loaded", &loaded, &merged, &probes)?;
     describe(&file, &loaded)?;
     let more = || shard(options, 0);
     loaded.extend_with(more()?, 0.9, |_| ControlFlow::Continue(()))?;
     merged.extend_with(more()?, 0.9, |_| ControlFlow::Continue(()))?;
-    println!("Learnt on, old images at 0.9 of their weight: {}", loaded.model().image_count());
+    say!("Learnt on, old images at 0.9 of their weight: {}", loaded.model().image_count());
     compare("learnt on after loading and before", &loaded, &merged, &probes)?;
     let closed = loaded.without_statistics();
     closed.save(&file)?;
@@ -143,10 +139,7 @@ fn run(options: &Options) -> Outcome {
 fn describe(file: &Path, detector: &Detector) -> Outcome {
     let with = if detector.statistics().is_some() { "with" } else { "without" };
     let bytes = std::fs::metadata(file)?.len() as f64 / 1e6;
-    println!(
-        "{}: {bytes:.1} MB, network included, {with} what it knows of its images",
-        file.display()
-    );
+    say!("{}: {bytes:.1} MB, network included, {with} what it knows of its images", file.display());
     Ok(())
 }
 
@@ -159,6 +152,6 @@ fn compare(what: &str, a: &Detector, b: &Detector, probes: &[ImageInput]) -> Out
             worst = worst.max((a / b - 1.0).abs());
         }
     }
-    println!("{what}: maps differ by {worst:.1e} of themselves at most");
+    say!("{what}: maps differ by {worst:.1e} of themselves at most");
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorData};
 use clap::Parser;
-use common::{DeviceOption, Network, Outcome, WeightsOption};
+use common::{DeviceOption, InputOptions, NetworkOptions, Outcome, say};
 use nalgebra::{DMatrix, DVector};
 use padim::dataset::Mvtec;
 use padim::embedding::{ChannelSelection, PatchEmbedder};
@@ -27,14 +27,8 @@ struct Options {
     /// A category (with train/good, test/<defect>, ground_truth/<defect>).
     #[arg(long)]
     data: PathBuf,
-    /// The network.
-    #[arg(long, value_enum, default_value = "resnet18")]
-    backbone: Network,
-    /// The weights: FILE (.pth or .safetensors with torchvision's names), bundled (inside the crate),
-    /// torchvision (ImageNet weights on this machine) or untrained [default: bundled for resnet18, else
-    /// torchvision]
-    #[arg(long)]
-    weights: Option<WeightsOption>,
+    #[command(flatten)]
+    network: NetworkOptions,
     /// Channels to use: `all`, `seed:N:COUNT`, or a file of indices.
     #[arg(long, value_parser = common::parse_channels)]
     channels: Option<ChannelSelection>,
@@ -47,6 +41,8 @@ struct Options {
     /// Number of positions at which distances are compared with f64.
     #[arg(long, default_value_t = 49)]
     positions: usize,
+    #[command(flatten)]
+    input: InputOptions,
     #[command(flatten)]
     on: DeviceOption,
 }
@@ -81,13 +77,16 @@ struct Column {
 
 fn run(options: &Options) -> Outcome {
     let device = &options.on.device;
-    let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_ref(), device)?;
+    let backbone = options.network.build(&[1, 2, 3], device)?;
     let config = PadimConfig::default()
-        .with_channels(options.channels.clone().unwrap_or(options.backbone.channels()));
+        .with_channels(options.channels.clone().unwrap_or(options.network.backbone.channels()));
+    let preprocess = options.input.preprocess(config.preprocess.clone());
+    let config = config.with_preprocess(preprocess);
     let category = Mvtec::open(&options.data)?;
     let count = options.limit_train.unwrap_or(usize::MAX).min(category.train.len());
     let train = &category.train[..count];
-    let padim = Padim::new(config.clone(), Arc::clone(&backbone))?;
+    let padim = Padim::new(config.clone(), Arc::clone(&backbone))?
+        .with_decode_limits(options.input.limits());
     let bar = common::progress_bar("images", count as u64);
     let fit = padim.partial_fit_with(train, common::show_fit(&bar))?;
     bar.finish_and_clear();
@@ -135,14 +134,15 @@ fn run(options: &Options) -> Outcome {
         .collect();
 
     let normalization: Normalization = backbone.normalization();
-    let preprocessor = Preprocessor::new(config.preprocess.clone(), normalization)?;
+    let preprocessor = Preprocessor::new(config.preprocess.clone(), normalization)?
+        .with_decode_limits(options.input.limits());
     let embedder: &PatchEmbedder = padim.embedder();
     let scorer = AnomalyScorer::new(config.scoring.clone())?;
     let mut masks = Vec::new();
     let mut size = [0, 0];
     let bar = common::progress_bar("test images", category.test.len() as u64);
     for image in &category.test {
-        let input = preprocessor.process(&image.open()?)?;
+        let input = preprocessor.process(&image.open_with(preprocessor.decode_options())?)?;
         size = input.geometry.input_size();
         let shape = [1, 3, size[0], size[1]];
         let tensor = Tensor::<4>::from_data(TensorData::new(input.values, shape), device);
@@ -170,14 +170,14 @@ fn run(options: &Options) -> Outcome {
     bar.finish_and_clear();
 
     let defective: Vec<bool> = category.test.iter().map(|image| image.is_defective()).collect();
-    println!(
+    say!(
         "{}, {:?}, {count} training images, {dimension} dimensions, {} test images. \
          `auto` takes {chosen}.\n",
         category.name,
-        options.backbone,
+        options.network.backbone,
         category.test.len()
     );
-    println!(
+    say!(
         "| storage | MB | factorize s | distance ms | typical error | worst error | image AUROC \
          | pixel AUROC | AUPRO |\n|---|---|---|---|---|---|---|---|---|"
     );
@@ -189,7 +189,7 @@ fn run(options: &Options) -> Outcome {
         let pixels: Vec<PixelScores<'_>> = pixels
             .map(|(map, mask)| PixelScores::new(map, mask, size))
             .collect::<padim::Result<_>>()?;
-        println!(
+        say!(
             "| {} | {:.1} | {:.1} | {:.1} | {median:.1e} | {worst:.1e} | {:.5} | {:.5} | {:.5} |",
             column.model.storage(),
             column.model.size_in_bytes() as f64 / 1e6,

@@ -10,10 +10,10 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use common::parts::Random;
-use common::{DeviceOption, Network, Outcome, WeightsOption};
+use common::{DeviceOption, InputOptions, NetworkOptions, Outcome, say};
 use padim::dataset::{Mvtec, Sample};
-use padim::decision::Calibration;
-use padim::{CalibrationConfig, Padim, PadimConfig};
+use padim::decision::{Calibration, images_needed};
+use padim::{Padim, PadimConfig};
 
 /// Fits a part of a category's good images, and calibrates with the others.
 #[derive(Parser)]
@@ -21,14 +21,8 @@ struct Options {
     /// A category in MVTec AD's layout.
     #[arg(long)]
     data: PathBuf,
-    /// The network.
-    #[arg(long, value_enum, default_value = "resnet18")]
-    backbone: Network,
-    /// The weights: FILE (.pth or .safetensors with torchvision's names), bundled (inside the crate),
-    /// torchvision (ImageNet weights on this machine) or untrained [default: bundled for resnet18, else
-    /// torchvision]
-    #[arg(long)]
-    weights: Option<WeightsOption>,
+    #[command(flatten)]
+    network: NetworkOptions,
     /// Number of training images for the fit; the others and the good test images are for calibration
     /// [default: all]
     #[arg(long)]
@@ -44,6 +38,8 @@ struct Options {
     #[arg(long)]
     save: Option<PathBuf>,
     #[command(flatten)]
+    input: InputOptions,
+    #[command(flatten)]
     on: DeviceOption,
 }
 
@@ -52,10 +48,11 @@ fn main() {
 }
 
 fn run(options: &Options) -> Outcome {
-    let device = &options.on.device;
-    let backbone = options.backbone.build(&[1, 2, 3], options.weights.as_ref(), device)?;
-    let config = PadimConfig::default().with_channels(options.backbone.channels());
-    let padim = Padim::new(config, backbone)?;
+    let backbone = options.network.build(&[1, 2, 3], &options.on.device)?;
+    let config = PadimConfig::default().with_channels(options.network.backbone.channels());
+    let preprocess = options.input.preprocess(config.preprocess.clone());
+    let padim = Padim::new(config.with_preprocess(preprocess), backbone)?
+        .with_decode_limits(options.input.limits());
     let category = Mvtec::open(&options.data)?;
     let fitted = options.fit.unwrap_or(category.train.len()).min(category.train.len());
     let (train, spare) = category.train.split_at(fitted);
@@ -70,7 +67,7 @@ fn run(options: &Options) -> Outcome {
         detector.predict_iter(images.iter().copied()).map(|p| Ok(p?.image_score)).collect()
     };
     let (good_scores, defective_scores) = (scores(&good)?, scores(&defective)?);
-    println!(
+    say!(
         "{}: fitted with {} images; {} other good ones, {} defective ones; {} splits into halves\n",
         category.name,
         train.len(),
@@ -78,21 +75,18 @@ fn run(options: &Options) -> Outcome {
         defective.len(),
         options.splits
     );
-    println!("                                                            as a percentile");
-    println!("promised   exact  observed  within two deviations   found  observed   found");
+    say!("                                                            as a percentile");
+    say!("promised   exact  observed  within two deviations   found  observed   found");
     for &rate in &options.rates {
         show(rate, &good_scores, &defective_scores, options.splits);
     }
 
     if let Some(path) = &options.save {
-        let able = |rate: &&f64| good.len() as f64 >= 1.0 / **rate - 1.0;
-        let rate = options.rates.iter().find(able).ok_or("too few good images for these rates")?;
-        let config = CalibrationConfig::default().with_image_false_alarm_rate(*rate);
-        let bar = common::progress_bar("images", good.len() as u64);
-        detector.calibrate_with(good, &config, common::show_fit(&bar))?;
-        bar.finish_and_clear();
+        let able = |rate: &&f64| images_needed(**rate).is_ok_and(|needed| good.len() >= needed);
+        let rate = *options.rates.iter().find(able).ok_or("too few good images for --rates")?;
+        common::calibrate(&mut detector, good, rate)?;
         detector.save(path)?;
-        println!("\nSaved {}, calibrated for {rate}.", path.display());
+        say!("\nSaved {}, calibrated for {rate}.", path.display());
     }
     Ok(())
 }
@@ -112,7 +106,7 @@ fn show(rate: f64, good: &[f32], defective: &[f32], splits: u64) {
         let [threshold, percentile] = match thresholds {
             Ok(thresholds) => thresholds,
             Err(error) => {
-                println!("{rate:8.3}   {error}");
+                say!("{rate:8.3}   {error}");
                 return;
             }
         };
@@ -134,7 +128,7 @@ fn show(rate: f64, good: &[f32], defective: &[f32], splits: u64) {
     let variance = exact * (1.0 - exact) * (1.0 / tested as f64 + 1.0 / places);
     let near = |share: &&f64| (**share - exact).abs() <= 2.0 * variance.sqrt() + 1e-9;
     let inside = alarms.iter().filter(near).count() as f64 / splits as f64;
-    println!(
+    say!(
         "{rate:8.3}{exact:8.3}{observed:10.3}{:21.0} %{:6.0} %{:10.3}{:6.0} %",
         100.0 * inside,
         100.0 * found,

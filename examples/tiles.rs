@@ -9,10 +9,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Parser;
-use common::{DeviceOption, Outcome};
+use common::{DeviceOption, Outcome, say};
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
-use padim::preprocess::{PreprocessConfig, Resize};
 use padim::tiling::TileModels;
 use padim::visualize::{ScoreRange, heat_map, overlay, save_png};
 use padim::{ImageInput, PadimConfig, ResNet18, TiledDetector, TiledPadim, TilingConfig, Weights};
@@ -72,15 +71,13 @@ fn run(options: &Options) -> Outcome {
         } else {
             TileModels::Shared
         });
-    let config = PadimConfig::default().with_preprocess(
-        PreprocessConfig::default().with_resize(Resize::square(options.input)).with_crop(None),
-    );
+    let config = PadimConfig::default().with_input_size([options.input; 2]);
     let padim = TiledPadim::new(config, tiling, backbone)?;
     let (height, width) = (options.height, options.width);
     let size = [height as usize, width as usize];
     let count = tiling.origins(size)?.len();
-    println!("{count} tiles of {0}x{0} pixels in a picture of {height}x{width}.", options.tile);
-    println!("Planned: {}.", padim.memory_plan(size, options.train as usize)?);
+    say!("{count} tiles of {0}x{0} pixels in a picture of {height}x{width}.", options.tile);
+    say!("Planned: {}.", padim.memory_plan(size, options.train as usize)?);
 
     // A picture is drawn when it is needed, so that at most two are in memory.
     let good = (0..options.train).map(|seed| {
@@ -106,7 +103,7 @@ fn run(options: &Options) -> Outcome {
     let start = Instant::now();
     let prediction = detector.predict(spoilt.clone())?;
     report("Predicted one with flaws", start);
-    println!("Scores {:.2} and {:.2}.", clean.image_score, prediction.image_score);
+    say!("Scores {:.2} and {:.2}.", clean.image_score, prediction.image_score);
 
     common::create_folder(&options.output)?;
     let threshold = 1.05 * clean.image_score;
@@ -126,17 +123,17 @@ fn run(options: &Options) -> Outcome {
     let detector = detector.with_thresholds(Some(decision.with_smallest_area(100)))?;
     for defect in detector.anomaly_regions(&prediction)?.iter().take(8) {
         let padim::decision::AnomalyRegion { top, left, height, width, peak, .. } = defect;
-        println!("  row {top}, column {left}: {height}x{width} pixels, up to {peak:.2}");
+        say!("  row {top}, column {left}: {height}x{width} pixels, up to {peak:.2}");
     }
     for Flaw { x, y, radius, .. } in &flaws {
-        println!("  drawn about row {y:.0}, column {x:.0}, radius {radius:.0}");
+        say!("  drawn about row {y:.0}, column {x:.0}, radius {radius:.0}");
     }
     let file = options.output.join("cloth.padim");
     detector.save(&file)?;
     let again = TiledDetector::load(&file, device)?.predict(spoilt)?;
-    println!("Saved and loaded: score {:.2} and {:.2}.", prediction.image_score, again.image_score);
+    say!("Saved and loaded: score {:.2} and {:.2}.", prediction.image_score, again.image_score);
     report("All of it", begin);
-    println!("Look at overlay.png and good_map.png in {}.", options.output.display());
+    say!("Look at overlay.png and good_map.png in {}.", options.output.display());
     Ok(())
 }
 
@@ -144,7 +141,7 @@ fn run(options: &Options) -> Outcome {
 fn report(what: &str, start: Instant) {
     let peak = common::memory("VmHWM")
         .map_or("unknown".to_owned(), |bytes| format!("{} kB", bytes / 1024));
-    println!("{what}: {:.1} s; peak of memory so far {peak}.", start.elapsed().as_secs_f64());
+    say!("{what}: {:.1} s; peak of memory so far {peak}.", start.elapsed().as_secs_f64());
 }
 
 /// Draws woven threads of uneven thickness, with the same statistics everywhere.

@@ -1,7 +1,15 @@
 //! Common code of the examples: the progress bar, option parsing and evaluation.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
+mod images;
+mod options;
 pub mod parts;
+mod print;
+
+pub use images::{images_below, images_in};
+pub use options::{InputOptions, NetworkOptions, PictureOptions};
+pub use print::{advice, print, print_error, report};
+pub(crate) use print::{say, tell};
 
 use std::ffi::OsString;
 use std::ops::ControlFlow;
@@ -15,23 +23,18 @@ use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 use padim::backbone::{ConvertedWeights, EfficientNetConfig, ResNetConfig, WeightPrecision};
 use padim::dataset::IntakeReport;
-use padim::detector::{FitProgress, FitStage};
+use padim::detector::{FitProgress, FitStage, MemoryPlan};
 use padim::embedding::ChannelSelection;
 use padim::scoring::AnomalyMap;
 use padim::visualize::{ScoreRange, heat_map, mask_picture, overlay, panel};
 use padim::weights::TorchvisionNetwork;
-use padim::{Backbone, Detector, EfficientNetB5, ResNet18, Weights, WideResNet50};
+use padim::{
+    Backbone, CalibrationConfig, Detector, EfficientNetB5, ImageInput, ResNet18, Weights,
+    WideResNet50,
+};
 
 /// A result whose error is a readable sentence.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
-
-/// Returns the value; for an error, prints it to stderr and exits with code 1.
-pub fn report<T>(outcome: Outcome<T>) -> T {
-    outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        std::process::exit(1)
-    })
-}
 
 /// The options of data sets.
 #[derive(Debug, Clone, clap::Args)]
@@ -40,15 +43,22 @@ pub struct IntakeOptions {
     /// several times.
     #[arg(long = "good", value_name = "NAME")]
     pub good_names: Vec<String>,
+    #[command(flatten)]
+    pub strictness: Strictness,
+}
+
+/// What becomes of warnings.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Strictness {
     /// Makes warnings about the data set errors.
     #[arg(long)]
     pub strict: bool,
 }
 
-impl IntakeOptions {
+impl Strictness {
     /// Prints what a data set gave to stderr; with `--strict`, warnings are errors.
     pub fn show(&self, report: &IntakeReport) -> Outcome {
-        eprintln!("{report}");
+        tell!("{report}");
         if self.strict {
             report.require_no_warning()?;
         }
@@ -86,6 +96,27 @@ pub fn show_fit(bar: &ProgressBar) -> impl FnMut(FitProgress) -> ControlFlow<()>
         bar.set_position(progress.done as u64);
         ControlFlow::Continue(())
     }
+}
+
+/// Shows the memory that a fit of these image files will take. Usually, all have the same size.
+pub fn show_plan(first: Option<&Path>, plan: impl FnOnce([usize; 2]) -> padim::Result<MemoryPlan>) {
+    let size = first.map_or(Ok([1, 1]), padim::preprocess::image_size);
+    match size.and_then(plan) {
+        Ok(plan) => say!("Memory plan: {plan}"),
+        Err(error) => say!("No memory plan: {error}"),
+    }
+}
+
+/// Sets thresholds by good images that were not used for the fit, with a progress bar.
+pub fn calibrate<I>(detector: &mut Detector, images: Vec<I>, rate: f64) -> padim::Result<()>
+where
+    I: Into<ImageInput>,
+{
+    let config = CalibrationConfig::default().with_image_false_alarm_rate(rate);
+    let bar = progress_bar("thresholds", images.len() as u64);
+    detector.calibrate_with(images, &config, show_fit(&bar))?;
+    bar.finish_and_clear();
+    Ok(())
 }
 
 /// The argument `--device`.
@@ -264,10 +295,10 @@ pub fn result_panel(
     truth: Option<&[bool]>,
     map: &AnomalyMap,
     range: ScoreRange,
-    threshold: f32,
+    threshold: Option<f32>,
 ) -> padim::Result<RgbImage> {
     let heat = heat_map(map, range);
-    let over = overlay(picture, map, range, Some(threshold))?;
+    let over = overlay(picture, map, range, threshold)?;
     match truth {
         Some(truth) => {
             let truth = mask_picture(truth, map.size())?;

@@ -11,16 +11,18 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
-use padim::dataset::{Category, GOOD};
+use padim::dataset::{Category, GOOD, Sample};
 use padim::detector::FitStage;
 use padim::fingerprint::Fingerprint;
-use padim::metrics::{self, Bootstrap, Interval, PixelScores};
+use padim::metrics::{self, PixelScores};
+use padim::preprocess::DecodeLimits;
 use padim::scoring::AnomalyMap;
 use padim::visualize::ScoreRange;
-use padim::{Backbone, Detector, Error, Padim, PadimConfig};
+use padim::{Backbone, Detector, Padim, PadimConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::common::{self, Outcome};
+use crate::measured::{Measured, defined};
 use crate::motion::Motion;
 use crate::variant::Reduction;
 
@@ -56,6 +58,9 @@ pub struct Cell {
     pub name: Name,
     pub train_images: usize,
     pub test_images: usize,
+    /// Defective images without a mask; localization leaves them out.
+    #[serde(default)]
+    pub without_mask: usize,
     pub metrics: Metrics,
     pub intervals: BTreeMap<String, [f64; 2]>,
     pub defects: Vec<DefectType>,
@@ -124,6 +129,7 @@ pub struct Job {
     pub motion: Motion,
     pub half: bool,
     pub category: Category,
+    pub limits: DecodeLimits,
     pub wishes: Wishes,
 }
 
@@ -132,13 +138,14 @@ impl Job {
     fn padims(&self) -> impl Iterator<Item = padim::Result<Padim>> {
         let padim = |network: &Arc<dyn Backbone>| {
             let padim = Padim::new(self.config.clone(), network.clone())?;
+            let padim = padim.with_decode_limits(self.limits);
             self.motion.padim(padim)
         };
         self.backbones.iter().map(padim)
     }
 
-    /// A fingerprint of everything that affects the result.
-    pub fn key(&self) -> padim::Result<Fingerprint> {
+    /// A fingerprint of everything that affects the result. `contents`: the hashes of the files.
+    pub fn key(&self, contents: &[String]) -> padim::Result<Fingerprint> {
         let mut pieces = vec![format!("padim {}", env!("CARGO_PKG_VERSION"))];
         pieces.push(format!("{:?} {:?} {:?}", self.name, self.reduction, self.wishes));
         for padim in self.padims() {
@@ -149,6 +156,7 @@ impl Job {
             pieces.push(format!("{embedder:?} {}", padim.backbone().fingerprint()));
         }
         pieces.push(format!("{:?}", self.category));
+        pieces.extend_from_slice(contents);
         Ok(Fingerprint::of(pieces))
     }
 
@@ -204,22 +212,19 @@ impl Job {
         let Results { scores, maps } = results;
 
         let defective: Vec<bool> = test.iter().map(|image| image.is_defective()).collect();
-        let truth = if self.category.has_masks() {
-            let images = test.iter().zip(&maps);
-            let truth = images.map(|(i, map)| i.truth(detector.preprocessor(), map.size()));
-            Some(truth.collect::<padim::Result<Vec<_>>>()?)
-        } else {
-            None
-        };
-        let pixels = match &truth {
-            Some(truth) => {
-                let images = maps.iter().zip(truth);
-                let scores = images.map(|(m, t)| PixelScores::new(m.values(), t, m.size()));
-                Some(scores.collect::<padim::Result<Vec<_>>>()?)
-            }
-            None => None,
-        };
-        let all = Measured { scores: &scores, defective: &defective, pixels: pixels.as_deref() };
+        // Localization takes the good images and the defective ones that have a mask.
+        let has_mask = |i: &Sample| i.is_defective() && i.mask.is_some();
+        let masked = test.iter().any(has_mask);
+        let truth = test.iter().zip(&maps).map(|(image, map)| {
+            let wanted = masked && (has_mask(image) || !image.is_defective());
+            wanted.then(|| image.truth(detector.preprocessor(), map.size())).transpose()
+        });
+        let truth = truth.collect::<padim::Result<Vec<Option<Vec<bool>>>>>()?;
+        let pixels = maps.iter().zip(&truth).map(|(map, truth)| {
+            truth.as_ref().map(|t| PixelScores::new(map.values(), t, map.size())).transpose()
+        });
+        let pixels = pixels.collect::<padim::Result<Vec<_>>>()?;
+        let all = Measured { scores: &scores, defective: &defective, pixels: &pixels };
         let limit = self.wishes.aupro_limit;
         let defect_type = |name: &str| -> Outcome<DefectType> {
             let chosen: Vec<usize> =
@@ -233,7 +238,7 @@ impl Job {
         kinds.dedup();
 
         let threshold = defined(metrics::image_f1_max(&scores, &defective))?.map(|f1| f1.threshold);
-        let image = |(sample, &score): (&padim::dataset::Sample, &f32)| Image {
+        let image = |(sample, &score): (&Sample, &f32)| Image {
             path: sample.path.display().to_string(),
             defect: sample.defect.clone(),
             score,
@@ -242,6 +247,7 @@ impl Job {
             name: self.name.clone(),
             train_images: train.len(),
             test_images: test.len(),
+            without_mask: test.iter().filter(|i| i.is_defective() && i.mask.is_none()).count(),
             metrics: all.metrics(limit)?,
             intervals: all.intervals(&self.wishes)?,
             defects: kinds.into_iter().map(defect_type).collect::<Outcome<_>>()?,
@@ -253,7 +259,7 @@ impl Job {
             predict_seconds,
             model_bytes,
             storage: detector.model().storage().to_string(),
-            panels: self.panels(&detector, &scores, &maps, truth.as_deref(), threshold)?,
+            panels: self.panels(&detector, &scores, &maps, &truth, threshold)?,
         })
     }
 
@@ -285,7 +291,7 @@ impl Job {
         detector: &Detector,
         scores: &[f32],
         maps: &[AnomalyMap],
-        truth: Option<&[Vec<bool>]>,
+        truth: &[Option<Vec<bool>>],
         threshold: Option<f32>,
     ) -> Outcome<Vec<Panel>> {
         let Some(range) = ScoreRange::of(maps).filter(|_| self.wishes.sheet > 0) else {
@@ -315,8 +321,7 @@ impl Job {
                     continue;
                 }
                 let picture = test[image].picture(detector.preprocessor())?;
-                let truth = truth.map(|truth| truth[image].as_slice());
-                let threshold = threshold.unwrap_or(f32::INFINITY);
+                let truth = truth[image].as_deref();
                 let panel = common::result_panel(&picture, truth, &maps[image], range, threshold)?;
                 panels.push(Panel { image, kind: kind.to_owned(), picture: data_address(&panel)? });
             }
@@ -349,80 +354,6 @@ impl Results {
             }
         }
         Ok(())
-    }
-}
-
-/// The results of test images.
-#[derive(Clone, Copy)]
-struct Measured<'a> {
-    scores: &'a [f32],
-    defective: &'a [bool],
-    pixels: Option<&'a [PixelScores<'a>]>,
-}
-
-impl Measured<'_> {
-    /// Calls `work` with the results of some of the images.
-    fn of<T>(&self, chosen: &[usize], work: impl FnOnce(Measured) -> T) -> T {
-        let scores: Vec<f32> = chosen.iter().map(|&i| self.scores[i]).collect();
-        let defective: Vec<bool> = chosen.iter().map(|&i| self.defective[i]).collect();
-        let pixels: Option<Vec<PixelScores>> =
-            self.pixels.map(|pixels| chosen.iter().map(|&i| pixels[i]).collect());
-        work(Measured { scores: &scores, defective: &defective, pixels: pixels.as_deref() })
-    }
-
-    fn metric(&self, name: &str, limit: f64) -> padim::Result<f64> {
-        let pixels = self.pixels.unwrap_or(&[]);
-        match name {
-            "image_auroc" => metrics::image_auroc(self.scores, self.defective),
-            "image_average_precision" => {
-                metrics::image_average_precision(self.scores, self.defective)
-            }
-            "image_f1_max" => Ok(metrics::image_f1_max(self.scores, self.defective)?.f1),
-            "pixel_auroc" => metrics::pixel_auroc(pixels),
-            "pixel_average_precision" => metrics::pixel_average_precision(pixels),
-            "pixel_f1_max" => Ok(metrics::pixel_f1_max(pixels)?.f1),
-            _ => metrics::aupro(pixels, limit),
-        }
-    }
-
-    fn metrics(&self, limit: f64) -> Outcome<Metrics> {
-        let metric = |(name, _)| -> Outcome<_> {
-            Ok((String::from(name), defined(self.metric(name, limit))?))
-        };
-        METRICS.into_iter().map(metric).collect()
-    }
-
-    fn intervals(&self, wishes: &Wishes) -> Outcome<BTreeMap<String, [f64; 2]>> {
-        let mut intervals = BTreeMap::new();
-        let bootstrap = Bootstrap::default().with_draws(wishes.interval_draws);
-        for (name, _) in METRICS.into_iter().filter(|_| wishes.interval_draws > 0) {
-            let interval = bootstrap.interval(self.scores.len(), |drawn| {
-                self.of(drawn, |part| part.metric(name, wishes.aupro_limit))
-            });
-            if let Some(Interval { low, high, .. }) = defined(interval)? {
-                intervals.insert(name.to_owned(), [low, high]);
-            }
-        }
-        Ok(intervals)
-    }
-
-    fn curves(&self) -> Outcome<Curves> {
-        const CORNERS: usize = 200;
-        let pixels = self.pixels.unwrap_or(&[]);
-        Ok(Curves {
-            image_roc: defined(metrics::image_roc_curve(self.scores, self.defective, CORNERS))?,
-            pixel_roc: defined(metrics::pixel_roc_curve(pixels, CORNERS))?,
-            pro: defined(metrics::pro_curve(pixels, CORNERS))?,
-        })
-    }
-}
-
-/// Converts an undefined metric to `None`, for example without masks or without defective images.
-fn defined<T>(result: padim::Result<T>) -> padim::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(Error::UndefinedMetric { .. }) => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

@@ -4,11 +4,14 @@
 //!     cargo run --release --example evaluate -- --dataset mvtec:DIR --weights resnet18-f37072fd.pth \
 //!         --preset paper --variants table1,table2 --seeds 0..10 --html report.html
 //!
-//! Finished results are kept in the folder `--out`; an interrupted run continues from there.
+//! Finished results are kept in the folder `--out`; an interrupted run continues from there. A kept result
+//! is used only if the settings and the contents of all its files are the same.
 
 mod cell;
 #[path = "../common/mod.rs"]
 mod common;
+mod contents;
+mod measured;
 mod motion;
 mod published;
 mod report;
@@ -24,13 +27,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use common::{DeviceOption, Network, Outcome, WeightsOption};
+use common::{DeviceOption, InputOptions, Network, NetworkOptions, Outcome, Strictness, say, tell};
 use padim::dataset::Sample;
 use padim::fingerprint::Fingerprint;
 use padim::metrics::DEFAULT_FPR_LIMIT;
 use padim::{Backbone, PadimConfig};
 
 use cell::{Cell, Job, Name, Wishes};
+use contents::Contents;
 use report::{Failure, Report};
 use schedule::Budget;
 use source::Source;
@@ -49,14 +53,8 @@ struct Options {
     /// The sources of the settings, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "paper")]
     preset: Vec<Preset>,
-    /// The network.
-    #[arg(long, value_enum, default_value = "resnet18")]
-    backbone: Network,
-    /// The weights: FILE (.pth or .safetensors with torchvision's names), bundled (inside the crate),
-    /// torchvision (ImageNet weights on this machine) or untrained [default: bundled for resnet18, else
-    /// torchvision]
-    #[arg(long)]
-    weights: Option<WeightsOption>,
+    #[command(flatten)]
+    network: NetworkOptions,
     /// Variants of the embedding, separated by commas [default: table3, the paper's variant for the
     /// network]
     #[arg(long, value_delimiter = ',', default_value = "table3",
@@ -106,6 +104,10 @@ struct Options {
     /// Writes a report to this file, as a single HTML page that works offline.
     #[arg(long)]
     html: Option<PathBuf>,
+    #[command(flatten)]
+    input: InputOptions,
+    #[command(flatten)]
+    strictness: Strictness,
     #[command(flatten)]
     on: DeviceOption,
 }
@@ -171,12 +173,12 @@ fn run(options: &Options) -> Outcome {
     let rows = summary::rows(&cells, &options.dataset);
     let table = Table::of(&rows);
     if !table.common.is_empty() {
-        println!("{}", table.common.join(", "));
+        say!("{}", table.common.join(", "));
     }
-    println!("In percent; in brackets what was published, and the difference to it.\n");
-    print!("{}", table.for_terminal());
+    say!("In percent; in brackets what was published, and the difference to it.\n");
+    common::print(format_args!("{}", table.for_terminal()));
     if options.defects {
-        print!("\n{}", Table::of_defects(&cells).for_terminal());
+        common::print(format_args!("\n{}", Table::of_defects(&cells).for_terminal()));
     }
     if let Some(path) = &options.csv {
         common::write_text(path, &tables::csv(&cells))?;
@@ -198,19 +200,20 @@ fn run(options: &Options) -> Outcome {
     }
 }
 
-/// Loaded networks, by their output layers.
-struct Networks<'a> {
+/// What several cells share.
+struct Shared<'a> {
     options: &'a Options,
+    /// Loaded networks, by their output layers.
     loaded: BTreeMap<Vec<usize>, Arc<dyn Backbone>>,
+    contents: Contents,
 }
 
-impl Networks<'_> {
+impl Shared<'_> {
     fn with_layers(&mut self, layers: &[usize]) -> Outcome<Arc<dyn Backbone>> {
         if let Some(network) = self.loaded.get(layers) {
             return Ok(network.clone());
         }
-        let Options { backbone, weights, .. } = self.options;
-        let network = backbone.build(layers, weights.as_ref(), &self.options.on.device)?;
+        let network = self.options.network.build(layers, &self.options.on.device)?;
         self.loaded.insert(layers.to_vec(), network.clone());
         Ok(network)
     }
@@ -221,7 +224,7 @@ type Planned = (Job, String);
 
 /// Plans all cells with the names of their files; returns also the cells that are impossible.
 fn plan(options: &Options) -> Outcome<(Vec<Planned>, Vec<Failure>)> {
-    let main = options.backbone.variant();
+    let main = options.network.backbone.variant();
     let variants: Vec<Variant> = options
         .variants
         .iter()
@@ -229,10 +232,12 @@ fn plan(options: &Options) -> Outcome<(Vec<Planned>, Vec<Failure>)> {
         .collect::<Result<Vec<_>, _>>()?
         .concat();
     let variants = without_repetition(variants);
-    let mut networks = Networks { options, loaded: BTreeMap::new() };
+    let (loaded, contents) = Default::default();
+    let mut shared = Shared { options, loaded, contents };
     let (mut jobs, mut failures) = (Vec::new(), Vec::new());
     for source in &options.dataset {
         for (own, category) in chosen_categories(source, &options.categories)? {
+            options.strictness.show(&source.examine(&own)?)?;
             // The first variant and seed of each setting gets a contact sheet.
             for &preset in &options.preset {
                 let mut sheet = options.sheet;
@@ -241,7 +246,7 @@ fn plan(options: &Options) -> Outcome<(Vec<Planned>, Vec<Failure>)> {
                         let name = Name {
                             dataset: source.text.clone(),
                             preset: preset.name().to_owned(),
-                            backbone: options.backbone.name(),
+                            backbone: options.network.backbone.name(),
                             variant: variant.to_string(),
                             category: category.clone(),
                             seed,
@@ -252,11 +257,11 @@ fn plan(options: &Options) -> Outcome<(Vec<Planned>, Vec<Failure>)> {
                             sheet: std::mem::take(&mut sheet),
                         };
                         let place = (source, own.as_str());
-                        let made = job(&mut networks, place, preset, variant, name.clone(), wishes);
+                        let made = job(&mut shared, place, preset, variant, name.clone(), wishes);
                         match made {
                             Ok(job) => jobs.push(job),
                             Err(error) => {
-                                eprintln!("{name}: {error}");
+                                tell!("{name}: {error}");
                                 failures.push(Failure { name, error: error.to_string() });
                             }
                         }
@@ -303,14 +308,14 @@ fn seeds(options: &Options, source: &Source, preset: Preset, variant: &Variant) 
 }
 
 fn job(
-    networks: &mut Networks,
+    shared: &mut Shared<'_>,
     (source, category): (&Source, &str),
     preset: Preset,
     variant: &Variant,
     name: Name,
     wishes: Wishes,
 ) -> Outcome<Planned> {
-    let options = networks.options;
+    let options = shared.options;
     let config = preset.config();
     let mut category = source.category(category, name.seed, &config)?;
     category.train.truncate(options.limit_train.unwrap_or(usize::MAX));
@@ -318,15 +323,17 @@ fn job(
         category.test = evenly(category.test, limit);
     }
     let draw = if source.rotated { preset.seed() } else { name.seed };
-    let (preprocess, channels) = (source.preprocess(&config), variant.channels(&config, draw));
+    let preprocess = options.input.preprocess(source.preprocess(&config));
+    let channels = variant.channels(&config, draw);
     let config = config.with_preprocess(preprocess).with_channels(channels);
     let config = variant.motion.config(config);
     let layer_sets = variant.layer_sets();
-    let backbones = layer_sets.iter().map(|layers| networks.with_layers(layers));
+    let backbones = layer_sets.iter().map(|layers| shared.with_layers(layers));
     let backbones = backbones.collect::<Outcome<_>>()?;
     let Variant { reduction, motion, half, .. } = *variant;
-    let job = Job { name, config, backbones, reduction, motion, half, category, wishes };
-    let file = file_name(&job.name, job.key()?);
+    let (contents, limits) = (shared.contents.of(&category)?, options.input.limits());
+    let job = Job { name, config, backbones, reduction, motion, half, category, limits, wishes };
+    let file = file_name(&job.name, job.key(&contents)?);
     Ok((job, file))
 }
 
@@ -367,7 +374,7 @@ fn run_all(
         }
     }
     if !cells.is_empty() {
-        eprintln!("{} of {} cells are there already.", cells.len(), jobs.len());
+        tell!("{} of {} cells are there already.", cells.len(), jobs.len());
     }
     let bar = common::progress_bar("evaluating", missing.iter().map(|(job, _)| job.steps()).sum());
     let budget = Budget::new((options.memory * 1e9) as usize);
@@ -390,7 +397,7 @@ fn run_all(
         let left = bar.eta().as_secs() / 60;
         bar.suspend(|| {
             let (done, all) = (*done, missing.len());
-            eprintln!("[{done}/{all}] {}: {outcome} ({seconds:.1} s; {left} min left)", job.name);
+            tell!("[{done}/{all}] {}: {outcome} ({seconds:.1} s; {left} min left)", job.name);
         });
         let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
@@ -415,7 +422,12 @@ fn short(cell: &Cell) -> String {
         let value = cell.metrics.get(*name).copied().flatten()?;
         Some(format!("{heading} {:.1}", 100.0 * value))
     });
-    metrics.collect::<Vec<_>>().join(", ")
+    let mut text = metrics.collect::<Vec<_>>().join(", ");
+    let localized = cell.metrics.get("aupro").copied().flatten().is_some();
+    if cell.without_mask > 0 && localized {
+        text += &format!(" (of pixels without {} image(s) that have no mask)", cell.without_mask);
+    }
+    text
 }
 
 impl Network {

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use padim::PadimConfig;
 use padim::dataset::{
-    Btad, Category, Dataset, Folder, Mvtec, RotatedCrops, ShanghaiTech, Table, Visa,
+    Btad, Category, Dataset, Folder, IntakeReport, Mvtec, RotatedCrops, ShanghaiTech, Table, Visa,
 };
-use padim::preprocess::PreprocessConfig;
+use padim::preprocess::{Normalization, PreprocessConfig, Preprocessor};
 
 use crate::common::Outcome;
 
 /// The syntax of `--dataset`.
-pub const SYNTAX: &str = "mvtec:DIR[,name=NAME], visa:DIR, btad:DIR, stc:DIR[,train=5][,test=1], \
-    csv:FILE or folder:DIR[,defects=DIR]..[,masks=DIR][,test=DIR][,share=0.2][,seed=0][,name=NAME]; \
+pub const SYNTAX: &str = "mvtec:DIR[,name=NAME][,good=NAME].., visa:DIR, btad:DIR, stc:DIR[,train=5][,test=1], \
+    csv:FILE[,good=LABEL].. or folder:DIR[,defects=DIR]..[,good=NAME]..[,masks=DIR][,test=DIR][,share=0.2][,seed=0][,name=NAME]; \
     the prefix rd: rotates and crops its images";
 
 /// The layout of a data set.
@@ -63,6 +63,13 @@ impl Source {
         RotatedCrops::new(self.dataset.clone(), seed).with_filter(config.preprocess.filter)
     }
 
+    /// Looks into the files of a category.
+    pub fn examine(&self, name: &str) -> Outcome<IntakeReport> {
+        let config = self.preprocess(&PadimConfig::default());
+        let preprocessor = Preprocessor::new(config, Normalization::IMAGENET)?;
+        Ok(self.dataset.category(name)?.examine(&preprocessor)?)
+    }
+
     /// The preprocessing of its images.
     pub fn preprocess(&self, config: &PadimConfig) -> PreprocessConfig {
         let own = config.preprocess.clone();
@@ -104,13 +111,15 @@ impl FromStr for Source {
             Some(value) => value.parse().map_err(|_| format!("{name}={value} is no number")),
             None => Ok(default),
         };
+        let good: Vec<String> =
+            options.iter().filter(|o| o.0 == "good").map(|o| o.1.to_owned()).collect();
         let (layout, dataset): (_, Arc<dyn Dataset>) = match kind {
             "folder" => {
-                known(&["defects", "masks", "test", "share", "seed", "name"])?;
+                known(&["defects", "masks", "test", "share", "seed", "name", "good"])?;
                 let defects = options.iter().filter(|o| o.0 == "defects").map(|o| o.1.into());
                 let defects: Vec<PathBuf> = defects.collect();
                 let mut folder = match defects.is_empty() {
-                    true => Folder::guess(path, &[]).map_err(|error| error.to_string())?,
+                    true => Folder::guess(path, &good).map_err(|error| error.to_string())?,
                     false => Folder::new(own_name(Path::new(path)), path),
                 };
                 folder = defects.into_iter().fold(folder, Folder::with_defects);
@@ -130,15 +139,20 @@ impl FromStr for Source {
                 (Layout::ShanghaiTech, Arc::new(frames))
             }
             "mvtec" => {
-                known(&["name"])?;
-                (Layout::Mvtec, Arc::new(Mvtec::new(path)))
+                known(&["name", "good"])?;
+                let mvtec = good.into_iter().fold(Mvtec::new(path), Mvtec::with_good_name);
+                (Layout::Mvtec, Arc::new(mvtec))
+            }
+            "csv" => {
+                known(&["good"])?;
+                let table = good.into_iter().fold(Table::new(path), Table::with_good_name);
+                (Layout::Other, Arc::new(table))
             }
             _ => {
                 known(&[])?;
                 match kind {
                     "visa" => (Layout::Other, Arc::new(Visa::new(path))),
                     "btad" => (Layout::Other, Arc::new(Btad::new(path))),
-                    "csv" => (Layout::Other, Arc::new(Table::new(path))),
                     _ => return Err(wrong()),
                 }
             }

@@ -1,18 +1,21 @@
 //! Finds the files of the folder that are ready.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use image::DynamicImage;
 use padim::Error;
-use padim::dataset::Entry;
-use padim::preprocess::{DecodeOptions, decode_file_with};
+use padim::dataset::{Entry, Reason};
+use padim::preprocess::{DecodeOptions, decode_bytes_with};
 
-use super::common::Outcome;
+use super::common::{Outcome, tell};
+use super::put_away;
 
 /// A file in the line.
 #[derive(Debug, Clone)]
@@ -20,31 +23,56 @@ pub struct Ticket {
     pub name: OsString,
     /// Whether a failure is final, if the file is still unchanged.
     pub last_try: bool,
+    pub bytes: Bytes,
     size: u64,
     modified: Option<SystemTime>,
 }
 
-/// Decodes a file. A JPEG must have its end marker, because half a JPEG decodes, too, with a gray rest.
-pub fn open(path: &Path, options: DecodeOptions) -> padim::Result<DynamicImage> {
-    // Whatever cannot be read gives its error below.
-    let bytes = std::fs::read(path).unwrap_or_default();
-    let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-    if bytes.starts_with(&[0xFF, 0xD8]) && !bytes[..end].ends_with(&[0xFF, 0xD9]) {
-        return Err(Error::other(format!("the JPEG {} ends too soon", path.display())));
+/// The bytes of a file, once they are read. Only these are scored, drawn and kept.
+pub type Bytes = Arc<OnceLock<Vec<u8>>>;
+
+/// Bytes that a file may have besides its pixels.
+const HEADERS: u64 = 16 << 20;
+
+/// Reads and decodes a file.
+pub fn open(path: &Path, bytes: &Bytes, options: DecodeOptions) -> padim::Result<DynamicImage> {
+    let name = path.display().to_string();
+    let most = options.limits.max_bytes.saturating_add(HEADERS);
+    let mut read = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut read))
+        .map_err(|error| Error::other(format!("cannot read the image {name}: {error}")))?;
+    if read.len() as u64 > most {
+        let reason = format!(
+            "the image {name} has more than {most} bytes; if the file can be trusted, raise the limits \
+             by `with_decode_limits`"
+        );
+        return Err(Error::other(reason));
     }
-    decode_file_with(path, options)
+    decode_bytes_with(bytes.get_or_init(|| read), &name, options)
 }
 
 /// The files in the folder and their states. Files that are gone are removed.
 pub struct Folder {
     path: PathBuf,
     patience: Duration,
-    files: Mutex<HashMap<OsString, File>>,
+    files: Mutex<HashMap<OsString, Known>>,
+    others: Mutex<HashMap<OsString, Other>>,
     retried: AtomicU64,
+    left_out: AtomicU64,
 }
 
+/// Something in the folder that is never scored.
+struct Other {
+    reason: String,
+    told: bool,
+    /// Whether the current look has seen it.
+    look: bool,
+}
+
+/// What is known of a file.
 #[derive(Debug, Clone, Copy)]
-struct File {
+struct Known {
     size: u64,
     modified: Option<SystemTime>,
     /// When it was first seen in this state.
@@ -64,9 +92,10 @@ enum State {
 }
 
 impl Folder {
-    pub fn new(path: &Path, patience: Duration) -> Self {
-        let (files, retried) = Default::default();
-        Self { path: path.to_owned(), patience, files, retried }
+    pub fn new(path: &Path, patience: Duration) -> Outcome<Self> {
+        put_away::recover(path)?;
+        let (files, others, retried, left_out) = Default::default();
+        Ok(Self { path: path.to_owned(), patience, files, others, retried, left_out })
     }
 
     /// Whether a failure is final: the file has not changed for long enough, also while in the line.
@@ -86,7 +115,41 @@ impl Folder {
         self.retried.load(Ordering::Relaxed)
     }
 
-    fn files(&self) -> MutexGuard<'_, HashMap<OsString, File>> {
+    /// The number of files, folders and links that were left out.
+    pub fn left_out(&self) -> u64 {
+        self.left_out.load(Ordering::Relaxed)
+    }
+
+    /// Notes something that is never scored. It is told at the second look, because another program may be
+    /// about to rename it.
+    fn leave_out(&self, name: OsString, reason: String) {
+        let mut others = self.others();
+        match others.get_mut(&name) {
+            Some(other) => {
+                other.look = true;
+                self.tell(&name, other);
+            }
+            None => _ = others.insert(name, Other { reason, told: false, look: true }),
+        }
+    }
+
+    fn tell(&self, name: &OsStr, other: &mut Other) {
+        if !std::mem::replace(&mut other.told, true) {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            tell!("left out: {}: {}", name.display(), other.reason);
+        }
+    }
+
+    /// Tells of what was seen only once.
+    pub fn tell_rest(&self) {
+        self.others().iter_mut().for_each(|(name, other)| self.tell(name, other));
+    }
+
+    fn others(&self) -> MutexGuard<'_, HashMap<OsString, Other>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn files(&self) -> MutexGuard<'_, HashMap<OsString, Known>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -99,20 +162,30 @@ impl Folder {
             let entries = std::fs::read_dir(&self.path).map_err(failed)?;
             let mut files = self.files();
             files.values_mut().for_each(|file| file.look = false);
+            self.others().values_mut().for_each(|other| other.look = false);
             for entry in entries {
                 let entry = entry.map_err(failed)?;
                 let name = entry.file_name();
-                // The file may be gone already; then ignore it.
-                let Some(about) = entry
-                    .metadata()
-                    .ok()
-                    .filter(|a| a.is_file() && Entry::of(&entry.path()) == Entry::Image)
-                else {
-                    continue;
-                };
+                match Entry::of(&entry.path()) {
+                    Entry::Image => {}
+                    // Nothing to tell: hidden, being written, or gone already.
+                    Entry::LeftOut(Reason::Hidden | Reason::Unfinished | Reason::Refused) => {
+                        continue;
+                    }
+                    Entry::LeftOut(reason) => {
+                        self.leave_out(name, reason.to_string());
+                        continue;
+                    }
+                    _ => {
+                        self.leave_out(name, "a folder".into());
+                        continue;
+                    }
+                }
+                // Links are followed. The file may be gone already.
+                let Ok(about) = std::fs::metadata(entry.path()) else { continue };
                 let (size, modified) = (about.len(), about.modified().ok());
                 let seen =
-                    File { size, modified, since: Instant::now(), state: State::New, look: true };
+                    Known { size, modified, since: Instant::now(), state: State::New, look: true };
                 let Some(file) = files.get_mut(&name) else {
                     files.insert(name, seen);
                     continue;
@@ -132,11 +205,13 @@ impl Folder {
                         file.state = State::InLine;
                         let again = u64::from(state == State::Failed);
                         self.retried.fetch_add(again, Ordering::Relaxed);
-                        ready.push(Ticket { name, last_try, size, modified });
+                        let bytes = Bytes::default();
+                        ready.push(Ticket { name, last_try, bytes, size, modified });
                     }
                 }
             }
             files.retain(|_, file| file.look || file.state == State::InLine);
+            self.others().retain(|_, other| other.look);
         }
         ready.sort_by(|a, b| (a.modified, &a.name).cmp(&(b.modified, &b.name)));
         let mut ready = ready.into_iter();

@@ -10,11 +10,18 @@
 //! `failed`. If a result cannot be written (because the disk is full), it is tried again until it
 //! succeeds, while images wait in the folder. A file is moved only after its line is written, so if the
 //! program is killed, no image is lost, but one may be scored twice.
+//!
+//! What lies in `done` and `failed` is byte for byte what was scored. A file that is replaced while it waits
+//! is scored again. What is no image (by its ending, a folder, a link that leads nowhere) stays, and is told
+//! once on stderr. Links to images are followed. `drift.json` belongs to one detector; with another one, it
+//! is put aside.
 
 #[path = "../common/mod.rs"]
 mod common;
+mod drift;
 mod feed;
 mod folder;
+mod put_away;
 mod record;
 mod soak;
 
@@ -26,10 +33,9 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use clap::{Args, Parser};
 use common::parts::{SIDE, draw};
-use common::{DeviceOption, Outcome};
+use common::{DeviceOption, InputOptions, Outcome, say, tell};
 use folder::Folder;
 use padim::line::{DriftConfig, Line, LineConfig, LineStatistics, Percentiles};
-use padim::preprocess::{PreprocessConfig, Resize};
 use padim::{CalibrationConfig, Detector, ImageInput, Padim, PadimConfig, ResNet18};
 use record::Recorder;
 
@@ -97,6 +103,8 @@ struct Work {
     #[arg(long, default_value_t = 100_000.0)]
     parts_per_false_alarm: f64,
     #[command(flatten)]
+    input: InputOptions,
+    #[command(flatten)]
     on: DeviceOption,
 }
 
@@ -108,7 +116,7 @@ fn main() {
         (None, None) => common::report(run(&options)),
     };
     if unwritten > 0 {
-        eprintln!("{unwritten} image(s) could not be written down; they are still in the folder");
+        tell!("{unwritten} image(s) could not be written down; they are still in the folder");
         std::process::exit(2);
     }
 }
@@ -139,7 +147,7 @@ fn watch(
     mut sample: impl FnMut(u64),
 ) -> Outcome<LineStatistics> {
     common::create_folder(watched)?;
-    let detector = Arc::new(detector);
+    let detector = Arc::new(detector.with_decode_limits(work.input.limits()));
     let config = LineConfig::default()
         .with_queue(work.queue)
         .with_decoders(work.decoders)
@@ -147,7 +155,7 @@ fn watch(
     let drift =
         DriftConfig::default().with_parts_per_false_alarm(work.parts_per_false_alarm).with_seed(0);
     let patience = Duration::from_millis(work.patience);
-    let folder = Arc::new(Folder::new(watched, patience));
+    let folder = Arc::new(Folder::new(watched, patience)?);
     let stopping = Arc::new(AtomicBool::new(false));
     let recorder =
         Recorder::new(&detector, work, drift, Arc::clone(&folder), Arc::clone(&stopping))?;
@@ -169,11 +177,10 @@ fn watch(
     let begin = Instant::now();
     loop {
         let idle = folder.look(|ticket, path| {
-            let name = path.display().to_string();
-            line.submit(
-                ticket,
-                ImageInput::deferred(name, move |options| folder::open(&path, options)),
-            )?;
+            let (name, bytes) = (path.display().to_string(), Arc::clone(&ticket.bytes));
+            let input = work.input.clone();
+            let open = move |options| folder::open(&path, &bytes, input.decode(options));
+            line.submit(ticket, ImageInput::deferred(name, open))?;
             Ok(!stopping.load(Ordering::Relaxed))
         })?;
         if last_sample.elapsed() >= Duration::from_secs(1) {
@@ -183,17 +190,18 @@ fn watch(
         if last_report.elapsed().as_secs_f64() >= work.report {
             last_report = Instant::now();
             let recent = monitor.lock().map_or(0.5, |monitor| monitor.recent_p_value());
-            println!("{}", progress(begin, &line.statistics(), recent));
+            say!("{}", progress(begin, &line.statistics(), recent));
         }
         if stopping.load(Ordering::Relaxed) || (idle && done_when_idle()) {
             break;
         }
         std::thread::sleep(Duration::from_millis(work.poll));
     }
+    folder.tell_rest();
     let statistics = line.finish().statistics;
     stopping.store(true, Ordering::Relaxed);
     stop_thread.join().map_err(|_| "the thread that looks for the stop file panicked")?;
-    println!("{}", summary(begin, &statistics, &folder));
+    say!("{}", summary(begin, &statistics, &folder));
     Ok(statistics)
 }
 
@@ -220,12 +228,14 @@ fn summary(begin: Instant, s: &LineStatistics, folder: &Folder) -> String {
     let mut text = progress(begin, s, f64::NAN);
     text.truncate(text.rfind("; mean p-value").unwrap_or(text.len()));
     text += &format!(
-        "\n         {} submitted ({} of them tried again), {} dropped, at most {} at once, {:.1} a batch\n",
+        "\n         {} submitted ({} of them tried again), {} dropped, at most {} at once, {:.1} a batch; \
+         {} other file(s) left out\n",
         s.submitted,
         folder.retried(),
         s.dropped,
         s.most_in_flight,
-        s.predicted as f64 / s.batches.max(1) as f64
+        s.predicted as f64 / s.batches.max(1) as f64,
+        folder.left_out()
     );
     text += "         milliseconds      mean    p50    p90    p99    max\n";
     let l = &s.latency;
@@ -248,9 +258,7 @@ fn summary(begin: Instant, s: &LineStatistics, folder: &Folder) -> String {
 
 /// Fits and calibrates a detector with drawn parts and an untrained network.
 fn demo_detector(device: &Device) -> Outcome<Detector> {
-    let config = PadimConfig::default().with_preprocess(
-        PreprocessConfig::default().with_resize(Resize::square(SIDE as usize)).with_crop(None),
-    );
+    let config = PadimConfig::default().with_input_size([SIDE as usize; 2]);
     let padim = Padim::new(config, ResNet18::untrained(0, device)?)?;
     let good = |seeds: std::ops::Range<u64>| seeds.map(|seed| draw(seed, None).0);
     let mut detector = padim.fit(good(0..60))?;

@@ -8,18 +8,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use padim::line::{DriftConfig, DriftMonitor, LineResult, Outcome as What, SinkError};
-use padim::preprocess::{decode_file, to_rgb8};
-use padim::visualize::{ScoreRange, overlay, save_png};
+use padim::preprocess::decode_bytes_with;
+use padim::visualize::save_png;
 use padim::{Detector, Prediction};
 use serde_json::{Value, json};
 
-use super::Work;
-use super::common::{self, Outcome};
+use super::common::{self, InputOptions, Outcome, say, tell};
 use super::folder::{Folder, Ticket};
+use super::put_away::{free_name, put_away};
+use super::{Work, drift};
 
 /// Writes results.
 pub struct Recorder {
     detector: Arc<Detector>,
+    fingerprint: String,
+    input: InputOptions,
     folder: Arc<Folder>,
     results: Lines,
     output: PathBuf,
@@ -36,21 +39,19 @@ impl Recorder {
     pub fn new(
         detector: &Arc<Detector>,
         work: &Work,
-        drift: DriftConfig,
+        config: DriftConfig,
         folder: Arc<Folder>,
         stopping: Arc<AtomicBool>,
     ) -> Outcome<Self> {
         for name in ["overlays", "done", "failed"] {
             common::create_folder(&work.output.join(name))?;
         }
-        // Continue from the state of the last run.
-        let monitor = match std::fs::read(work.output.join("drift.json")) {
-            Ok(saved) => serde_json::from_slice(&saved)
-                .map_err(|e| format!("drift.json is damaged ({e}); delete it to begin anew"))?,
-            Err(_) => DriftMonitor::new(drift, detector.thresholds())?,
-        };
+        let fingerprint = drift::fingerprint(detector)?;
+        let monitor = drift::load(&work.output, detector, &fingerprint, config)?;
         Ok(Self {
             detector: Arc::clone(detector),
+            fingerprint,
+            input: work.input.clone(),
             folder,
             results: Lines::open(&work.output.join("results.jsonl"))?,
             output: work.output.clone(),
@@ -76,25 +77,25 @@ impl Recorder {
         if let What::Predicted(prediction) = &result.outcome {
             self.observe(prediction.image_score);
         }
-        let mut line_written = false;
+        let mut steps = Steps::default();
         let mut told = false;
         let outcome = loop {
-            let error = match self.try_record(&result, &mut line_written) {
+            let error = match self.try_record(&result, &mut steps) {
                 Ok(()) => break Ok(()),
                 Err(error) => error,
             };
             let name = ticket.name.to_string_lossy();
             if self.stopping.load(Ordering::Relaxed) {
-                eprintln!("not written: {name}: {error}");
+                tell!("not written: {name}: {error}");
                 break Err(error.to_string().into());
             }
             if !std::mem::replace(&mut told, true) {
-                eprintln!("cannot write the result of {name}, trying again: {error}");
+                tell!("cannot write the result of {name}, trying again: {error}");
             }
             std::thread::sleep(Duration::from_millis(200));
         };
         if told && outcome.is_ok() {
-            eprintln!("it was written; going on");
+            tell!("it was written; going on");
         }
         self.folder.forget(&ticket);
         self.written += 1;
@@ -107,33 +108,31 @@ impl Recorder {
     fn observe(&self, score: f32) {
         let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(alarm) = monitor.observe(score) {
-            println!(
+            say!(
                 "DRIFT: good parts score {:?} since part {} or so (seen at part {}, 1 in {:.0})",
-                alarm.direction, alarm.since, alarm.part, alarm.statistic
+                alarm.direction,
+                alarm.since,
+                alarm.part,
+                alarm.statistic
             );
         }
     }
 
     fn save_monitor(&self) {
         let monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
-        let (path, new) = (self.output.join("drift.json"), self.output.join(".drift.tmp"));
-        let saved = serde_json::to_vec(&*monitor).map_err(std::io::Error::other);
-        let written = saved.and_then(|saved| std::fs::write(&new, saved));
-        if let Err(error) = written.and_then(|()| std::fs::rename(&new, &path)) {
-            eprintln!("cannot write {}: {error}", path.display());
-        }
+        drift::save(&self.output, &self.fingerprint, &monitor);
     }
 
     /// Writes the picture, writes the line and moves the image; each step can be repeated.
-    fn try_record(&mut self, result: &LineResult<Ticket>, line_written: &mut bool) -> Outcome {
+    fn try_record(&mut self, result: &LineResult<Ticket>, steps: &mut Steps) -> Outcome {
         let path = self.folder.path_of(&result.id);
         let name = result.id.name.to_string_lossy();
         let value = match &result.outcome {
-            What::Predicted(prediction) => self.describe(prediction, &path)?,
-            What::Failed(error) => json!({ "error": error.to_string() }),
+            What::Predicted(prediction) => self.describe(prediction, &result.id, steps)?,
+            What::Failed(error) => json!({ "error": common::advice(error) }),
             _ => return Ok(()),
         };
-        if !*line_written {
+        if !steps.line {
             let mut line = json!({
                 "id": name,
                 "latency_ms": (result.latency.as_secs_f64() * 1e5).round() / 1e2,
@@ -142,17 +141,22 @@ impl Recorder {
                 line.extend(more);
             }
             self.results.write(&format!("{line}\n"))?;
-            *line_written = true;
+            steps.line = true;
         }
+        let scored = result.id.bytes.get().map(Vec::as_slice);
         match result.outcome {
-            What::Failed(_) => put_away(&path, &self.output.join("failed"))?,
-            _ if self.delete => remove(&path)?,
-            _ => put_away(&path, &self.output.join("done"))?,
+            What::Failed(_) => put_away(&path, scored, Some(&self.output.join("failed"))),
+            _ if self.delete => put_away(&path, scored, None),
+            _ => put_away(&path, scored, Some(&self.output.join("done"))),
         }
-        Ok(())
     }
 
-    fn describe(&self, prediction: &Prediction, path: &Path) -> Outcome<Value> {
+    fn describe(
+        &self,
+        prediction: &Prediction,
+        ticket: &Ticket,
+        steps: &mut Steps,
+    ) -> Outcome<Value> {
         let mut value = json!({
             "score": prediction.image_score,
             "p_value": prediction.p_value,
@@ -167,59 +171,38 @@ impl Recorder {
                 });
                 value["regions"] = regions.collect();
             }
-            self.draw(prediction, path)?;
+            if steps.overlay.is_none() {
+                steps.overlay = Some(self.draw(prediction, ticket)?);
+            }
+            value["overlay"] = json!(steps.overlay);
         }
         Ok(value)
     }
 
-    fn draw(&self, prediction: &Prediction, path: &Path) -> Outcome {
-        let grey16 = self.detector.config().preprocess.sixteen_bit_gray;
-        let picture = to_rgb8(&decode_file(path)?, grey16)?;
-        let map = prediction.map_in_original()?;
-        let threshold = self.detector.thresholds().and_then(|decision| decision.pixel);
-        let middle = threshold.unwrap_or(map.max());
-        let range = ScoreRange { min: 0.5 * middle, max: 1.5 * middle };
-        let target = self.output.join("overlays").join(format!("{}.png", common::stem(path)));
-        Ok(save_png(&overlay(&picture, &map, range, threshold)?, target)?)
+    /// Draws the bytes that were scored; returns the picture's name.
+    fn draw(&self, prediction: &Prediction, ticket: &Ticket) -> Outcome<String> {
+        let name = ticket.name.to_string_lossy();
+        let bytes = ticket.bytes.get().ok_or("the file was not read")?;
+        let options = self.input.decode(self.detector.preprocessor().decode_options());
+        let image = decode_bytes_with(bytes, &name, options)?;
+        let stem = common::stem(Path::new(&ticket.name));
+        let target = free_name(&self.output.join("overlays"), &format!("{stem}.png"));
+        save_png(&self.detector.overlay(&image, prediction)?, &target)?;
+        Ok(target.file_name().unwrap_or_default().to_string_lossy().into_owned())
     }
+}
+
+/// The finished steps of a result, so that another try does not repeat them.
+#[derive(Default)]
+struct Steps {
+    /// The name of the overlay.
+    overlay: Option<String>,
+    line: bool,
 }
 
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.save_monitor();
-    }
-}
-
-/// Moves a file to a folder; uses another name if the name is taken.
-fn put_away(path: &Path, folder: &Path) -> Outcome {
-    let name = path.file_name().unwrap_or_default();
-    let mut target = folder.join(name);
-    let mut number = 1;
-    while target.exists() {
-        target = folder.join(format!("{number}-{}", name.to_string_lossy()));
-        number += 1;
-    }
-    match std::fs::rename(path, &target) {
-        // Another file system: first copy completely, then delete the image.
-        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
-            let copied = std::fs::copy(path, &target);
-            if let Err(error) = copied {
-                let _ = std::fs::remove_file(&target);
-                return Err(format!("cannot copy it to {}: {error}", target.display()).into());
-            }
-            remove(path)
-        }
-        // Another program has removed the image.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.exists() => Ok(()),
-        Err(error) => Err(format!("cannot move it to {}: {error}", target.display()).into()),
-        Ok(()) => Ok(()),
-    }
-}
-
-fn remove(path: &Path) -> Outcome {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
     }
 }
 

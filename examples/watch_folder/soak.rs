@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::common::{self, Outcome};
+use super::common::{self, Outcome, say};
 use super::{Work, demo_detector, watch};
 
 /// Allowed growth of memory from the second quarter of the time to the last, in bytes.
@@ -29,7 +29,7 @@ pub fn soak(work: &Work, minutes: f64) -> Outcome<u64> {
         .args(["--feed", &seconds, "--watch"])
         .arg(&folder)
         .spawn()?;
-    println!("Filling {} for {minutes} minutes.", folder.display());
+    say!("Filling {} for {minutes} minutes.", folder.display());
     // If this process fails, the other process ends by itself.
     let feeder = Mutex::new(feeder);
     let fed = || feeder.lock().is_ok_and(|mut feeder| matches!(feeder.try_wait(), Ok(Some(_))));
@@ -65,15 +65,15 @@ pub fn soak(work: &Work, minutes: f64) -> Outcome<u64> {
     let quarter = memory.len() / 4;
     let (early, late) = (median(&memory[quarter..2 * quarter]), median(&memory[3 * quarter..]));
     for (time, megabytes) in memory.iter().step_by((memory.len() / 20).max(1)) {
-        println!("{time:6.0} s: {megabytes:.1} MB");
+        say!("{time:6.0} s: {megabytes:.1} MB");
     }
-    println!("memory: {early:.1} MB in the second quarter of the time, {late:.1} MB in the last");
+    say!("memory: {early:.1} MB in the second quarter of the time, {late:.1} MB in the last");
     // In the first seconds, memory grows to its working size.
     if minutes >= 0.5 && late - early > MOST_GROWTH / 1e6 {
         wrong.push("memory grows".to_owned());
     }
     if wrong.is_empty() {
-        println!("Every image is accounted for.");
+        say!("Every image is accounted for.");
         return Ok(0);
     }
     Err(format!("the soak failed:\n{}", wrong.join("\n")).into())
@@ -100,7 +100,7 @@ fn compare(output: &Path) -> Outcome<Vec<String>> {
         }
     }
     wrong.extend(written.keys().map(|name| format!("{name} was never put there")));
-    println!("Put into the folder, and what must become of it: {counts:?}");
+    say!("Put into the folder, and what must become of it: {counts:?}");
     wrong.truncate(20);
     Ok(wrong)
 }

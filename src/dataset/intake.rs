@@ -51,8 +51,8 @@ impl Category {
         }
         if report.defects.values().any(|count| count.with_mask > 0) {
             let without = self.test.iter().filter(|i| i.is_defective() && i.mask.is_none());
-            let text = "a defective image has no mask, while others have one; without all masks, \
-                        localization is not evaluated";
+            let text = "a defective image has no mask, while others have one; it does not count for the \
+                        metrics of pixels";
             warnings.extend(IntakeWarning::about(text, without.map(|image| image.path.as_path())));
         }
         warnings

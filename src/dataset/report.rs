@@ -101,8 +101,12 @@ impl IntakeReport {
 impl fmt::Display for IntakeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { category, training, good_tests, defects, .. } = self;
-        write!(f, "{category}: {training} images to fit with; to test: {good_tests} good")?;
-        if defects.is_empty() {
+        write!(f, "{category}: {training} images to fit with")?;
+        match (good_tests, defects.len()) {
+            (0, 0) => f.write_str(", none to test")?,
+            _ => write!(f, "; to test: {good_tests} good")?,
+        }
+        if *good_tests > 0 && defects.is_empty() {
             f.write_str(", none defective")?;
         }
         for (kind, DefectCount { images, with_mask }) in defects {

@@ -10,7 +10,7 @@ use super::tiled::{TiledDetector, TiledImage};
 use crate::caught::caught_for;
 use crate::decision::{AnomalyRegion, Thresholds};
 use crate::error::Result;
-use crate::preprocess::{ImageInput, Preprocessor};
+use crate::preprocess::{ImageInput, InputRegion, Preprocessor};
 
 /// The common trait of [`Detector`] and [`TiledDetector`]. A [`Line`](crate::line::Line) and an
 /// [`evaluation`](crate::evaluation) accept both.
@@ -38,6 +38,11 @@ pub trait Predictor: Debug + Send + Sync {
 
     /// The thresholds, if set.
     fn thresholds(&self) -> Option<&Thresholds>;
+
+    /// The region of interest, if there is one. `None` for tiles, which have none.
+    fn region(&self) -> Option<&InputRegion> {
+        None
+    }
 
     /// The first half of a prediction, without the network. Other threads can do this while one thread
     /// runs [`predict_prepared`](Self::predict_prepared). `keep_image`: whether the result keeps the
@@ -86,6 +91,10 @@ impl Predictor for Detector {
 
     fn thresholds(&self) -> Option<&Thresholds> {
         self.thresholds()
+    }
+
+    fn region(&self) -> Option<&InputRegion> {
+        self.region()
     }
 
     fn prepare(&self, image: ImageInput, keep_image: bool) -> Result<PreparedImage> {

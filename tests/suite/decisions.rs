@@ -10,7 +10,7 @@ use crate::devices;
 use image::RgbImage;
 
 /// Good images of one kind, so that the images of fit and calibration are exchangeable.
-fn good(i: u32) -> RgbImage {
+pub fn good(i: u32) -> RgbImage {
     let mut image = shade(i % 8);
     image::imageops::colorops::brighten_in_place(&mut image, (i * 11 % 7) as i32);
     image

@@ -82,6 +82,42 @@ fn every_layout_with_its_metrics_and_going_on_after_a_break() {
 }
 
 #[test]
+fn a_file_that_was_replaced_is_evaluated_anew() {
+    let program = crate::example("evaluate");
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    datasets::btad(&root.join("b"));
+    let arguments = ["--dataset", "btad:b", "--weights", "untrained", "--json", "report.json"];
+    let computed = || {
+        let output = run(&program, root, &arguments);
+        assert!(output.status.success(), "{output:?}");
+        let told = String::from_utf8_lossy(&output.stderr);
+        (!told.contains("1 of 1 cells are there already"), json(root, "report.json"))
+    };
+    let (new, first) = computed();
+    assert!(new);
+    assert!(!computed().0);
+    // Each kind of file; the images with the same size and time as before.
+    for file in ["train/ok/3.bmp", "test/ok/6.bmp", "ground_truth/ko/7.png"] {
+        let path = root.join("b/01").join(file);
+        let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        if file.ends_with(".bmp") {
+            let middle = bytes.len() / 2;
+            bytes[middle..middle + 300].fill(77);
+        } else {
+            // A byte behind the end, which no decoder reads.
+            bytes.push(0);
+        }
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        let (new, report) = computed();
+        assert!(new, "{file}");
+        assert!(file.ends_with(".png") || report["rows"] != first["rows"], "{file}");
+    }
+}
+
+#[test]
 fn a_broken_category_does_not_stop_the_others() {
     let program = crate::example("evaluate");
     let root = tempfile::tempdir().unwrap();

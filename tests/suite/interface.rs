@@ -170,7 +170,7 @@ fn a_report_has_the_metrics_of_its_images() {
     let scores: Vec<f32> =
         detector.predict_iter(images).map(|prediction| prediction.unwrap().image_score).collect();
     let truth = [false, false, false, false, false, false, true];
-    assert_eq!(report.metrics.image_auroc, metrics::image_auroc(&scores, &truth).unwrap());
+    assert_eq!(report.metrics.image_auroc, metrics::image_auroc(&scores, &truth).ok());
     assert!(report.images.iter().map(|image| image.image_score).eq(scores.iter().copied()));
     assert_eq!(
         (report.metrics.pixel_auroc, report.metrics.aupro),

@@ -1,14 +1,14 @@
 //! Decodes files and their bytes.
 
-use std::io::{BufRead, BufReader, Cursor, Read, Seek};
+use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::animation::{self, chunks};
 use super::job::Job;
-use super::kind::{BEGINNING, format_of};
 use super::options::DecodeOptions;
+use super::source::{Source, allow};
 use super::{jpeg, tiff};
 use crate::caught::caught_for;
 use crate::error::{Error, FileKind, Result};
@@ -79,31 +79,6 @@ pub fn decode_bytes_with(
     })
 }
 
-/// What decoders read from.
-pub(super) trait Source: BufRead + Seek {}
-
-impl<R: BufRead + Seek> Source for R {}
-
-/// The job for this file, with the format detected from its content.
-pub(super) fn job<'a>(
-    reader: &mut impl Source,
-    name: &'a str,
-    options: DecodeOptions,
-) -> Result<Job<'a>> {
-    let failed = |reason| Error::io(FileKind::Image, "read", Path::new(name))(reason);
-    let mut beginning = Vec::new();
-    reader.take(BEGINNING as u64).read_to_end(&mut beginning).map_err(failed)?;
-    reader.rewind().map_err(failed)?;
-    match format_of(&beginning) {
-        Some(format) => Ok(Job { name, format, options }),
-        // For the error of a file of an unknown format.
-        None => match ImageReader::new(Cursor::new(&beginning)).into_decoder() {
-            Ok(_) => Err(Error::other(format!("{name}: an unknown format"))),
-            Err(reason) => Err(Error::Decode { name: name.to_owned(), reason }),
-        },
-    }
-}
-
 /// `length` is that of the file when it was opened.
 fn decode(
     mut reader: impl Source,
@@ -111,7 +86,7 @@ fn decode(
     name: &str,
     options: DecodeOptions,
 ) -> Result<DynamicImage> {
-    let job = job(&mut reader, name, options)?;
+    let job = Job::of(&mut reader, name, options)?;
     match job.format {
         ImageFormat::Jpeg => jpeg::decode(&whole(reader, length, &job)?, &job),
         ImageFormat::Tiff => tiff::decode(&mut reader, length, &job),
@@ -150,7 +125,7 @@ fn decode_other(mut reader: impl Source, job: &Job) -> Result<DynamicImage> {
     let failed = |reason| job.decoder(reason);
     let chunks = chunks(&mut reader, job.format);
     let page = job.page(chunks.pages)?;
-    rewind(&mut reader, job)?;
+    job.rewind(&mut reader)?;
     let most = job.options.limits.max_bytes;
     let mut readers = ImageReader::with_format(&mut reader, job.format);
     readers.limits(allow(most));
@@ -163,7 +138,7 @@ fn decode_other(mut reader: impl Source, job: &Job) -> Result<DynamicImage> {
     let is_frame = chunks.pages > 1 && (page > 0 || job.format == ImageFormat::WebP);
     let image = if is_frame {
         drop(decoder);
-        rewind(&mut reader, job)?;
+        job.rewind(&mut reader)?;
         let limits = allow(bytes.saturating_add(most));
         let frame = animation::frame(&mut reader, job.format, &chunks, page, limits);
         frame.map_err(failed)?.ok_or_else(|| job.cut())?
@@ -172,15 +147,4 @@ fn decode_other(mut reader: impl Source, job: &Job) -> Result<DynamicImage> {
         DynamicImage::from_decoder(decoder).map_err(failed)?
     };
     Ok(job.turned(image, chunks.orientation))
-}
-
-pub(super) fn rewind(reader: &mut impl Seek, job: &Job) -> Result<()> {
-    reader.rewind().map_err(Error::io(FileKind::Image, "read", Path::new(job.name)))
-}
-
-/// Limits of a decoder's memory.
-pub(super) fn allow(bytes: u64) -> Limits {
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(bytes);
-    limits
 }

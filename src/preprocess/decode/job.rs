@@ -1,11 +1,16 @@
 //! What a decoder must know and may use, and its errors.
 
+use std::io::{Cursor, Read, Seek};
+use std::path::Path;
+
 use image::error::DecodingError;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageError, ImageFormat};
+use image::{DynamicImage, ImageError, ImageFormat, ImageReader};
 
+use super::kind::{BEGINNING, format_of};
 use super::options::{DecodeLimits, DecodeOptions, ExifOrientation};
-use crate::error::{Error, Result};
+use super::source::Source;
+use crate::error::{Error, FileKind, Result};
 
 /// The decoding of one image.
 #[derive(Clone, Copy)]
@@ -16,7 +21,30 @@ pub(super) struct Job<'a> {
     pub options: DecodeOptions,
 }
 
+impl<'a> Job<'a> {
+    /// The job for this file, with the format detected from its content.
+    pub fn of(reader: &mut impl Source, name: &'a str, options: DecodeOptions) -> Result<Self> {
+        let failed = |reason| Error::io(FileKind::Image, "read", Path::new(name))(reason);
+        let mut beginning = Vec::new();
+        reader.take(BEGINNING as u64).read_to_end(&mut beginning).map_err(failed)?;
+        reader.rewind().map_err(failed)?;
+        match format_of(&beginning) {
+            Some(format) => Ok(Self { name, format, options }),
+            // For the error of a file of an unknown format.
+            None => match ImageReader::new(Cursor::new(&beginning)).into_decoder() {
+                Ok(_) => Err(Error::other(format!("{name}: an unknown format"))),
+                Err(reason) => Err(Error::Decode { name: name.to_owned(), reason }),
+            },
+        }
+    }
+}
+
 impl Job<'_> {
+    /// Goes back to the beginning of the file.
+    pub fn rewind(&self, reader: &mut impl Seek) -> Result<()> {
+        reader.rewind().map_err(Error::io(FileKind::Image, "read", Path::new(self.name)))
+    }
+
     /// The file is damaged, or of a kind that is not supported.
     pub fn failed(&self, what: impl Into<String>) -> Error {
         self.decoder(ImageError::Decoding(DecodingError::new(self.format.into(), what.into())))

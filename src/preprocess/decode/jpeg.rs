@@ -11,8 +11,8 @@ use image::codecs::jpeg::JpegDecoder;
 use image::{DynamicImage, GrayImage, ImageDecoder, RgbImage};
 use jpeg_decoder::ColorTransform;
 
-use super::file::allow;
 use super::job::Job;
+use super::source::allow;
 use crate::error::Result;
 
 pub(super) use markers::{Frame, Markers, is_whole};

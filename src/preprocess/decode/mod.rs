@@ -4,16 +4,19 @@
 mod animation;
 mod file;
 mod header;
+mod headers;
 mod job;
 mod jpeg;
 mod kind;
 mod options;
+mod source;
 mod tiff;
 
 #[cfg(test)]
 mod tests;
 
 pub use file::{decode_bytes, decode_bytes_with, decode_file, decode_file_with};
-pub use header::{ImageHeader, image_header, image_size};
+pub use header::ImageHeader;
+pub use headers::{image_header, image_size};
 pub use kind::is_image_file;
 pub use options::{DecodeLimits, DecodeOptions, ExifOrientation};

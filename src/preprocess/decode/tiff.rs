@@ -10,9 +10,9 @@ use image::DynamicImage;
 
 use self::directory::{Directory, Tags};
 use self::page::{Meaning, Page};
-use super::file::Source;
 use super::header::ImageHeader;
 use super::job::Job;
+use super::source::Source;
 use crate::error::Result;
 
 pub(super) fn decode(reader: &mut impl Source, length: u64, job: &Job) -> Result<DynamicImage> {
@@ -39,6 +39,7 @@ pub(super) fn header(reader: &mut impl Source, length: u64, job: &Job) -> Result
         is_float: page.is_float(),
         has_alpha: page.alpha.is_some(),
         is_gray: matches!(page.meaning, Meaning::Gray { .. }),
+        always_turned: true,
         ..ImageHeader::new(size, page.orientation)
     })
 }

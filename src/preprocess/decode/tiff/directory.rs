@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::SeekFrom;
 
-use crate::preprocess::decode::file::Source;
+use crate::preprocess::decode::source::Source;
 
 /// What is wrong with a file.
 pub(super) type Damage<T> = Result<T, String>;

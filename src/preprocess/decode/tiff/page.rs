@@ -3,7 +3,7 @@
 use image::metadata::Orientation;
 
 use super::directory::*;
-use crate::preprocess::decode::file::Source;
+use crate::preprocess::decode::source::Source;
 
 /// The kind of numbers that are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use tiff::decoder::DecodingResult;
 
 use super::directory::{COLOR_MAP, Damage, Tags};
 use super::page::{Alpha, Meaning, Numbers, Page};
-use crate::preprocess::decode::file::Source;
+use crate::preprocess::decode::source::Source;
 
 /// The image: up to 16 bits of gray as they are, 1 to 7 bits scaled to 8, and all else that is gray as three
 /// equal numbers.

@@ -13,9 +13,9 @@ use tiff::decoder::{Decoder, DecodingResult, Limits};
 use super::directory::*;
 use super::page::{JPEG, Page, UNCOMPRESSED, unread};
 use crate::error::Result;
-use crate::preprocess::decode::file::Source;
 use crate::preprocess::decode::job::Job;
 use crate::preprocess::decode::jpeg::{Markers, is_whole};
+use crate::preprocess::decode::source::Source;
 
 /// The stored numbers, channel by channel if the page is planar.
 pub(super) fn read(tags: &mut Tags<impl Source>, page: &Page, job: &Job) -> Result<DecodingResult> {
