@@ -216,9 +216,8 @@ fn write_overlay(
     options: &Options,
     target: &Path,
 ) -> Outcome {
-    let grey16 = detector.config().preprocess.sixteen_bit_gray;
-    let picture =
-        to_rgb8(&decode_file_with(path, detector.preprocessor().decode_options())?, grey16)?;
+    let image = decode_file_with(path, detector.preprocessor().decode_options())?;
+    let picture = to_rgb8(&image, &detector.config().preprocess)?;
     let map = prediction.map_in_original()?;
     let own = detector.thresholds().and_then(|decision| decision.pixel);
     let threshold = options.threshold.or(own);

@@ -173,8 +173,7 @@ impl Recorder {
     }
 
     fn draw(&self, prediction: &Prediction, path: &Path) -> Outcome {
-        let grey16 = self.detector.config().preprocess.sixteen_bit_gray;
-        let picture = to_rgb8(&decode_file(path)?, grey16)?;
+        let picture = to_rgb8(&decode_file(path)?, &self.detector.config().preprocess)?;
         let map = prediction.map_in_original()?;
         let threshold = self.detector.thresholds().and_then(|decision| decision.pixel);
         let middle = threshold.unwrap_or(map.max());
