@@ -206,9 +206,9 @@ fn write_overlay(
     options: &Options,
     target: &Path,
 ) -> Outcome {
-    let gray16 = detector.config().preprocess.sixteen_bit_gray;
     let decode = options.input.decode(detector.preprocessor().decode_options());
-    let picture = to_rgb8(&decode_file_with(path, decode)?, gray16)?;
+    let image = decode_file_with(path, decode)?;
+    let picture = to_rgb8(&image, &detector.config().preprocess)?;
     let map = prediction.map_in_original()?;
     let own = detector.thresholds().and_then(|decision| decision.pixel);
     let threshold = options.threshold.or(own);

@@ -165,6 +165,7 @@ mod documents {
         AddingAStorage: "docs/adding-a-storage.md",
         Devices: "docs/devices.md",
         FilesOfOthers: "docs/files-of-others.md",
+        Input: "docs/input.md",
         LargeImages: "docs/large-images.md",
         Memory: "docs/memory.md",
         MovingParts: "docs/moving-parts.md",

@@ -24,9 +24,9 @@ impl Category {
     ///
     /// # Errors
     ///
-    /// [`Error::Dataset`] for a mask that has neither the size nor the aspect of its image; the errors of
-    /// [`decode_file`](crate::preprocess::decode_file) for a mask that cannot be read. An image that
-    /// cannot be read is no error here.
+    /// [`Error::Dataset`](crate::Error::Dataset) for a mask that has neither the size nor the aspect of
+    /// its image; the errors of [`decode_file`](crate::preprocess::decode_file) for a mask that cannot be
+    /// read. An image that cannot be read is no error here.
     pub fn examine(&self, preprocessor: &Preprocessor) -> Result<IntakeReport> {
         let mut report = self.intake();
         let looks: Vec<Look> = self

@@ -1,14 +1,14 @@
 //! Augmentation of a fit: rotated, shifted and mirrored copies of its images.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 
 use super::registration::Registration;
 use crate::error::{Error, Result};
 use crate::names::builders;
-use crate::preprocess::{Alignment, ImageInput, OpenImage};
+use crate::preprocess::{Alignment, Alpha, ImageInput, OpenImage, OpenedImage};
 use crate::random::Random;
 
 /// Random copies of the images of a fit: each is rotated, shifted and mirrored at random, so that the
@@ -104,7 +104,7 @@ impl Augmentation {
         I::Item: Into<ImageInput>,
     {
         self.validate()?;
-        Ok(self.clone().registered(images.into_iter(), None))
+        Ok(self.clone().registered(images.into_iter(), None, Alpha::default()))
     }
 
     /// The registered images and the copies of the registered images.
@@ -112,6 +112,7 @@ impl Augmentation {
         self,
         images: I,
         registration: Option<Registration>,
+        alpha: Alpha,
     ) -> impl Iterator<Item = ImageInput> + use<I>
     where
         I: Iterator,
@@ -119,29 +120,34 @@ impl Augmentation {
     {
         images.enumerate().flat_map(move |(number, image)| {
             let augmentation = self.clone();
-            let (name, open) = opening(number, image.into(), registration.clone());
+            let (name, open) = opening(number, image.into(), registration.clone(), alpha);
             (0..=augmentation.copies).map(move |copy| {
                 if copy == 0 {
                     return ImageInput::Deferred { name: name.clone(), open: open.clone() };
                 }
                 let (augmentation, open) = (augmentation.clone(), open.clone());
-                ImageInput::deferred(format!("{name}, copy {copy}"), move |options| {
-                    augmentation.copy(open(options)?, number, copy)
-                })
+                let open = move |options| augmentation.copy(open(options)?, number, copy);
+                ImageInput::Deferred { name: format!("{name}, copy {copy}"), open: Arc::new(open) }
             })
         })
     }
 
-    fn copy(&self, image: DynamicImage, number: usize, copy: usize) -> Result<DynamicImage> {
+    fn copy(&self, image: OpenedImage, number: usize, copy: usize) -> Result<OpenedImage> {
+        let pixels = &image.pixels;
         let mut random = Random::of(self.seed, (number * (MOST_COPIES + 1) + copy) as u64);
         let mut within = |range: f64| random.between(-range, range);
-        let [width, height] = [image.width(), image.height()].map(f64::from);
+        let [width, height] = [pixels.width(), pixels.height()].map(f64::from);
         let degrees = within(self.degrees);
         let center = [width * (0.5 + within(self.shift)), height * (0.5 + within(self.shift))];
         let [across, down] = [within(1.0), within(1.0)].map(|v| v < 0.0);
-        let image = if self.flip_horizontally && across { image.fliph() } else { image };
-        let image = if self.flip_vertically && down { image.flipv() } else { image };
-        Alignment { center, degrees }.apply(&image)
+        let flipped = match [self.flip_horizontally && across, self.flip_vertically && down] {
+            [true, true] => Cow::Owned(pixels.rotate180()),
+            [true, false] => Cow::Owned(pixels.fliph()),
+            [false, true] => Cow::Owned(pixels.flipv()),
+            [false, false] => Cow::Borrowed(pixels),
+        };
+        let moved = Alignment { center, degrees }.apply(&flipped)?;
+        Ok(image.with_pixels(moved))
     }
 }
 
@@ -150,6 +156,7 @@ fn opening(
     number: usize,
     image: ImageInput,
     registration: Option<Registration>,
+    alpha: Alpha,
 ) -> (String, OpenImage) {
     let name = image.name().unwrap_or_else(|| format!("number {number}"));
     let called = name.clone();
@@ -159,7 +166,12 @@ fn opening(
     };
     match registration {
         Some(registration) => {
-            (name, Arc::new(move |options| Ok(registration.apply(&open(options)?)?.0)))
+            let open = move |options| {
+                let opened = open(options)?;
+                let registered = registration.apply_with(&opened.pixels, alpha)?.0;
+                Ok(opened.with_pixels(registered))
+            };
+            (name, Arc::new(open))
         }
         None => (name, open),
     }
@@ -169,7 +181,7 @@ fn opening(
 mod tests {
     use super::*;
     use crate::preprocess::DecodeOptions;
-    use image::{Rgb, RgbImage};
+    use image::{DynamicImage, Rgb, RgbImage};
 
     fn image(i: u32) -> RgbImage {
         RgbImage::from_fn(40, 30, move |x, y| Rgb([5 * x as u8, 8 * y as u8, (40 * i) as u8]))
@@ -178,7 +190,9 @@ mod tests {
     fn made(augmentation: &Augmentation) -> Vec<RgbImage> {
         let inputs = augmentation.apply((0..3).map(image)).unwrap();
         let open = |input| match input {
-            ImageInput::Deferred { open, .. } => open(DecodeOptions::default()).unwrap().to_rgb8(),
+            ImageInput::Deferred { open, .. } => {
+                open(DecodeOptions::default()).unwrap().pixels.to_rgb8()
+            }
             other => panic!("{other:?}"),
         };
         inputs.map(open).collect()
@@ -214,7 +228,7 @@ mod tests {
             Augmentation { degrees: 180.0, shift: 0.5, copies: 9, ..Augmentation::default() };
         for input in wild.apply([white.clone()]).unwrap() {
             let ImageInput::Deferred { open, .. } = input else { panic!() };
-            assert_eq!(open(DecodeOptions::default()).unwrap().to_rgb8(), white);
+            assert_eq!(open(DecodeOptions::default()).unwrap().pixels.to_rgb8(), white);
         }
     }
 

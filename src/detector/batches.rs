@@ -1,12 +1,11 @@
 //! Batches of images; the next batch is prepared while the network works.
 
-use image::DynamicImage;
 use rayon::prelude::*;
 
 use super::prepared::{Item, PREPARING, Prepared, Steps};
 use crate::caught::caught_for;
 use crate::error::{Error, Result};
-use crate::preprocess::{DecodeOptions, ImageInput};
+use crate::preprocess::{DecodeOptions, ImageInput, OpenedImage};
 
 /// The number of items, if the iterator knows it.
 pub(super) fn exact_count(items: &impl Iterator) -> Option<usize> {
@@ -57,7 +56,7 @@ where
     }
 }
 
-impl<I> Batches<'static, I, DynamicImage>
+impl<I> Batches<'static, I, OpenedImage>
 where
     I: Iterator,
     I::Item: Into<ImageInput>,

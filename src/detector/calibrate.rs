@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use super::batches::counted;
 use super::fitted::Detector;
 use super::padim::Padim;
+use super::partial_fit::PartialFit;
 use super::prediction::Prediction;
 use super::progress::{FitProgress, FitStage, Report, report, silent};
 use crate::decision::{
@@ -180,7 +181,9 @@ impl Padim {
         let (total, mut done) = (Some(self.copied(count)), 0);
         let mut parts = Vec::with_capacity(folds);
         for k in 0..folds {
-            let part = self.partial_fit_with(fold(k), |of_fold| {
+            // The first fold chooses the levels of deep images for all.
+            let padim = parts.first().map_or(self, |first: &PartialFit| &first.padim);
+            let part = padim.partial_fit_with(fold(k), |of_fold| {
                 let done = done + of_fold.done;
                 progress(FitProgress { stage: FitStage::Embedding, done, total })
             })?;

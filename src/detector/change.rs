@@ -7,6 +7,7 @@ use super::batches::exact_count;
 use super::config::PadimConfig;
 use super::custom_score::CustomScore;
 use super::fitted::Detector;
+use super::input_summary::InputSummary;
 #[cfg(doc)]
 use super::padim::Padim;
 use super::progress::{FitProgress, factorizing, silent};
@@ -238,12 +239,18 @@ impl Detector {
         if let Some(count) = exact_count(&images) {
             padim.check_count(known.image_count().saturating_add(padim.copied(count)))?;
         }
-        let (_, fresh) = padim.gather(Some(self.input_size), images, &mut progress)?;
+        let mut summary = InputSummary::new(padim.config.preprocess.levels);
+        let size = Some(self.input_size);
+        let (_, fresh) = padim.gather(size, images, &mut summary, &mut progress)?;
         let statistics = Arc::make_mut(known);
         statistics.forget(forgetting_factor)?;
         statistics.merge(fresh)?;
         let config = &self.padim.config.gaussian;
         self.model = statistics.model_with(config, factorizing(&mut progress))?;
+        match &mut self.input_summary {
+            Some(known) => known.merge(summary),
+            None => self.input_summary = Some(summary),
+        }
         self.forget_scores()
     }
 

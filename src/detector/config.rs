@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::gaussian::{GaussianConfig, reach};
 use crate::names::builders;
 use crate::preprocess::{
-    ExifOrientation, PreprocessConfig, Resize, ResizeArithmetic, SixteenBitGray,
+    Alpha, ExifOrientation, Levels, PreprocessConfig, Resize, ResizeArithmetic,
 };
 use crate::resample::{Border, Filter};
 use crate::scoring::{Blur, ImageScore, ScoreNormalization, ScoringConfig, Upsampling};
@@ -89,6 +89,7 @@ impl PadimConfig {
             preprocess: PreprocessConfig {
                 resize: Resize::square(256),
                 filter: Filter::Bicubic,
+                alpha: Alpha::Drop,
                 orientation: ExifOrientation::Ignore,
                 ..PreprocessConfig::default()
             },
@@ -103,7 +104,8 @@ impl PadimConfig {
         Self {
             preprocess: PreprocessConfig {
                 filter: Filter::Lanczos,
-                sixteen_bit_gray: SixteenBitGray::ClipAt255,
+                levels: Levels::Pil,
+                alpha: Alpha::Drop,
                 orientation: ExifOrientation::Ignore,
                 ..PreprocessConfig::default()
             },
@@ -120,6 +122,7 @@ impl PadimConfig {
                 crop: None,
                 filter: Filter::Bilinear,
                 arithmetic: ResizeArithmetic::Float { antialias: true },
+                alpha: Alpha::Drop,
                 orientation: ExifOrientation::Ignore,
                 ..PreprocessConfig::default()
             },

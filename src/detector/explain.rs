@@ -92,7 +92,7 @@ impl Detector {
     fn explain_item(&self, Item { name, prepared }: Item) -> Result<Explanation> {
         let image = prepared?;
         image.require_size(self.input_size, &name)?;
-        let (geometry, alignment) = (image.geometry(), image.alignment());
+        let origin = image.origin();
         let tensor = stack(vec![image], self.input_size, &self.padim.backbone.device());
         let vectors = self.padim.extractor.embed(tensor)?.into_vectors()?;
         let reach = reach(self.padim.config.neighborhood)?;
@@ -150,7 +150,7 @@ impl Detector {
             .collect();
         at_peak.sort_by(|a, b| b.contribution.total_cmp(&a.contribution));
         Ok(Explanation {
-            prediction: self.prediction(whole, geometry, alignment),
+            prediction: self.prediction(whole, origin),
             layers: scored.enumerate().map(layer_contribution).collect(),
             peak: [peak / width, peak % width],
             channels: at_peak,

@@ -3,17 +3,26 @@
 use std::ops::ControlFlow;
 
 use super::batches::exact_count;
+#[cfg(doc)]
+use super::config::PadimConfig;
 use super::fitted::Detector;
+use super::input_summary::InputSummary;
 use super::padim::Padim;
 use super::partial_fit::PartialFit;
 use super::progress::{FitProgress, FitStage, Report, report, silent};
 use crate::embedding::ProjectionEstimator;
 use crate::error::{Error, Result};
-use crate::preprocess::ImageInput;
+use crate::preprocess::{ImageInput, InputReport};
 
 impl Padim {
     /// Fits the Gaussians to good images, in one pass. Files are decoded while the network works.
     /// Memory stops growing when there are as many images as dimensions.
+    ///
+    /// If the settings leave open how images of more than 8 bits are read
+    /// ([`Levels::Auto`](crate::preprocess::Levels::Auto)), the first [`batch_size`](PadimConfig::batch_size)
+    /// images decide, and the decision is stored with the detector. For this, [`ImageInput::Deferred`]
+    /// images among them, and files of more than 8 bits, are opened twice. A later image with values outside
+    /// is an error. [`Detector::input_summary`] tells what was noticed.
     ///
     /// # Errors
     ///
@@ -94,8 +103,10 @@ impl Padim {
         I: IntoIterator,
         I::Item: Into<ImageInput>,
     {
-        let (input_size, statistics) = self.gather(None, images, &mut progress)?;
-        Ok(PartialFit { padim: self.clone(), input_size, statistics })
+        let (padim, images) = self.with_levels_for(images, usize::MAX)?;
+        let mut summary = InputSummary::new(padim.config.preprocess.levels);
+        let (input_size, statistics) = padim.gather(None, images, &mut summary, &mut progress)?;
+        Ok(PartialFit { padim, input_size, statistics, summary: Some(summary) })
     }
 
     /// Adds a projection of the selected channels to their first `components` principal components.
@@ -135,11 +146,13 @@ impl Padim {
             let reason = format!("must be in 1..={channels}, got {components}");
             return Err(Error::config("components", reason));
         }
-        let plain = self.with_embedder(self.embedder.without_projection());
+        let (padim, images) = self.with_levels_for(images, usize::MAX)?;
+        let plain = padim.with_embedder(self.embedder.without_projection());
         let mut estimator = ProjectionEstimator::new(channels);
         let mut size = None;
         let (region, device) = (plain.region.clone(), plain.backbone.device());
-        plain.embed_all(images, &mut size, |embedding, done, total| {
+        let mut note = |name: &str, report: &InputReport| plain.require_levels(name, report);
+        plain.embed_all(images, &mut size, &mut note, |embedding, done, total| {
             let [_, _, height, width] = embedding.shape();
             let embedding = embedding.into_tensor(&device);
             let positions = region.as_ref().map(|region| region.positions([height, width]));

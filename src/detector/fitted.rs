@@ -7,12 +7,13 @@ use burn::tensor::Tensor;
 
 use super::batches::Batches;
 use super::config::PadimConfig;
+use super::input_summary::InputSummary;
 use super::memory::DetectorMemory;
 use super::padim::Padim;
 #[cfg(doc)]
 use super::partial_fit::PartialFit;
 use super::prediction::Prediction;
-use super::prepared::{Contents, Item, Prepared, PreparedImage, stack};
+use super::prepared::{Contents, Item, Origin, Prepared, PreparedImage, stack};
 use super::registration::Registration;
 use crate::decision::Thresholds;
 use crate::embedding::Projection;
@@ -20,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::gaussian::{GaussianModel, GaussianStatistics};
 use crate::host::{is_host, truth};
-use crate::preprocess::{Alignment, ImageGeometry, ImageInput, InputRegion, Preprocessor};
+use crate::preprocess::{ImageGeometry, ImageInput, InputRegion, Preprocessor};
 use crate::scoring::{ScoreNormalization, ScoredMap};
 
 /// PaDiM after a fit: scores new images.
@@ -37,18 +38,22 @@ pub struct Detector {
     pub(crate) thresholds: Option<Thresholds>,
     /// The user's notes.
     pub(crate) metadata: BTreeMap<String, String>,
+    /// Not saved.
+    pub(crate) input_summary: Option<InputSummary>,
 }
 
 impl Detector {
     /// A detector without thresholds and statistics.
     pub(crate) fn new(padim: Padim, input_size: [usize; 2], model: GaussianModel) -> Self {
         Self {
-            padim,
+            // From now on, the levels are given.
+            padim: Padim { levels_chosen: false, ..padim },
             input_size,
             model,
             statistics: None,
             thresholds: None,
             metadata: BTreeMap::new(),
+            input_summary: None,
         }
     }
 
@@ -114,6 +119,12 @@ impl Detector {
     /// The user's notes, to change them.
     pub fn metadata_mut(&mut self) -> &mut BTreeMap<String, String> {
         &mut self.metadata
+    }
+
+    /// What the fit has noticed about its images; `None` for a detector that was loaded or built from other
+    /// Gaussians. After an extension of a loaded detector, it is about the new images.
+    pub fn input_summary(&self) -> Option<&InputSummary> {
+        self.input_summary.as_ref()
     }
 
     /// The part of the network's input that is scored; `None` for all of it.
@@ -247,12 +258,12 @@ impl Detector {
         // A device's activation functions can hide NaN, so the input is checked. The result is read
         // after scoring, so that the device need not wait.
         let finite = (!is_host(&images.device())).then(|| images.clone().is_finite().all());
-        let geometry = ImageGeometry::identity([height, width]);
+        let origin = Origin::of(ImageGeometry::identity([height, width]));
         let scored = self.score(images.to_device(&self.padim.backbone.device()));
         if !finite.map_or(Ok(true), truth)? {
             return Err(Error::NotFinite { what: "the network's input".into() });
         }
-        Ok(scored?.into_iter().map(|scored| self.prediction(scored, geometry, None)).collect())
+        Ok(scored?.into_iter().map(|scored| self.prediction(scored, origin)).collect())
     }
 
     /// Runs the network once on an empty image, alone and in a batch, so that the first real prediction
@@ -316,23 +327,22 @@ impl Detector {
         if images.is_empty() {
             return Vec::new();
         }
-        let origins: Vec<(ImageGeometry, Option<Alignment>)> =
-            images.iter().map(|image| (image.geometry(), image.alignment())).collect();
+        let origins: Vec<Origin> = images.iter().map(Prepared::origin).collect();
         let tensor = stack(images, self.input_size, &self.padim.backbone.device());
         let count = origins.len();
         match self.score(tensor.clone()) {
             Ok(scored) => scored
                 .into_iter()
                 .zip(origins)
-                .map(|(scored, (geometry, moved))| Ok(self.prediction(scored, geometry, moved)))
+                .map(|(scored, origin)| Ok(self.prediction(scored, origin)))
                 .collect(),
             // One bad image must not fail the others of its batch: score each image alone.
             Err(_) if count > 1 => (0..count)
                 .zip(origins)
-                .map(|(i, (geometry, moved))| {
+                .map(|(i, origin)| {
                     let scored = self.score(tensor.clone().narrow(0, i, 1))?;
                     match scored.into_iter().next() {
-                        Some(scored) => Ok(self.prediction(scored, geometry, moved)),
+                        Some(scored) => Ok(self.prediction(scored, origin)),
                         None => Err(Error::shape("scores", "one map", "none")),
                     }
                 })
@@ -350,12 +360,8 @@ impl Detector {
         Ok(scored)
     }
 
-    pub(super) fn prediction(
-        &self,
-        scored: ScoredMap,
-        geometry: ImageGeometry,
-        alignment: Option<Alignment>,
-    ) -> Prediction {
+    pub(super) fn prediction(&self, scored: ScoredMap, origin: Origin) -> Prediction {
+        let Origin { geometry, alignment, report } = origin;
         let ScoredMap { map, image_score } = scored;
         let normalized_score = self.normalization().apply(image_score);
         let thresholds = self.thresholds.as_ref();
@@ -368,6 +374,7 @@ impl Detector {
             anomaly_map: map,
             geometry,
             alignment,
+            input: report,
         }
     }
 }

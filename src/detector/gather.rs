@@ -1,20 +1,22 @@
 //! Computes the statistics of a fit's images.
 
+use super::input_summary::InputSummary;
 use super::padim::Padim;
 use super::progress::{FitStage, Report, report};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::gaussian::GaussianStatistics;
 use crate::host::LARGEST_BUFFER;
-use crate::preprocess::ImageInput;
+use crate::preprocess::{ImageInput, InputReport};
 
 impl Padim {
-    /// Computes the network's input size and the statistics of images. All images must have input size
-    /// `size`; if `None`, the first image sets it.
+    /// Computes the network's input size and the statistics of images, and notes them in the summary. All
+    /// images must have input size `size`; if `None`, the first image sets it.
     pub(super) fn gather<I>(
         &self,
         mut size: Option<[usize; 2]>,
         images: I,
+        summary: &mut InputSummary,
         progress: &mut Report<'_>,
     ) -> Result<([usize; 2], GaussianStatistics)>
     where
@@ -23,7 +25,11 @@ impl Padim {
     {
         let mut known: Option<GaussianStatistics> = None;
         let mut waiting = Waiting::default();
-        self.embed_all(images, &mut size, |embedding, done, total| {
+        let mut note = |name: &str, report: &InputReport| {
+            summary.add(name, report);
+            self.require_levels(name, report)
+        };
+        self.embed_all(images, &mut size, &mut note, |embedding, done, total| {
             let statistics = match &mut known {
                 Some(statistics) => statistics,
                 None => {

@@ -16,7 +16,9 @@ use crate::embedding::{Embedding, EmbeddingPart, Extractor, PatchEmbedder, Patch
 use crate::error::{Error, Result};
 use crate::gaussian::{GaussianModel, GaussianStatistics, Positions, Precision, reach};
 use crate::host::is_host;
-use crate::preprocess::{DecodeLimits, ImageInput, InputRegion, Preprocessor, RegionOfInterest};
+use crate::preprocess::{
+    DecodeLimits, ImageInput, InputRegion, InputReport, Preprocessor, RegionOfInterest,
+};
 use crate::scoring::{AnomalyMap, AnomalyScorer, ScoredMap};
 
 /// PaDiM before a fit: settings and a backbone.
@@ -56,7 +58,12 @@ pub struct Padim {
     pub(crate) custom_score: Option<CustomScore>,
     /// The precision of scores on a GPU.
     pub(crate) precision: Precision,
+    /// Whether a fit has chosen the levels of deep images by its first images.
+    pub(crate) levels_chosen: bool,
 }
+
+/// A function that notes the name and the report of an image.
+pub(super) type Note<'a> = dyn FnMut(&str, &InputReport) -> Result<()> + 'a;
 
 impl Padim {
     /// Checks the settings and selects the channels.
@@ -89,6 +96,7 @@ impl Padim {
             registration: None,
             custom_score: None,
             precision: Precision::F32,
+            levels_chosen: false,
         })
     }
 
@@ -206,11 +214,13 @@ impl Padim {
 
     /// Embeds all images and their augmented copies, and calls `work` with each batch of embeddings,
     /// the number of images so far, and the total number if known. All images must have input size
-    /// `size`; if `None`, the first image sets it.
+    /// `size`; if `None`, the first image sets it. Before, `note` gets the name and the report of each
+    /// image, without the copies.
     pub(super) fn embed_all<I>(
         &self,
         images: I,
         size: &mut Option<[usize; 2]>,
+        note: &mut Note<'_>,
         work: impl FnMut(Embedding, usize, Option<usize>) -> Result<()>,
     ) -> Result<()>
     where
@@ -221,13 +231,21 @@ impl Padim {
         let total = exact_count(&images);
         let steps = self.steps();
         match self.config.augmentation.clone() {
-            None => self.embed_prepared(images, steps, total, size, work),
+            None => self.embed_prepared(images, steps, total, size, note, work),
             Some(augmentation) => {
                 let total = total.map(|total| self.copied(total));
                 // Copies are made from the registered image, so that they cover its residual motion.
-                let images = augmentation.registered(images, self.registration.clone());
+                let copies = augmentation.copies;
+                let alpha = self.config.preprocess.alpha;
+                let images = augmentation.registered(images, self.registration.clone(), alpha);
                 let steps = Steps { registration: None, ..steps };
-                self.embed_prepared(images, steps, total, size, work)
+                let every = 1 + copies;
+                let mut number = 0;
+                let mut of_originals = |name: &str, report: &InputReport| {
+                    number += 1;
+                    if (number - 1) % every == 0 { note(name, report) } else { Ok(()) }
+                };
+                self.embed_prepared(images, steps, total, size, &mut of_originals, work)
             }
         }
     }
@@ -238,6 +256,7 @@ impl Padim {
         steps: Steps,
         total: Option<usize>,
         size: &mut Option<[usize; 2]>,
+        note: &mut Note<'_>,
         mut work: impl FnMut(Embedding, usize, Option<usize>) -> Result<()>,
     ) -> Result<()>
     where
@@ -248,7 +267,7 @@ impl Padim {
         let mut done = 0;
         while let Some(result) = batches.advance(|batch| {
             let names: Vec<String> = batch.iter().map(|item| item.name.clone()).collect();
-            let images = self.stack_batch(batch, size)?;
+            let images = self.stack_batch(batch, size, note)?;
             self.extractor
                 .batches(images)
                 .try_for_each(|images| {
@@ -275,11 +294,17 @@ impl Padim {
     }
 
     /// Stacks a batch to network input `[batch, 3, height, width]`.
-    fn stack_batch(&self, batch: Vec<Item>, size: &mut Option<[usize; 2]>) -> Result<Tensor<4>> {
+    fn stack_batch(
+        &self,
+        batch: Vec<Item>,
+        size: &mut Option<[usize; 2]>,
+        note: &mut Note<'_>,
+    ) -> Result<Tensor<4>> {
         let mut images = Vec::with_capacity(batch.len());
         let mut expected = *size;
         for Item { name, prepared } in batch {
             let image = prepared?;
+            note(&name, &image.report())?;
             image.require_size(*expected.get_or_insert(image.geometry().input_size()), &name)?;
             images.push(image);
         }

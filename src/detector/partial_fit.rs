@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::fitted::Detector;
+use super::input_summary::InputSummary;
 use super::padim::Padim;
 use super::progress::{FitProgress, factorizing, silent};
 use super::registration::Registration;
@@ -37,6 +38,8 @@ pub struct PartialFit {
     pub(crate) padim: Padim,
     pub(crate) input_size: [usize; 2],
     pub(crate) statistics: GaussianStatistics,
+    /// Not saved.
+    pub(crate) summary: Option<InputSummary>,
 }
 
 impl PartialFit {
@@ -71,6 +74,15 @@ impl PartialFit {
         if expected != actual {
             return Err(Error::BackboneMismatch { expected, actual });
         }
+        let levels = [ours, theirs].map(|padim| padim.config.preprocess.levels);
+        if levels[0] != levels[1] {
+            let reason = format!(
+                "cannot merge fits that read deep images by different levels: {} and {}; set the same \
+                 levels for all of them by `PreprocessConfig::with_levels`",
+                levels[0], levels[1]
+            );
+            return Err(Error::config("fit", reason));
+        }
         let stored = |padim: &Padim| padim.registration.as_ref().map(Registration::stored);
         let pooled = |padim: &Padim| padim.config.gaussian.pooled;
         let same = [
@@ -85,7 +97,9 @@ impl PartialFit {
             let reason = format!("cannot merge fits of different {what}");
             return Err(Error::config("fit", reason));
         }
-        self.statistics.merge(other.statistics)
+        self.statistics.merge(other.statistics)?;
+        self.note(other.summary);
+        Ok(())
     }
 
     /// Adds good images.
@@ -115,8 +129,26 @@ impl PartialFit {
         I: IntoIterator,
         I::Item: Into<ImageInput>,
     {
-        let (_, fresh) = self.padim.gather(Some(self.input_size), images, &mut progress)?;
-        self.statistics.merge(fresh)
+        let mut summary = InputSummary::new(self.padim.config.preprocess.levels);
+        let size = Some(self.input_size);
+        let (_, fresh) = self.padim.gather(size, images, &mut summary, &mut progress)?;
+        self.statistics.merge(fresh)?;
+        self.note(Some(summary));
+        Ok(())
+    }
+
+    /// What was noticed about the images so far; `None` if the fit was loaded and not extended since. For
+    /// a fit that was loaded and extended, only about the new images.
+    pub fn input_summary(&self) -> Option<&InputSummary> {
+        self.summary.as_ref()
+    }
+
+    fn note(&mut self, new: Option<InputSummary>) {
+        match (&mut self.summary, new) {
+            (Some(summary), Some(new)) => summary.merge(new),
+            (summary @ None, new) => *summary = new,
+            (Some(_), None) => (),
+        }
     }
 
     /// Multiplies the weight of all images so far by a forgetting factor. Called before each new group
@@ -148,9 +180,9 @@ impl PartialFit {
         self,
         mut progress: impl FnMut(FitProgress) -> ControlFlow<()>,
     ) -> Result<Detector> {
-        let Self { padim, input_size, statistics } = self;
+        let Self { padim, input_size, statistics, summary } = self;
         let model = statistics.finish(&padim.config.gaussian, factorizing(&mut progress))?;
-        Ok(Detector::new(padim, input_size, model))
+        Ok(Detector { input_summary: summary, ..Detector::new(padim, input_size, model) })
     }
 
     /// Computes a detector that keeps the statistics of its images, also in its file. It can be
@@ -173,9 +205,10 @@ impl PartialFit {
         self,
         mut progress: impl FnMut(FitProgress) -> ControlFlow<()>,
     ) -> Result<Detector> {
-        let Self { padim, input_size, statistics } = self;
+        let Self { padim, input_size, statistics, summary } = self;
         let model = statistics.model_with(&padim.config.gaussian, factorizing(&mut progress))?;
         let detector = Detector::new(padim, input_size, model);
-        Ok(Detector { statistics: Some(Arc::new(statistics)), ..detector })
+        let statistics = Some(Arc::new(statistics));
+        Ok(Detector { statistics, input_summary: summary, ..detector })
     }
 }

@@ -7,7 +7,7 @@ use super::{Detector, Registration};
 #[cfg(doc)]
 use crate::decision::Calibration;
 use crate::error::Result;
-use crate::preprocess::{Alignment, ImageGeometry};
+use crate::preprocess::{Alignment, ImageGeometry, InputReport};
 use crate::scoring::AnomalyMap;
 
 /// The result of a detector for an image.
@@ -32,6 +32,10 @@ pub struct Prediction {
     /// The motion of the image by a registration; `None` without one, and for one of unknown motion
     /// ([`Registration::new`]).
     pub alignment: Option<Alignment>,
+    /// What was noticed about the image. Show [`warnings`](InputReport::warnings) to a person. For a
+    /// tensor, the default; for an image in tiles, of the whole image.
+    #[serde(default)]
+    pub input: InputReport,
 }
 
 impl Prediction {

@@ -136,16 +136,16 @@ impl Predictor for TiledDetector {
         let name = image.name().unwrap_or_else(|| "given".to_owned());
         let options = self.preprocessor().decode_options();
         let image = caught_for(PREPARING, &name, || image.open(&name, options))?;
-        let image = TiledImage::of(name, image, self.tiling())?;
+        let image = TiledImage::of(name, image.pixels, image.bits, self.tiling())?;
         let original = keep_image.then(|| image.image.clone());
-        let contents = Contents::Tiled { name: image.name, image: image.image };
+        let contents = Contents::Tiled { name: image.name, image: image.image, bits: image.bits };
         Ok(PreparedImage { contents, original })
     }
 
     fn predict_prepared(&self, images: Vec<PreparedImage>) -> Vec<Result<Prediction>> {
         let predict = |(number, prepared): (usize, PreparedImage)| match prepared.contents {
-            Contents::Tiled { name, image } => {
-                self.predict_tiled(&TiledImage::of(name, image, self.tiling())?)
+            Contents::Tiled { name, image, bits } => {
+                self.predict_tiled(&TiledImage::of(name, image, bits, self.tiling())?)
             }
             Contents::Whole { .. } => Err(foreign(&format!("number {number}"))),
         };

@@ -10,8 +10,8 @@ use crate::caught::caught_for;
 use crate::error::{Error, Result};
 use crate::host::{all_finite_on_device, is_host, to_device};
 use crate::preprocess::{
-    Alignment, ImageGeometry, ImageInput, Normalization, PreprocessConfig, PreprocessedImage,
-    Preprocessor,
+    Alignment, ImageGeometry, ImageInput, InputReport, Normalization, OpenedImage,
+    PreprocessConfig, PreprocessedImage, Preprocessor,
 };
 
 /// The name of this step in errors after a panic.
@@ -39,6 +39,22 @@ pub(super) struct Item<T = Prepared> {
 pub(super) enum Prepared {
     Pixels(PreprocessedImage, Option<Alignment>),
     Tensor(Tensor<3>, ImageGeometry),
+}
+
+/// What a prediction tells about its image besides scores.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin {
+    pub geometry: ImageGeometry,
+    /// The motion of the image by a registration.
+    pub alignment: Option<Alignment>,
+    pub report: InputReport,
+}
+
+impl Origin {
+    /// Of finished network input.
+    pub fn of(geometry: ImageGeometry) -> Self {
+        Self { geometry, alignment: None, report: InputReport::default() }
+    }
 }
 
 impl Prepared {
@@ -75,12 +91,15 @@ impl Prepared {
             }
             return Ok((Self::Tensor(tensor, ImageGeometry::identity([height, width])), None));
         }
-        let image = input.open(name, steps.preprocessor.decode_options())?;
+        let opened = input.open(name, steps.preprocessor.decode_options())?;
+        let OpenedImage { pixels: image, bits, .. } = opened;
+        let process = |image: &DynamicImage| steps.preprocessor.process_of(image, bits);
+        let alpha = steps.preprocessor.config().alpha;
         let prepared = match steps.registration {
-            Some(registration) => registration.apply(&image).and_then(|(image, alignment)| {
-                Ok(Self::Pixels(steps.preprocessor.process(&image)?, alignment))
-            }),
-            None => steps.preprocessor.process(&image).map(|image| Self::Pixels(image, None)),
+            Some(registration) => registration
+                .apply_with(&image, alpha)
+                .and_then(|(image, alignment)| Ok(Self::Pixels(process(&image)?, alignment))),
+            None => process(&image).map(|image| Self::Pixels(image, None)),
         };
         prepared.map(|prepared| (prepared, Some(image))).map_err(named(name))
     }
@@ -92,12 +111,21 @@ impl Prepared {
         }
     }
 
-    /// The motion of the image by a registration.
-    pub fn alignment(&self) -> Option<Alignment> {
+    /// What was noticed about the image.
+    pub fn report(&self) -> InputReport {
         match self {
+            Self::Pixels(image, _) => image.report,
+            Self::Tensor(..) => InputReport::default(),
+        }
+    }
+
+    /// All that its prediction tells about it.
+    pub fn origin(&self) -> Origin {
+        let alignment = match self {
             Self::Pixels(_, alignment) => *alignment,
             Self::Tensor(..) => None,
-        }
+        };
+        Origin { geometry: self.geometry(), alignment, report: self.report() }
     }
 
     /// Checks the network input size of the image.
@@ -137,7 +165,7 @@ pub(super) enum Contents {
         by: Option<Preparation>,
     },
     /// A decoded image, for tiles.
-    Tiled { name: String, image: Arc<DynamicImage> },
+    Tiled { name: String, image: Arc<DynamicImage>, bits: Option<u8> },
 }
 
 /// The settings of [`Steps`], to compare them.

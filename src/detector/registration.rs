@@ -8,10 +8,12 @@ use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::preprocess::{Alignment, principal_axis};
+use crate::preprocess::{Alignment, Alpha, principal_axis};
 
 /// Aligns images of parts in different poses to one pose, before all other steps of fits and
 /// predictions.
+///
+/// It gets images as they are decoded: values of more than 8 bits are not scaled, and alpha is kept.
 ///
 /// A custom registration is code, so a detector's file holds only its name. After loading, the detector
 /// rejects images until it gets the registration again
@@ -131,8 +133,17 @@ impl Registration {
     ///
     /// The errors of the registration, and [`Error::RegistrationMissing`] if only its name is known.
     pub fn apply(&self, image: &DynamicImage) -> Result<(DynamicImage, Option<Alignment>)> {
+        self.apply_with(image, Alpha::default())
+    }
+
+    /// As [`apply`](Self::apply); `alpha`: how the crate's own registrations see transparent pixels.
+    pub(crate) fn apply_with(
+        &self,
+        image: &DynamicImage,
+        alpha: Alpha,
+    ) -> Result<(DynamicImage, Option<Alignment>)> {
         let alignment = match &self.0 {
-            Kind::PrincipalAxis { degrees } => principal_axis(image, *degrees)?,
+            Kind::PrincipalAxis { degrees } => principal_axis(image, *degrees, alpha)?,
             Kind::Aligning { align, .. } => align(image)?,
             Kind::Replacing { register, .. } => return Ok((register(image)?, None)),
             Kind::Missing { name } => {

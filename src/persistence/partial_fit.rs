@@ -48,7 +48,7 @@ impl PartialFit {
             }
             let parts = body.parts(header, backbone)?;
             let statistics = parts.statistics.ok_or(Error::NoStatistics)?;
-            Ok(Self { padim: parts.padim, input_size: parts.input_size, statistics })
+            Ok(Self { padim: parts.padim, input_size: parts.input_size, statistics, summary: None })
         })
     }
 }

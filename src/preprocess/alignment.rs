@@ -72,8 +72,19 @@ impl Alignment {
                 let (upper, lower, down) = between(v, height);
                 let at =
                     |y: usize, x: usize, c: usize| raw[(y * width + x) * channels + c].to_f32();
+                let mix = |a: f32, b: f32, share: f32| a + (b - a) * share;
+                let samples = [(upper, left), (upper, right), (lower, left), (lower, right)];
+                let shown = (channels % 2 == 0)
+                    .then(|| samples.map(|(y, x)| at(y, x, channels - 1)))
+                    .and_then(|opacities| shown(opacities, across, down));
                 for (c, target) in pixel.iter_mut().enumerate() {
-                    let mix = |a: f32, b: f32, share: f32| a + (b - a) * share;
+                    if let Some(weights) = shown.filter(|_| c + 1 < channels) {
+                        let parts = samples.iter().zip(weights);
+                        *target = P::Subpixel::from_f32(
+                            parts.map(|(&(y, x), weight)| weight * at(y, x, c)).sum(),
+                        );
+                        continue;
+                    }
                     let above = mix(at(upper, left, c), at(upper, right, c), across);
                     let below = mix(at(lower, left, c), at(lower, right, c), across);
                     *target = P::Subpixel::from_f32(mix(above, below, down));
@@ -132,6 +143,19 @@ fn between(place: f64, len: usize) -> (usize, usize, f32) {
     let first = place.floor();
     let sample = |i: f64| Border::EdgeRepeated.source(i as i64, len);
     (sample(first), sample(first + 1.0), (place - first) as f32)
+}
+
+/// The weights of the colors of four pixels with these opacities: a color counts as much as it is opaque,
+/// so that hidden colors stay hidden. `None` if the opacities are the same, or if nothing is to be seen.
+fn shown(opacities: [f32; 4], across: f32, down: f32) -> Option<[f32; 4]> {
+    if opacities.iter().all(|&opacity| opacity == opacities[0]) {
+        return None;
+    }
+    let (left, above) = (1.0 - across, 1.0 - down);
+    let places = [left * above, across * above, left * down, across * down];
+    let weights = [0, 1, 2, 3].map(|i| places[i] * opacities[i]);
+    let sum: f32 = weights.iter().sum();
+    (sum > 0.0).then(|| weights.map(|weight| weight / sum))
 }
 
 /// A channel value of a pixel.
@@ -239,6 +263,22 @@ mod tests {
             }
             let [p, q] = alignment.source([u, v], [60, 80]);
             prop_assert!((p - f64::from(x) - 0.5).abs() < 1e-9 && (q - f64::from(y) - 0.5).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn hidden_colors_stay_hidden() {
+        let image = |hidden: u8| {
+            image::GrayAlphaImage::from_fn(20, 10, |x, _| {
+                image::LumaA(if x < 10 { [hidden, 0] } else { [90, 255] })
+            })
+        };
+        let turn = Alignment { center: [9.3, 5.2], degrees: 30.0 };
+        for hidden in [0, 255] {
+            let moved = turn.apply(&image(hidden).into()).unwrap();
+            let shown = moved.as_luma_alpha8().unwrap().pixels().filter(|pixel| pixel.0[1] > 0);
+            assert!(shown.clone().any(|pixel| pixel.0[1] < 255));
+            assert!(shown.map(|pixel| pixel.0[0]).all(|v| v == 90));
         }
     }
 

@@ -5,8 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::alpha::Alpha;
 use super::decode::ExifOrientation;
-use super::pixels::SixteenBitGray;
+use super::levels::Levels;
 use crate::error::{Error, Result};
 use crate::names::builders;
 use crate::resample::Filter;
@@ -123,8 +124,12 @@ pub struct PreprocessConfig {
     pub filter: Filter,
     /// Resizing arithmetic. Default: PIL's.
     pub arithmetic: ResizeArithmetic,
-    /// How 16-bit gray values are read. Default: scaled, so that 65535 is white.
-    pub sixteen_bit_gray: SixteenBitGray,
+    /// Which values of images with more than 8 bits a channel are black and white. Default: a fit decides
+    /// by its first images.
+    pub levels: Levels,
+    /// What becomes of transparent pixels. Default: they are laid on white. The presets of programs in
+    /// Python drop alpha, as PIL does.
+    pub alpha: Alpha,
     /// Whether the orientation that a camera noted in a file is applied (EXIF). Default: it is. The
     /// presets of programs in Python ignore it, as PIL does.
     pub orientation: ExifOrientation,
@@ -138,7 +143,8 @@ builders!(PreprocessConfig {
     with_crop: crop, Option<usize>;
     with_filter: filter, Filter;
     with_arithmetic: arithmetic, ResizeArithmetic;
-    with_sixteen_bit_gray: sixteen_bit_gray, SixteenBitGray;
+    with_levels: levels, Levels;
+    with_alpha: alpha, Alpha;
     with_orientation: orientation, ExifOrientation;
     with_page: page, Option<usize>;
 });
@@ -150,7 +156,8 @@ impl Default for PreprocessConfig {
             crop: Some(224),
             filter: Filter::Bilinear,
             arithmetic: ResizeArithmetic::Pil,
-            sixteen_bit_gray: SixteenBitGray::Scale,
+            levels: Levels::Auto,
+            alpha: Alpha::default(),
             orientation: ExifOrientation::Apply,
             page: None,
         }
@@ -167,6 +174,7 @@ impl PreprocessConfig {
     ///
     /// [`Error::InvalidConfig`] for the first setting that is out of range, with the reason.
     pub fn validate(&self) -> Result<()> {
+        self.levels.validate()?;
         let smallest = match self.resize {
             Resize::ShortSide(side) => [side, side],
             Resize::Exact { height, width } => [height, width],

@@ -37,6 +37,12 @@ impl ImageGeometry {
         self.input
     }
 
+    /// The share of the original image's pixels that the crop has left, in `(0, 1]`.
+    pub fn seen_share(&self) -> f64 {
+        let pixels = |[height, width]: [usize; 2]| height as f64 * width as f64;
+        pixels(self.input) / pixels(self.resized)
+    }
+
     /// The rows and the columns of the original image whose centers the crop keeps.
     pub(crate) fn seen(&self) -> [std::ops::Range<usize>; 2] {
         [0, 1].map(|axis| {
@@ -141,6 +147,12 @@ mod tests {
         let offsets: Vec<usize> = (0..8).map(round_half_to_even).collect();
         // round(0.5) = 0, round(1.5) = 2, round(2.5) = 2, round(3.5) = 4
         assert_eq!(offsets, [0, 0, 1, 2, 2, 2, 3, 4]);
+    }
+
+    #[test]
+    fn the_share_that_was_seen_is_that_of_the_crop() {
+        assert_eq!(ImageGeometry::new([100, 200], [50, 100], Some(40)).seen_share(), 0.32);
+        assert_eq!(ImageGeometry::identity([3, 7]).seen_share(), 1.0);
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! From a decoded image to the network's input.
 
-use std::borrow::Cow;
-
 use image::{DynamicImage, RgbImage};
 
 use super::config::{MAX_SIDE, Normalization, PreprocessConfig, ResizeArithmetic};
 use super::decode::{DecodeLimits, DecodeOptions};
 use super::geometry::ImageGeometry;
+use super::levels::Levels;
 use super::mask::Mask;
-use super::pixels::rgb8;
+use super::opened::is_deep;
+use super::pixels::{report, rgb_units, rgb8};
+use super::report::InputReport;
 use crate::error::{Error, Result};
 use crate::resample::{Filter, Taps, resample, resample_u8};
 
@@ -21,6 +22,8 @@ pub struct PreprocessedImage {
     pub values: Vec<f32>,
     /// How the input relates to the original image.
     pub geometry: ImageGeometry,
+    /// What was noticed about the image.
+    pub report: InputReport,
 }
 
 /// Turns images into network input.
@@ -115,22 +118,63 @@ impl Preprocessor {
         Ok(ImageGeometry::new(original, resized, self.config.crop))
     }
 
+    /// The same with these [`levels`](PreprocessConfig::levels), which have been checked.
+    pub(crate) fn with_levels(mut self, levels: Levels) -> Self {
+        self.config.levels = levels;
+        self
+    }
+
     /// Resizes, crops and normalizes one image.
+    ///
+    /// With [`ResizeArithmetic::Float`], deep images keep their precision; otherwise, they become 8-bit
+    /// RGB first.
     ///
     /// # Errors
     ///
     /// [`Error::UnusableImage`] if the image has no pixels or holds NaN or infinite values.
     pub fn process(&self, image: &DynamicImage) -> Result<PreprocessedImage> {
-        let (rgb, geometry) = self.rgb(image)?;
-        let values = match self.config.arithmetic {
-            ResizeArithmetic::Pil => {
-                self.normalized_u8(&self.resized_crop(rgb.as_raw(), &geometry))
+        self.process_of(image, None)
+    }
+
+    /// As [`process`](Self::process), for an image whose source knows the bits of its values.
+    pub(crate) fn process_of(
+        &self,
+        image: &DynamicImage,
+        bits: Option<u8>,
+    ) -> Result<PreprocessedImage> {
+        let geometry = self.geometry([image.height() as usize, image.width() as usize])?;
+        let PreprocessConfig { levels, alpha, .. } = self.config;
+        let (values, report) = match self.config.arithmetic {
+            ResizeArithmetic::Float { antialias } if is_deep(image) => {
+                let (units, report) = rgb_units(image, bits, levels, alpha)?;
+                let plane =
+                    |channel: usize| units.iter().skip(channel).step_by(3).copied().collect();
+                (self.normalized_float(plane, &geometry, antialias), report)
             }
             ResizeArithmetic::Float { antialias } => {
-                self.normalized_float(rgb.as_raw(), &geometry, antialias)
+                let (rgb, report) = rgb8(image, bits, levels, alpha)?;
+                let plane = |channel: usize| {
+                    rgb.as_raw()
+                        .iter()
+                        .skip(channel)
+                        .step_by(3)
+                        .map(|&v| f32::from(v) / 255.0)
+                        .collect()
+                };
+                (self.normalized_float(plane, &geometry, antialias), report)
+            }
+            ResizeArithmetic::Pil => {
+                let (rgb, report) = rgb8(image, bits, levels, alpha)?;
+                (self.normalized_u8(&self.resized_crop(rgb.as_raw(), &geometry)), report)
             }
         };
-        Ok(PreprocessedImage { values, geometry })
+        let report = InputReport { seen_share: geometry.seen_share(), ..report };
+        Ok(PreprocessedImage { values, geometry, report })
+    }
+
+    /// The report of an image that the network sees whole.
+    pub(crate) fn report(&self, image: &DynamicImage, bits: Option<u8>) -> Result<InputReport> {
+        report(image, bits, self.config.levels)
     }
 
     /// The ground-truth mask of an image in the network's input: resized (nearest sample) and
@@ -157,17 +201,12 @@ impl Preprocessor {
     ///
     /// As [`process`](Self::process).
     pub fn crop_picture(&self, image: &DynamicImage) -> Result<RgbImage> {
-        let (rgb, geometry) = self.rgb(image)?;
+        let geometry = self.geometry([image.height() as usize, image.width() as usize])?;
+        let (rgb, _) = rgb8(image, None, self.config.levels, self.config.alpha)?;
         let [height, width] = geometry.input_size();
         let pixels = self.resized_crop(rgb.as_raw(), &geometry);
         RgbImage::from_raw(width as u32, height as u32, pixels)
             .ok_or_else(|| Error::shape("picture", format!("{height}x{width}x3"), "fewer pixels"))
-    }
-
-    fn rgb<'a>(&self, image: &'a DynamicImage) -> Result<(Cow<'a, RgbImage>, ImageGeometry)> {
-        let rgb = rgb8(image, self.config.sixteen_bit_gray)?;
-        let geometry = self.geometry([rgb.height() as usize, rgb.width() as usize])?;
-        Ok((rgb, geometry))
     }
 
     fn resized_crop(&self, rgb: &[u8], geometry: &ImageGeometry) -> Vec<u8> {
@@ -186,7 +225,12 @@ impl Preprocessor {
         values
     }
 
-    fn normalized_float(&self, rgb: &[u8], geometry: &ImageGeometry, antialias: bool) -> Vec<f32> {
+    fn normalized_float(
+        &self,
+        plane: impl Fn(usize) -> Vec<f32>,
+        geometry: &ImageGeometry,
+        antialias: bool,
+    ) -> Vec<f32> {
         let filter = self.config.filter;
         let [rows, columns] = geometry.taps(|from, to| {
             if antialias {
@@ -197,9 +241,8 @@ impl Preprocessor {
         });
         (0..3)
             .flat_map(|channel| {
-                let plane: Vec<f32> =
-                    rgb.iter().skip(channel).step_by(3).map(|&v| f32::from(v) / 255.0).collect();
-                let resized = geometry.cropped::<f32, 1>(&resample(&plane, &rows, &columns));
+                let resized = resample(&plane(channel), &rows, &columns);
+                let resized = geometry.cropped::<f32, 1>(&resized);
                 resized.into_iter().map(move |v| self.normalize(v, channel))
             })
             .collect()

@@ -1,8 +1,12 @@
 //! Finds the position and direction of a long part from the moments of its silhouette.
 
-use image::DynamicImage;
+use image::{DynamicImage, GrayImage};
 
-use super::Alignment;
+use super::alignment::Alignment;
+use super::alpha::Alpha;
+use super::levels::Levels;
+use super::opened::is_deep;
+use super::pixels::{extremes, rgb8};
 use crate::error::{Error, Result};
 use crate::regions::connected_regions;
 
@@ -16,8 +20,15 @@ const SMALLEST: usize = 16;
 ///
 /// The part is the largest connected region that differs from the background. The background is the
 /// median gray value of the image's border.
-pub(crate) fn principal_axis(image: &DynamicImage, degrees: f64) -> Result<Alignment> {
-    let grey = image.to_luma8();
+///
+/// A deep image is read from its own smallest to its own largest value, so that a part is found before a
+/// fit has chosen levels. Transparent pixels become what `alpha` says.
+pub(crate) fn principal_axis(
+    image: &DynamicImage,
+    degrees: f64,
+    alpha: Alpha,
+) -> Result<Alignment> {
+    let grey = gray(image, alpha)?;
     let size = [grey.height() as usize, grey.width() as usize];
     let step = size[0].max(size[1]).div_ceil(RESOLUTION).max(1);
     let [height, width] = size.map(|side| side.div_ceil(step));
@@ -54,6 +65,18 @@ pub(crate) fn principal_axis(image: &DynamicImage, degrees: f64) -> Result<Align
         center: [x + s * cos - t * sin, y + s * sin + t * cos].map(|v| v * step as f64),
         degrees: (degrees - direction + 180.0).rem_euclid(360.0) - 180.0,
     })
+}
+
+fn gray(image: &DynamicImage, alpha: Alpha) -> Result<GrayImage> {
+    if !is_deep(image) && !image.color().has_alpha() {
+        return Ok(image.to_luma8());
+    }
+    let levels = match is_deep(image).then(|| extremes(image)).transpose()? {
+        Some([low, high]) if low < high && (high - low).is_finite() => Levels::Range { low, high },
+        _ => Levels::Auto,
+    };
+    let (rgb, _) = rgb8(image, None, levels, alpha)?;
+    Ok(DynamicImage::from(rgb.into_owned()).into_luma8())
 }
 
 /// The pixel centers `[x, y]` of the largest region that differs from the background.
@@ -102,7 +125,7 @@ fn otsu(values: &[u8]) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{GrayImage, Luma};
+    use image::Luma;
     use proptest::prelude::*;
 
     /// A nail: a long shaft with a broad head. It lies at `center`, and its head points to `degrees`.
@@ -128,7 +151,7 @@ mod tests {
                 // A black corner, as in an image that was rotated before.
                 (0..12).for_each(|y| (0..24 - 2 * y).for_each(|x| image.put_pixel(x, y, Luma([0]))));
             }
-            let alignment = principal_axis(&image.into(), 45.0).unwrap();
+            let alignment = principal_axis(&image.into(), 45.0, Alpha::Drop).unwrap();
             let off = (alignment.degrees + degrees - 45.0 + 180.0).rem_euclid(360.0) - 180.0;
             prop_assert!(off.abs() < 2.0, "{off} {alignment:?}");
             prop_assert!((alignment.center[0] - x).hypot(alignment.center[1] - y) < 2.0, "{alignment:?}");
@@ -138,7 +161,7 @@ mod tests {
     #[test]
     fn an_aligned_part_lies_as_it_should() {
         let image = nail([75.0, 77.0], 110.0, [210, 60]);
-        let alignment = principal_axis(&image.clone().into(), 0.0).unwrap();
+        let alignment = principal_axis(&image.clone().into(), 0.0, Alpha::Drop).unwrap();
         let moved = alignment.apply(&image.into()).unwrap().to_luma8();
         let expected = nail([80.0, 70.0], 0.0, [210, 60]);
         let pairs = moved.pixels().zip(expected.pixels());
@@ -151,15 +174,40 @@ mod tests {
         let small = nail([75.0, 77.0], 110.0, [210, 60]);
         let large =
             image::imageops::resize(&small, 1600, 1400, image::imageops::FilterType::Nearest);
-        let [a, b] = [small, large].map(|image| principal_axis(&image.into(), 0.0).unwrap());
+        let [a, b] =
+            [small, large].map(|image| principal_axis(&image.into(), 0.0, Alpha::Drop).unwrap());
         assert!((a.degrees - b.degrees).abs() < 1.0, "{a:?} {b:?}");
         assert!((a.center[0] * 10.0 - b.center[0]).abs() < 10.0, "{a:?} {b:?}");
     }
 
     #[test]
+    fn a_part_of_few_bits_and_one_on_a_transparent_ground_are_found() {
+        let plain = nail([75.0, 77.0], 110.0, [210, 60]);
+        let expected = principal_axis(&plain.clone().into(), 0.0, Alpha::Drop).unwrap();
+        let close = |image: DynamicImage, alpha| {
+            let found = principal_axis(&image, 0.0, alpha).unwrap();
+            assert!((found.degrees - expected.degrees).abs() < 0.5, "{found:?} {expected:?}");
+        };
+        // 10 bits in 16, and floating point around 0.
+        let deep = image::ImageBuffer::from_fn(160, 140, |x, y| {
+            Luma([4 * u16::from(plain.get_pixel(x, y).0[0])])
+        });
+        close(deep.into(), Alpha::Drop);
+        let float = image::ImageBuffer::from_fn(160, 140, |x, y| {
+            image::Rgb([f32::from(plain.get_pixel(x, y).0[0]) - 100.0; 3])
+        });
+        close(float.into(), Alpha::Drop);
+        // The color is the same everywhere; only alpha shows the part.
+        let cut_out = image::ImageBuffer::from_fn(160, 140, |x, y| {
+            image::LumaA([60, 255 - plain.get_pixel(x, y).0[0] + 60])
+        });
+        close(cut_out.into(), Alpha::default());
+    }
+
+    #[test]
     fn an_empty_picture_is_an_error_that_says_so() {
         for image in [GrayImage::new(30, 20), GrayImage::new(0, 5)] {
-            let error = principal_axis(&image.into(), 0.0).unwrap_err();
+            let error = principal_axis(&image.into(), 0.0, Alpha::Drop).unwrap_err();
             assert!(matches!(error, Error::UnusableImage { .. }), "{error}");
         }
     }

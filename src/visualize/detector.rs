@@ -52,7 +52,7 @@ fn overlay_of(
     image: &DynamicImage,
     prediction: &Prediction,
 ) -> Result<RgbImage> {
-    let picture = to_rgb8(image, detector.config().preprocess.sixteen_bit_gray)?;
+    let picture = to_rgb8(image, &detector.config().preprocess)?;
     let map = prediction.map_in_original()?;
     let threshold = detector.thresholds().and_then(|thresholds| thresholds.pixel);
     let range = match threshold {

@@ -10,8 +10,8 @@ use padim::burn::nn::pool::AvgPool2dConfig;
 use padim::burn::tensor::{Device, Tensor};
 use padim::fingerprint::Fingerprint;
 use padim::preprocess::{
-    DecodeLimits, Normalization, PreprocessConfig, Preprocessor, Resize, ResizeArithmetic,
-    decode_file_with,
+    DecodeLimits, Frame, FrameFormat, FrameLayout, Normalization, PreprocessConfig, Preprocessor,
+    Resize, ResizeArithmetic, decode_file_with,
 };
 use padim::{Backbone, Detector, PartialFit, Result, image};
 
@@ -158,21 +158,43 @@ pub fn checkpoint(pickle: &[u8]) -> Vec<u8> {
     archive
 }
 
-/// Checks an image file, with both kinds of resize arithmetic and as a mask.
+/// Checks an image file.
 pub fn image(bytes: &[u8]) {
     let folder = folder();
     let limits = DecodeLimits { max_pixels: 1 << 16, max_bytes: 1 << 19 };
     let Ok(image) = decode_file_with(written(&folder, bytes), limits) else { return };
     assert!(u64::from(image.width()) * u64::from(image.height()) <= limits.max_pixels);
+    preprocess(&image);
+}
+
+/// Checks a frame: seven bytes of format, height, width and stride, then its pixels.
+pub fn frame(bytes: &[u8]) {
+    let Some((&[format, h0, h1, w0, w1, s0, s1], data)) = bytes.split_first_chunk::<7>() else {
+        return;
+    };
+    let format = FrameFormat::ALL[usize::from(format) % FrameFormat::ALL.len()];
+    let [height, width, stride] =
+        [[h0, h1], [w0, w1], [s0, s1]].map(|pair| usize::from(u16::from_le_bytes(pair)));
+    let layout = FrameLayout::new(format, [height, width]).with_stride(stride);
+    let Ok(frame) = Frame::new(data, layout) else { return };
+    let image = frame.to_image().unwrap();
+    assert_eq!([image.height() as usize, image.width() as usize], [height, width]);
+    // Nothing is larger than its pixels: at most 12 bits become 3 values of 16.
+    assert!(image.as_bytes().len() <= 6 * data.len().max(1));
+    preprocess(&image);
+}
+
+/// Checks the network's input from an image, with both kinds of resize arithmetic and as a mask.
+fn preprocess(image: &image::DynamicImage) {
     for arithmetic in [ResizeArithmetic::Pil, ResizeArithmetic::Float { antialias: true }] {
         let config = PreprocessConfig::default()
             .with_resize(Resize::square(12))
             .with_crop(Some(8))
             .with_arithmetic(arithmetic);
         let preprocessor = Preprocessor::new(config, Normalization::IMAGENET).unwrap();
-        if let Ok(input) = preprocessor.process(&image) {
+        if let Ok(input) = preprocessor.process(image) {
             assert!(input.values.len() == 3 * 8 * 8 && input.values.iter().all(|v| v.is_finite()));
-            assert_eq!(preprocessor.process_mask(&image).unwrap().len(), 8 * 8);
+            assert_eq!(preprocessor.process_mask(image).unwrap().len(), 8 * 8);
         }
     }
 }

@@ -3,8 +3,8 @@
 use image::{DynamicImage, GrayImage, RgbImage};
 use padim::image;
 use padim::preprocess::{
-    Filter, Normalization, PreprocessConfig, Preprocessor, Resize, ResizeArithmetic,
-    SixteenBitGray, decode_file, to_rgb8,
+    Alpha, Filter, Levels, Normalization, PreprocessConfig, Preprocessor, Resize, ResizeArithmetic,
+    decode_file, to_rgb8,
 };
 
 use crate::golden;
@@ -118,13 +118,14 @@ fn golden_preprocess_normalised() {
 #[test]
 fn golden_png_kinds_decode_as_in_pil() {
     let tensors = golden::tensors("preprocess.safetensors");
+    let pil = PreprocessConfig::default().with_levels(Levels::Pil).with_alpha(Alpha::Drop);
     for kind in ["rgb", "gray", "rgba", "palette", "bilevel_1bit", "gray16"] {
         let image = decode_file(golden::path(&format!("png/{kind}.png"))).unwrap();
-        let rgb = to_rgb8(&image, SixteenBitGray::ClipAt255).unwrap();
+        let rgb = to_rgb8(&image, &pil).unwrap();
         assert!(*rgb.as_raw() == tensors[&format!("decode_{kind}")].u8(), "{kind}");
     }
     // PIL clips 16-bit gray to white. By default, this crate scales it to 8 bits.
     let image = decode_file(golden::path("png/gray16.png")).unwrap();
-    let rgb = to_rgb8(&image, SixteenBitGray::Scale).unwrap();
+    let rgb = to_rgb8(&image, &PreprocessConfig::default()).unwrap();
     assert!(*rgb.as_raw() == tensors["decode_gray"].u8());
 }

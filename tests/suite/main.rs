@@ -19,6 +19,7 @@ mod golden_stages;
 mod hostile;
 mod imports;
 mod interface;
+mod levels;
 mod line;
 mod moving;
 mod partial;

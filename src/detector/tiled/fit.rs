@@ -8,6 +8,7 @@ use super::padim::TiledPadim;
 use crate::decision::CalibrationConfig;
 use crate::detector::batches::{Batches, exact_count};
 use crate::detector::fitted::Detector;
+use crate::detector::input_summary::InputSummary;
 #[cfg(doc)]
 use crate::detector::padim::Padim;
 use crate::detector::progress::{FitProgress, FitStage, Report, report, silent};
@@ -55,10 +56,11 @@ impl TiledPadim {
         if let (Some(count), TileModels::PerPosition) = (exact_count(&images), self.tiling.models) {
             self.padim.check_count(count)?;
         }
+        let (tiled, images) = self.with_levels_for(images)?;
         let mut fit = Gathered::default();
-        self.gather(images, None, &mut fit, &mut progress)?;
-        let models = self.finish(fit.statistics, &mut progress)?;
-        self.detector(models, fit.image_size)
+        let summary = tiled.gather(images, None, &mut fit, &mut progress)?;
+        let models = tiled.finish(fit.statistics, &mut progress)?;
+        tiled.detector(models, fit.image_size, summary)
     }
 
     /// Tiles have no cross-fitted calibration.
@@ -124,18 +126,34 @@ impl TiledPadim {
             let reason = format!("a fit needs at least {needed} bytes, {bytes} are allowed");
             return Err(Error::config("bytes", reason));
         };
+        let (tiled, _) = self.with_levels_for(images.clone())?;
         let mut models = Vec::with_capacity(positions);
-        let mut image_size = None;
+        let (mut image_size, mut summary) = (None, None);
         for begin in (0..positions).step_by(at_once) {
             let part = begin..(begin + at_once).min(positions);
             // A shared model uses all tiles.
             let part = (self.tiling.models == TileModels::PerPosition).then_some(part);
             let mut fit = Gathered { image_size, ..Gathered::default() };
-            self.gather(images.clone(), part, &mut fit, &mut progress)?;
+            // Each pass sees the same images.
+            summary = Some(tiled.gather(images.clone(), part, &mut fit, &mut progress)?);
             image_size = fit.image_size;
-            models.extend(self.finish(fit.statistics, &mut progress)?);
+            models.extend(tiled.finish(fit.statistics, &mut progress)?);
         }
-        self.detector(models, image_size)
+        let summary = summary.ok_or(Error::TooFewImages { count: 0 })?;
+        tiled.detector(models, image_size, summary)
+    }
+
+    /// Chooses the levels of deep images by the first ones, of which one at most is held in memory.
+    fn with_levels_for<I>(
+        &self,
+        images: I,
+    ) -> Result<(Self, impl Iterator<Item = ImageInput> + use<I>)>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput>,
+    {
+        let (padim, images) = self.padim.with_levels_for(images, 1)?;
+        Ok((Self { padim, tiling: self.tiling }, images))
     }
 
     /// Adds the tiles of all images; if `part` is given, only the tiles at these positions.
@@ -145,11 +163,12 @@ impl TiledPadim {
         part: Option<Range<usize>>,
         fit: &mut Gathered,
         progress: &mut Report<'_>,
-    ) -> Result<()>
+    ) -> Result<InputSummary>
     where
         I: IntoIterator,
         I::Item: Into<ImageInput>,
     {
+        let mut summary = InputSummary::new(self.padim.config.preprocess.levels);
         let images = images.into_iter();
         let total = exact_count(&images);
         let mut images = Batches::decoded(images, self.decode_options());
@@ -157,6 +176,9 @@ impl TiledPadim {
         while let Some(result) = images.advance(|batch| {
             batch.into_iter().try_for_each(|item| {
                 let image = TiledImage::new(item, &self.tiling)?;
+                let report = image.report(&self.padim)?;
+                summary.add(&image.name, &report);
+                self.padim.require_levels(&image.name, &report)?;
                 self.take_in(&image, part.clone(), fit, total.unwrap_or(0))
             })
         }) {
@@ -164,7 +186,7 @@ impl TiledPadim {
             done += 1;
             report(progress, FitStage::Embedding, done, total)?;
         }
-        Ok(())
+        Ok(summary)
     }
 
     fn take_in(
@@ -226,11 +248,13 @@ impl TiledPadim {
         &self,
         models: Vec<GaussianModel>,
         image_size: Option<[usize; 2]>,
+        summary: InputSummary,
     ) -> Result<TiledDetector> {
         let mut models = models.into_iter();
         let Some(model) = models.next() else { return Err(Error::TooFewImages { count: 0 }) };
         let (padim, input_size) = (self.padim.clone(), self.input_size()?);
         let first = Detector::new(padim, input_size, model);
+        let first = Detector { input_summary: Some(summary), ..first };
         TiledDetector::new(self.tiling, image_size, first, models.collect())
     }
 }

@@ -11,10 +11,12 @@ use crate::detector::batches::{Batches, counted};
 use crate::detector::config::PadimConfig;
 use crate::detector::explain::Explanation;
 use crate::detector::fitted::Detector;
+use crate::detector::input_summary::InputSummary;
 use crate::detector::memory::DetectorMemory;
 #[cfg(doc)]
 use crate::detector::padim::Padim;
 use crate::detector::prediction::Prediction;
+use crate::detector::prepared::Origin;
 use crate::detector::progress::{FitProgress, FitStage, report, silent};
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
@@ -120,6 +122,11 @@ impl TiledDetector {
     pub fn with_decode_limits(mut self, limits: DecodeLimits) -> Self {
         self.set_decode_limits(limits);
         self
+    }
+
+    /// As [`Detector::input_summary`], of whole images.
+    pub fn input_summary(&self) -> Option<&InputSummary> {
+        self.first.input_summary()
     }
 
     /// As [`Detector::set_normalization`].
@@ -302,6 +309,7 @@ impl TiledDetector {
 
     pub(in crate::detector) fn predict_tiled(&self, image: &TiledImage) -> Result<Prediction> {
         self.image_size.map_or(Ok(()), |size| image.require_size(size))?;
+        let report = image.report(&self.first.padim)?;
         let Detector { padim, input_size, .. } = &self.first;
         let mut blender = MapBlender::new(image.layout, *input_size);
         let mut highest = f32::NEG_INFINITY;
@@ -325,6 +333,7 @@ impl TiledDetector {
             ImageScore::MaxBeforeBlur => highest,
             by_map => by_map.of(map.values().iter().copied()),
         };
-        Ok(self.first.prediction(ScoredMap { map, image_score }, geometry, None))
+        let origin = Origin { report, ..Origin::of(geometry) };
+        Ok(self.first.prediction(ScoredMap { map, image_score }, origin))
     }
 }

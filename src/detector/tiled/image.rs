@@ -9,31 +9,35 @@ use crate::detector::padim::Padim;
 use crate::detector::prepared::{Item, named};
 use crate::embedding::Embedding;
 use crate::error::{Error, Result};
-use crate::preprocess::ImageInput;
+use crate::preprocess::{ImageInput, InputReport, OpenedImage};
 use crate::tiling::{TileLayout, TileModels, TilingConfig};
 
 /// An image and its tiles.
 pub struct TiledImage {
     pub name: String,
     pub image: Arc<DynamicImage>,
+    /// The bits of the values, if the image's source knows them.
+    pub bits: Option<u8>,
     pub layout: TileLayout,
     tile: [usize; 2],
 }
 
 impl TiledImage {
-    pub fn new(Item { name, prepared }: Item<DynamicImage>, tiling: &TilingConfig) -> Result<Self> {
-        Self::of(name, prepared?, tiling)
+    pub fn new(Item { name, prepared }: Item<OpenedImage>, tiling: &TilingConfig) -> Result<Self> {
+        let OpenedImage { pixels, bits, .. } = prepared?;
+        Self::of(name, pixels, bits, tiling)
     }
 
     pub fn of(
         name: String,
         image: impl Into<Arc<DynamicImage>>,
+        bits: Option<u8>,
         tiling: &TilingConfig,
     ) -> Result<Self> {
         let image = image.into();
         let size = [image.height() as usize, image.width() as usize];
         let layout = tiling.layout(size).map_err(named(&name))?;
-        Ok(Self { name, image, layout, tile: tiling.tile })
+        Ok(Self { name, image, bits, layout, tile: tiling.tile })
     }
 
     pub fn require_size(&self, expected: [usize; 2]) -> Result<()> {
@@ -50,13 +54,20 @@ impl TiledImage {
         })
     }
 
+    /// What is noticed about the whole image.
+    pub fn report(&self, padim: &Padim) -> Result<InputReport> {
+        padim.preprocessor.report(&self.image, self.bits).map_err(named(&self.name))
+    }
+
     /// A tile; it is cropped when it is used.
     fn tile(&self, number: usize) -> ImageInput {
         let ([top, left], [height, width]) = (self.layout.origin(number), self.tile);
         let [x, y, w, h] = [left, top, width, height].map(|n| n as u32);
         let image = self.image.clone();
         let name = format!("{} (tile at row {top}, column {left})", self.name);
-        ImageInput::deferred(name, move |_options| Ok(image.crop_imm(x, y, w, h)))
+        let bits = self.bits;
+        let open = move |_| Ok(OpenedImage::from(image.crop_imm(x, y, w, h)).with_bits(bits));
+        ImageInput::Deferred { name, open: Arc::new(open) }
     }
 
     /// Embeds tiles in batches, and calls `work` with the number of a batch's first tile and the batch.
@@ -69,7 +80,7 @@ impl TiledImage {
     ) -> Result<()> {
         let begin = numbers.start;
         let tiles = numbers.map(|number| self.tile(number));
-        padim.embed_all(tiles, input_size, |embedding, done, _| {
+        padim.embed_all(tiles, input_size, &mut |_, _| Ok(()), |embedding, done, _| {
             work(begin + done - embedding.shape()[0], embedding)
         })
     }

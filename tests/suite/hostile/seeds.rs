@@ -6,7 +6,7 @@ use std::sync::Arc;
 use image::{DynamicImage, ImageFormat};
 use padim::backbone::{EfficientNetConfig, EfficientNetStage};
 use padim::gaussian::{Precision, Storage};
-use padim::preprocess::RegionOfInterest;
+use padim::preprocess::{FrameFormat, FrameLayout, RegionOfInterest};
 use padim::{Backbone, CalibrationConfig, Padim, Result, image};
 
 use super::checks::{self, Squares};
@@ -22,6 +22,7 @@ pub fn write_seeds() {
         ("weights_safetensors", vec![safetensors()]),
         ("weights_pth", pickle_seeds()),
         ("image", image_seeds()),
+        ("frame", frame_seeds()),
     ];
     for (target, files) in seeds {
         let folder = corpus().join(target);
@@ -155,6 +156,22 @@ fn pickle_seeds() -> Vec<Vec<u8>> {
     for file in ["edge_legacy.pth", "edge_zip.pth", "edge_zip_proto4.pth", "reject_module_zip.pth"]
     {
         seeds.push(std::fs::read(loader.join(file)).unwrap());
+    }
+    seeds
+}
+
+/// A small frame of each format, packed and with a gap between rows; the head is that of [`checks::frame`].
+fn frame_seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for format in 0..FrameFormat::ALL.len() as u8 {
+        for gap in [0, 3] {
+            let layout = FrameLayout::new(FrameFormat::ALL[usize::from(format)], [3, 4]);
+            let row = layout.stride().unwrap();
+            let stride = if gap == 0 { 0 } else { row + gap };
+            let head = [format, 3, 0, 4, 0, stride as u8, 0];
+            let pixels = (0..3 * (row + gap)).map(|i| (37 * i) as u8);
+            seeds.push(head.into_iter().chain(pixels).collect());
+        }
     }
     seeds
 }
