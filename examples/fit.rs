@@ -13,6 +13,7 @@ use padim::dataset::{Category, Sample};
 use padim::decision::images_needed;
 use padim::embedding::ChannelSelection;
 use padim::gaussian::Storage;
+use padim::preprocess::Levels;
 use padim::{CalibrationConfig, Padim, PadimConfig};
 
 /// Fits a detector to the good images of a folder.
@@ -74,8 +75,15 @@ fn run(options: &Options) -> Outcome {
             .into());
         }
     }
+    let mut preprocess = options.pictures.preprocess();
+    if preprocess.levels == Levels::Auto {
+        // By all images, not by the first ones only.
+        let decode = options.pictures.input.limits().into();
+        let decode = options.pictures.input.decode(decode);
+        preprocess = preprocess.with_levels(Levels::of_images(&images, decode)?);
+    }
     let config = PadimConfig::default()
-        .with_preprocess(options.pictures.preprocess())
+        .with_preprocess(preprocess)
         .with_channels(options.channels.clone().unwrap_or(options.network.backbone.channels()))
         .with_batch_size(options.batch_size);
     let gaussian = config.gaussian.clone().with_storage(options.storage);
@@ -104,6 +112,7 @@ fn run(options: &Options) -> Outcome {
         None => padim.fit_with(&images, common::show_fit(&bar))?,
     };
     bar.finish_and_clear();
+    options.strictness.show_input(&detector)?;
     // Saved before the calibration, which may fail at a damaged image.
     detector.save(&options.out)?;
     if let (Some(rate), Some(more)) = (options.calibrate, more) {

@@ -53,7 +53,7 @@ struct Options {
     #[arg(long)]
     threshold: Option<f32>,
     /// The scores at which the overlay's colors begin and end
-    /// [default: 0.5 and 1.5 times the threshold, or else the extremes of the image]
+    /// [default: 0.5 and 1.5 times the threshold, or else of what good images reach in the fit]
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"])]
     range: Option<Vec<f32>>,
     #[command(flatten)]
@@ -106,6 +106,9 @@ fn run(options: &Options) -> Outcome<usize> {
         None => detector,
     };
     tell!("Gaussians: {}", common::describe_model(&detector));
+    if let Some(peak) = detector.good_peak() {
+        tell!("Maps of good images go up to about {peak:.1}.");
+    }
     if let Some(path) = &options.save {
         match &options.weights {
             Some(_) => detector.save_without_backbone(path)?,
@@ -137,6 +140,9 @@ fn run(options: &Options) -> Outcome<usize> {
         let name = common::csv_field(&path.display().to_string());
         match result {
             Ok(prediction) => {
+                for warning in prediction.input.warnings() {
+                    bar.suspend(|| tell!("{}: {warning}", path.display()));
+                }
                 let Prediction { image_score, normalized_score, .. } = prediction;
                 let above = options.threshold.map(|threshold| image_score >= threshold);
                 let above = above.or(prediction.is_defective).map_or("".into(), |a| a.to_string());
@@ -185,7 +191,9 @@ fn explain(detector: &Detector, path: &Path, input: &InputOptions, target: &Path
     );
 
     let map = &explanation.prediction.anomaly_map;
-    let range = ScoreRange { min: 0.0, max: map.max() };
+    // A share of a score can be small, so the colors begin at 0; a good part does not reach the last one.
+    let bright = detector.score_range().map_or(map.max(), |range| range.max);
+    let range = ScoreRange { min: 0.0, max: bright.max(map.max()) };
     let preprocessor = detector.preprocessor();
     // The maps of layers refer to the registered image.
     let mut image = decode_file_with(path, input.decode(preprocessor.decode_options()))?;
@@ -212,11 +220,13 @@ fn write_overlay(
     let map = prediction.map_in_original()?;
     let own = detector.thresholds().and_then(|decision| decision.pixel);
     let threshold = options.threshold.or(own);
-    let range = match (options.range.as_deref(), threshold) {
-        (Some(&[min, max]), _) => ScoreRange { min, max },
-        (_, Some(threshold)) => ScoreRange { min: 0.5 * threshold, max: 1.5 * threshold },
-        _ => ScoreRange { min: prediction.anomaly_map.min(), max: map.max() },
+    let range = match (options.range.as_deref(), options.threshold) {
+        (Some(&[min, max]), _) => Some(ScoreRange { min, max }),
+        (_, Some(threshold)) => Some(ScoreRange::around(threshold)),
+        _ => detector.score_range(),
     };
+    let own = ScoreRange { min: prediction.anomaly_map.min(), max: map.max() };
+    let range = range.unwrap_or(own);
     save_png(&overlay(&picture, &map, range, threshold)?, target)?;
     Ok(())
 }

@@ -282,6 +282,7 @@ fn run_category(
     bar.finish_and_clear();
     let fit_seconds = start.elapsed().as_secs_f64();
     let (storage, model_bytes) = (detector.model().storage(), detector.model().size_in_bytes());
+    options.intake.strictness.show_input(&detector)?;
     say!("Gaussians of {} images: {}", train.len(), common::describe_model(&detector));
     let detector = if options.half { detector.with_half_precision()? } else { detector };
     if let Some(target) = &options.save {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use common::parts::Random;
-use common::{DeviceOption, InputOptions, NetworkOptions, Outcome, say};
+use common::{DeviceOption, InputOptions, NetworkOptions, Outcome, PixelOptions, say, tell};
 use padim::dataset::{Mvtec, Sample};
 use padim::decision::{Calibration, images_needed};
 use padim::{Padim, PadimConfig};
@@ -40,6 +40,8 @@ struct Options {
     #[command(flatten)]
     input: InputOptions,
     #[command(flatten)]
+    pixels: PixelOptions,
+    #[command(flatten)]
     on: DeviceOption,
 }
 
@@ -50,7 +52,7 @@ fn main() {
 fn run(options: &Options) -> Outcome {
     let backbone = options.network.build(&[1, 2, 3], &options.on.device)?;
     let config = PadimConfig::default().with_channels(options.network.backbone.channels());
-    let preprocess = options.input.preprocess(config.preprocess.clone());
+    let preprocess = options.pixels.preprocess(options.input.preprocess(config.preprocess.clone()));
     let padim = Padim::new(config.with_preprocess(preprocess), backbone)?
         .with_decode_limits(options.input.limits());
     let category = Mvtec::open(&options.data)?;
@@ -63,6 +65,9 @@ fn run(options: &Options) -> Outcome {
     let bar = common::progress_bar("images", train.len() as u64);
     let mut detector = padim.fit_with(train, common::show_fit(&bar))?;
     bar.finish_and_clear();
+    if let Some(summary) = detector.input_summary() {
+        tell!("{}", common::advice(summary));
+    }
     let scores = |images: &[&Sample]| -> padim::Result<Vec<f32>> {
         detector.predict_iter(images.iter().copied()).map(|p| Ok(p?.image_score)).collect()
     };

@@ -7,7 +7,7 @@ pub mod parts;
 mod print;
 
 pub use images::{images_below, images_in};
-pub use options::{InputOptions, NetworkOptions, PictureOptions};
+pub use options::{InputOptions, NetworkOptions, PictureOptions, PixelOptions};
 pub use print::{advice, print, print_error, report};
 pub(crate) use print::{say, tell};
 
@@ -95,6 +95,18 @@ pub fn show_fit(bar: &ProgressBar) -> impl FnMut(FitProgress) -> ControlFlow<()>
         bar.set_length(progress.total.unwrap_or(progress.done) as u64);
         bar.set_position(progress.done as u64);
         ControlFlow::Continue(())
+    }
+}
+
+impl Strictness {
+    /// Prints what a fit noticed about its images to stderr; with `--strict`, warnings are errors.
+    pub fn show_input(&self, detector: &Detector) -> Outcome {
+        let Some(summary) = detector.input_summary() else { return Ok(()) };
+        tell!("{}", advice(summary));
+        match summary.warnings.first() {
+            Some(first) if self.strict => Err(format!("{}: {}", first.first, first.text).into()),
+            _ => Ok(()),
+        }
     }
 }
 

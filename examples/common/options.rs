@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use padim::preprocess::{
-    DecodeLimits, DecodeOptions, ExifOrientation, Filter, PreprocessConfig, RegionOfInterest,
-    Resize, decode_file_with,
+    Alpha, DecodeLimits, DecodeOptions, ExifOrientation, Filter, Levels, PreprocessConfig,
+    RegionOfInterest, Resize, decode_file_with,
 };
 use padim::{Backbone, ImageInput, Padim};
 
@@ -83,29 +83,52 @@ impl InputOptions {
     }
 }
 
+/// How pixels are read. A detector keeps what it was fitted with.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct PixelOptions {
+    /// Which values of images with more than 8 bits a channel are black and white: auto (as the first
+    /// images tell), bits:N, LOW..HIGH or pil [default: auto, or as the preset says]
+    #[arg(long)]
+    pub levels: Option<Levels>,
+    /// What becomes of transparent pixels: background:RED,GREEN,BLUE (laid on this color) or drop
+    /// [default: background:255,255,255, or as the preset says]
+    #[arg(long)]
+    pub alpha: Option<Alpha>,
+}
+
+impl PixelOptions {
+    pub fn preprocess(&self, config: PreprocessConfig) -> PreprocessConfig {
+        let (levels, alpha) = (self.levels.unwrap_or(config.levels), self.alpha);
+        let alpha = alpha.unwrap_or(config.alpha);
+        config.with_levels(levels).with_alpha(alpha)
+    }
+}
+
 /// How images become network input.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PictureOptions {
     /// Resize to `short:N` (the short side), `square:N` or `HEIGHTxWIDTH`, in pixels.
-    #[arg(long, default_value = "short:256")]
+    #[arg(long, default_value = "square:224")]
     pub resize: Resize,
     /// The resizing filter: bilinear, bicubic or lanczos.
     #[arg(long, default_value = "bilinear")]
     pub filter: Filter,
     /// The side of the center crop in pixels, or `none`.
-    #[arg(long, default_value = "224")]
+    #[arg(long, default_value = "none")]
     pub crop: Crop,
     /// A mask image of the region of interest: only its bright pixels are scored.
     #[arg(long)]
     pub region: Option<PathBuf>,
     #[command(flatten)]
     pub input: InputOptions,
+    #[command(flatten)]
+    pub pixels: PixelOptions,
 }
 
 impl PictureOptions {
     pub fn preprocess(&self) -> PreprocessConfig {
         let config = PreprocessConfig::default().with_resize(self.resize).with_filter(self.filter);
-        self.input.preprocess(config.with_crop(self.crop.0))
+        self.pixels.preprocess(self.input.preprocess(config.with_crop(self.crop.0)))
     }
 
     /// Adds the limits of files and the region of interest.

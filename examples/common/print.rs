@@ -57,10 +57,11 @@ pub fn report<T>(outcome: Outcome<T>) -> T {
 }
 
 /// What the library advises, and the option of the examples for it.
-const OPTIONS: [(&str, &str); 5] = [
+const OPTIONS: [(&str, &str); 6] = [
     ("with_decode_limits", "--max-pixels N"),
     ("with_page", "--page N"),
     ("with_orientation", "--orientation apply|ignore"),
+    ("with_levels", "--levels bits:N|LOW..HIGH"),
     ("Weights::fetch", "--weights FILE"),
     ("Weights::torchvision", "--weights torchvision"),
 ];

@@ -27,7 +27,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use common::{DeviceOption, InputOptions, Network, NetworkOptions, Outcome, Strictness, say, tell};
+use common::{
+    DeviceOption, InputOptions, Network, NetworkOptions, Outcome, PixelOptions, Strictness, say,
+    tell,
+};
 use padim::dataset::Sample;
 use padim::fingerprint::Fingerprint;
 use padim::metrics::DEFAULT_FPR_LIMIT;
@@ -106,6 +109,8 @@ struct Options {
     html: Option<PathBuf>,
     #[command(flatten)]
     input: InputOptions,
+    #[command(flatten)]
+    pixels: PixelOptions,
     #[command(flatten)]
     strictness: Strictness,
     #[command(flatten)]
@@ -324,6 +329,7 @@ fn job(
     }
     let draw = if source.rotated { preset.seed() } else { name.seed };
     let preprocess = options.input.preprocess(source.preprocess(&config));
+    let preprocess = options.pixels.preprocess(preprocess);
     let channels = variant.channels(&config, draw);
     let config = config.with_preprocess(preprocess).with_channels(channels);
     let config = variant.motion.config(config);

@@ -162,6 +162,10 @@ impl Recorder {
             "p_value": prediction.p_value,
             "defective": prediction.is_defective,
         });
+        let warnings = prediction.input.warnings();
+        if !warnings.is_empty() {
+            value["warnings"] = json!(warnings);
+        }
         if prediction.is_defective == Some(true) {
             if self.detector.thresholds().is_some_and(|d| d.pixel.is_some()) {
                 let regions = self.detector.anomaly_regions(prediction)?;

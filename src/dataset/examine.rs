@@ -251,8 +251,9 @@ mod tests {
     #[test]
     fn a_defect_that_the_crop_hides_is_told() {
         let whole = PreprocessConfig::default().with_resize(Resize::square(64)).with_crop(None);
-        let text =
-            |mask: &GrayImage| report(mask, PreprocessConfig::default()).unwrap().to_string();
+        let cropped =
+            PreprocessConfig::default().with_resize(Resize::ShortSide(256)).with_crop(Some(224));
+        let text = |mask: &GrayImage| report(mask, cropped.clone()).unwrap().to_string();
         assert!(text(&mask(0..10, 255)).contains("the whole defect"));
         assert!(text(&mask(0..110, 255)).contains("tenth of the defect"));
         let middle = text(&mask(110..130, 255));

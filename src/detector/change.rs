@@ -7,6 +7,7 @@ use super::batches::exact_count;
 use super::config::PadimConfig;
 use super::custom_score::CustomScore;
 use super::fitted::Detector;
+use super::good_peak::LastImages;
 use super::input_summary::InputSummary;
 #[cfg(doc)]
 use super::padim::Padim;
@@ -241,12 +242,14 @@ impl Detector {
         }
         let mut summary = InputSummary::new(padim.config.preprocess.levels);
         let size = Some(self.input_size);
-        let (_, fresh) = padim.gather(size, images, &mut summary, &mut progress)?;
+        let mut last = LastImages::default();
+        let (_, fresh) = padim.gather(size, images, &mut summary, &mut last, &mut progress)?;
         let statistics = Arc::make_mut(known);
         statistics.forget(forgetting_factor)?;
         statistics.merge(fresh)?;
         let config = &self.padim.config.gaussian;
         self.model = statistics.model_with(config, factorizing(&mut progress))?;
+        self.good_peak = last.peak(&padim, &[&self.model], self.input_size)?;
         match &mut self.input_summary {
             Some(known) => known.merge(summary),
             None => self.input_summary = Some(summary),
@@ -279,6 +282,8 @@ impl Detector {
         let statistics = self.statistics.as_ref().ok_or(Error::NoStatistics)?;
         self.model = statistics.model_with(&config, factorizing(&mut progress))?;
         self.padim.config.gaussian = config;
+        // No image is left to measure it with.
+        self.good_peak = None;
         self.forget_scores()
     }
 }

@@ -15,8 +15,8 @@ use crate::scoring::{Blur, ImageScore, ScoreNormalization, ScoringConfig, Upsamp
 
 /// All settings of PaDiM except the backbone and its layers. Stored with every detector.
 ///
-/// The default has the settings of a common Python implementation (xiahaifeng), but with bilinear
-/// resizing. [`paper`](Self::paper), [`xiahaifeng`](Self::xiahaifeng) and [`anomalib`](Self::anomalib)
+/// The default has the settings of a common Python implementation (xiahaifeng), but the network sees the
+/// whole picture, and resizing is bilinear. [`paper`](Self::paper), [`xiahaifeng`](Self::xiahaifeng) and [`anomalib`](Self::anomalib)
 /// have the settings of the sources with these names.
 ///
 /// ```
@@ -31,8 +31,8 @@ use crate::scoring::{Blur, ImageScore, ScoreNormalization, ScoringConfig, Upsamp
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct PadimConfig {
-    /// Preprocessing of images. Default: short side to 256, center crop of 224, bilinear (paper:
-    /// 256x256, crop 224, bicubic).
+    /// Preprocessing of images. Default: the whole picture to 224x224, bilinear (paper: 256x256, center
+    /// crop of 224, bicubic).
     pub preprocess: PreprocessConfig,
     /// Selected channels. Default: 100 at random with seed 1024 (paper: 100 for ResNet18, 550 for
     /// Wide-ResNet-50-2).
@@ -88,6 +88,7 @@ impl PadimConfig {
         Self {
             preprocess: PreprocessConfig {
                 resize: Resize::square(256),
+                crop: Some(224),
                 filter: Filter::Bicubic,
                 alpha: Alpha::Drop,
                 orientation: ExifOrientation::Ignore,
@@ -103,6 +104,8 @@ impl PadimConfig {
     pub fn xiahaifeng() -> Self {
         Self {
             preprocess: PreprocessConfig {
+                resize: Resize::ShortSide(256),
+                crop: Some(224),
                 filter: Filter::Lanczos,
                 levels: Levels::Pil,
                 alpha: Alpha::Drop,

@@ -6,6 +6,7 @@ use super::batches::exact_count;
 #[cfg(doc)]
 use super::config::PadimConfig;
 use super::fitted::Detector;
+use super::good_peak::LastImages;
 use super::input_summary::InputSummary;
 use super::padim::Padim;
 use super::partial_fit::PartialFit;
@@ -105,8 +106,10 @@ impl Padim {
     {
         let (padim, images) = self.with_levels_for(images, usize::MAX)?;
         let mut summary = InputSummary::new(padim.config.preprocess.levels);
-        let (input_size, statistics) = padim.gather(None, images, &mut summary, &mut progress)?;
-        Ok(PartialFit { padim, input_size, statistics, summary: Some(summary) })
+        let mut last = LastImages::default();
+        let (input_size, statistics) =
+            padim.gather(None, images, &mut summary, &mut last, &mut progress)?;
+        Ok(PartialFit { padim, input_size, statistics, summary: Some(summary), last })
     }
 
     /// Adds a projection of the selected channels to their first `components` principal components.

@@ -36,6 +36,8 @@ pub struct Detector {
     /// The statistics of the training images, if kept.
     pub(crate) statistics: Option<Arc<GaussianStatistics>>,
     pub(crate) thresholds: Option<Thresholds>,
+    /// The highest score of a pixel in good images.
+    pub(crate) good_peak: Option<f32>,
     /// The user's notes.
     pub(crate) metadata: BTreeMap<String, String>,
     /// Not saved.
@@ -52,6 +54,7 @@ impl Detector {
             model,
             statistics: None,
             thresholds: None,
+            good_peak: None,
             metadata: BTreeMap::new(),
             input_summary: None,
         }
@@ -108,6 +111,15 @@ impl Detector {
     /// The thresholds, if set.
     pub fn thresholds(&self) -> Option<&Thresholds> {
         self.thresholds.as_ref()
+    }
+
+    /// How high the maps of good images go: the highest value in the maps of the last images of the fit (8
+    /// at most), each scored as if it had not been in the fit, without a
+    /// [`neighborhood`](PadimConfig::neighborhood). Pictures use it, so that a good part does not glow; it
+    /// is no threshold. `None` if the fit had fewer than three images, if it was loaded before it was
+    /// finished, after [`refit`](Self::refit), and for Gaussians of other programs.
+    pub fn good_peak(&self) -> Option<f32> {
+        self.good_peak
     }
 
     /// The user's notes, such as the product, the date and the camera. They are saved with the detector

@@ -1,5 +1,6 @@
 //! Computes the statistics of a fit's images.
 
+use super::good_peak::LastImages;
 use super::input_summary::InputSummary;
 use super::padim::Padim;
 use super::progress::{FitStage, Report, report};
@@ -10,13 +11,15 @@ use crate::host::LARGEST_BUFFER;
 use crate::preprocess::{ImageInput, InputReport};
 
 impl Padim {
-    /// Computes the network's input size and the statistics of images, and notes them in the summary. All
+    /// Computes the network's input size and the statistics of images, notes them in the summary,
+    /// and keeps the embeddings of the last ones. All
     /// images must have input size `size`; if `None`, the first image sets it.
     pub(super) fn gather<I>(
         &self,
         mut size: Option<[usize; 2]>,
         images: I,
         summary: &mut InputSummary,
+        last: &mut LastImages,
         progress: &mut Report<'_>,
     ) -> Result<([usize; 2], GaussianStatistics)>
     where
@@ -39,12 +42,12 @@ impl Padim {
                     statistics
                 }
             };
-            waiting.push(embedding, statistics)?;
+            waiting.push(embedding, statistics, last)?;
             report(progress, FitStage::Embedding, done, total)
         })?;
         match (size, known) {
             (Some(input_size), Some(mut statistics)) => {
-                waiting.flush(&mut statistics)?;
+                waiting.flush(&mut statistics, last)?;
                 Ok((input_size, statistics))
             }
             _ => Err(Error::TooFewImages { count: 0 }),
@@ -61,15 +64,26 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn push(&mut self, embedding: Embedding, statistics: &mut GaussianStatistics) -> Result<()> {
+    fn push(
+        &mut self,
+        embedding: Embedding,
+        statistics: &mut GaussianStatistics,
+        last: &mut LastImages,
+    ) -> Result<()> {
         let is_host = matches!(embedding, Embedding::Vectors(_));
         self.bytes += 4 * embedding.shape().iter().product::<usize>();
         self.embeddings.push(embedding);
-        if is_host || self.bytes >= 2 * LARGEST_BUFFER { self.flush(statistics) } else { Ok(()) }
+        let full = is_host || self.bytes >= 2 * LARGEST_BUFFER;
+        if full { self.flush(statistics, last) } else { Ok(()) }
     }
 
-    fn flush(&mut self, statistics: &mut GaussianStatistics) -> Result<()> {
+    fn flush(&mut self, statistics: &mut GaussianStatistics, last: &mut LastImages) -> Result<()> {
         self.bytes = 0;
-        self.embeddings.drain(..).try_for_each(|e| statistics.update(&*e.into_vectors()?))
+        self.embeddings.drain(..).try_for_each(|embedding| {
+            let vectors = embedding.into_vectors()?;
+            statistics.update(&*vectors)?;
+            last.push(0, &*vectors);
+            Ok(())
+        })
     }
 }

@@ -11,6 +11,7 @@ mod explain;
 mod fit;
 mod fitted;
 mod gather;
+mod good_peak;
 mod input_summary;
 mod memory;
 mod padim;
@@ -40,4 +41,5 @@ pub use progress::{FitProgress, FitStage};
 pub use registration::Registration;
 pub use tiled::{TiledDetector, TiledPadim};
 
+pub(crate) use good_peak::LastImages;
 pub(crate) use registration::StoredRegistration;

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::fitted::Detector;
+use super::good_peak::LastImages;
 use super::input_summary::InputSummary;
 use super::padim::Padim;
 use super::progress::{FitProgress, factorizing, silent};
@@ -40,6 +41,8 @@ pub struct PartialFit {
     pub(crate) statistics: GaussianStatistics,
     /// Not saved.
     pub(crate) summary: Option<InputSummary>,
+    /// Not saved.
+    pub(crate) last: LastImages,
 }
 
 impl PartialFit {
@@ -98,6 +101,7 @@ impl PartialFit {
             return Err(Error::config("fit", reason));
         }
         self.statistics.merge(other.statistics)?;
+        self.last.append(other.last);
         self.note(other.summary);
         Ok(())
     }
@@ -131,8 +135,10 @@ impl PartialFit {
     {
         let mut summary = InputSummary::new(self.padim.config.preprocess.levels);
         let size = Some(self.input_size);
-        let (_, fresh) = self.padim.gather(size, images, &mut summary, &mut progress)?;
+        let mut last = LastImages::default();
+        let (_, fresh) = self.padim.gather(size, images, &mut summary, &mut last, &mut progress)?;
         self.statistics.merge(fresh)?;
+        self.last.append(last);
         self.note(Some(summary));
         Ok(())
     }
@@ -180,9 +186,11 @@ impl PartialFit {
         self,
         mut progress: impl FnMut(FitProgress) -> ControlFlow<()>,
     ) -> Result<Detector> {
-        let Self { padim, input_size, statistics, summary } = self;
+        let Self { padim, input_size, statistics, summary, last } = self;
         let model = statistics.finish(&padim.config.gaussian, factorizing(&mut progress))?;
-        Ok(Detector { input_summary: summary, ..Detector::new(padim, input_size, model) })
+        let good_peak = last.peak(&padim, &[&model], input_size)?;
+        let detector = Detector::new(padim, input_size, model);
+        Ok(Detector { input_summary: summary, good_peak, ..detector })
     }
 
     /// Computes a detector that keeps the statistics of its images, also in its file. It can be
@@ -205,10 +213,11 @@ impl PartialFit {
         self,
         mut progress: impl FnMut(FitProgress) -> ControlFlow<()>,
     ) -> Result<Detector> {
-        let Self { padim, input_size, statistics, summary } = self;
+        let Self { padim, input_size, statistics, summary, last } = self;
         let model = statistics.model_with(&padim.config.gaussian, factorizing(&mut progress))?;
+        let good_peak = last.peak(&padim, &[&model], input_size)?;
         let detector = Detector::new(padim, input_size, model);
         let statistics = Some(Arc::new(statistics));
-        Ok(Detector { statistics, input_summary: summary, ..detector })
+        Ok(Detector { statistics, input_summary: summary, good_peak, ..detector })
     }
 }

@@ -39,6 +39,11 @@ pub trait Predictor: Debug + Send + Sync {
     /// The thresholds, if set.
     fn thresholds(&self) -> Option<&Thresholds>;
 
+    /// How high the maps of good images go, as [`Detector::good_peak`].
+    fn good_peak(&self) -> Option<f32> {
+        None
+    }
+
     /// The region of interest, if there is one. `None` for tiles, which have none.
     fn region(&self) -> Option<&InputRegion> {
         None
@@ -93,6 +98,10 @@ impl Predictor for Detector {
         self.thresholds()
     }
 
+    fn good_peak(&self) -> Option<f32> {
+        self.good_peak()
+    }
+
     fn region(&self) -> Option<&InputRegion> {
         self.region()
     }
@@ -129,6 +138,10 @@ impl Predictor for TiledDetector {
 
     fn thresholds(&self) -> Option<&Thresholds> {
         self.thresholds()
+    }
+
+    fn good_peak(&self) -> Option<f32> {
+        self.good_peak()
     }
 
     /// Decodes the image. Its tiles are resized when the network needs them.

@@ -21,6 +21,7 @@ pub(crate) trait PatchVectors: Sync {
 }
 
 /// Vectors in contiguous memory.
+#[derive(Debug, Clone)]
 pub(crate) struct DenseVectors {
     shape: [usize; 4],
     /// `[batch, grid_height, grid_width, dimension]`
@@ -32,6 +33,11 @@ impl DenseVectors {
     pub fn of(embedding: Tensor<4>) -> Result<Self> {
         let shape = embedding.dims();
         Ok(Self { shape, values: pixels_to_host(embedding)? })
+    }
+
+    /// A copy of vectors.
+    pub fn copied(vectors: &dyn PatchVectors) -> Self {
+        Self { shape: vectors.shape(), values: values_of(vectors) }
     }
 
     /// Vectors `[batch, dimension]` of a single position.
@@ -127,6 +133,12 @@ impl Source {
 /// All vectors as a tensor `[batch, dimension, grid_height, grid_width]`.
 pub(super) fn to_tensor(vectors: &dyn PatchVectors, device: &Device) -> Tensor<4> {
     let [batch, dimension, height, width] = vectors.shape();
+    pixels_to_device(values_of(vectors), [batch, height, width, dimension], device)
+}
+
+/// All vectors, as `[batch, grid_height, grid_width, dimension]`.
+fn values_of(vectors: &dyn PatchVectors) -> Vec<f32> {
+    let [batch, dimension, height, width] = vectors.shape();
     let mut values = vec![0.0; batch * height * width * dimension];
     let rows = values.par_chunks_exact_mut(width * dimension).enumerate().with_min_len(4);
     rows.for_each(|(row, target)| {
@@ -135,7 +147,7 @@ pub(super) fn to_tensor(vectors: &dyn PatchVectors, device: &Device) -> Tensor<4
             vectors.write(image, y * width + x, vector);
         }
     });
-    pixels_to_device(values, [batch, height, width, dimension], device)
+    values
 }
 
 impl PatchVectors for GatheredVectors {

@@ -157,6 +157,11 @@ impl GaussianModel {
         self.count
     }
 
+    /// The number of vectors that each Gaussian was estimated from.
+    pub(crate) fn vectors_per_gaussian(&self) -> usize {
+        self.positions.vectors(self.count)
+    }
+
     /// The size of means and covariances in bytes, in memory and in a file.
     pub fn size_in_bytes(&self) -> usize {
         let numbers = self.numbers.len() * self.storage.precision().bytes();

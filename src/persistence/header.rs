@@ -89,6 +89,8 @@ pub struct Header {
     pub model: Option<ModelSection>,
     pub statistics: Option<StatisticsSection>,
     pub thresholds: Option<Thresholds>,
+    /// How high the maps of good images go.
+    pub good_peak: Option<f32>,
     pub tiles: Option<TilesSection>,
     /// The models of a tiled detector, without the first.
     pub tile_models: Vec<ModelSection>,
@@ -130,6 +132,7 @@ impl Header {
             ("model", array(self.model.as_ref())?),
             ("statistics", array(self.statistics.as_ref())?),
             ("thresholds", settings(self.thresholds.as_ref())?),
+            ("good_peak", settings(self.good_peak.as_ref())?),
             ("tiles", settings(self.tiles.as_ref())?),
             ("tile_models", array(tile_models)?),
             ("metadata", settings(metadata)?),
@@ -163,6 +166,7 @@ impl Header {
             model: array(path, take("model"))?,
             statistics: array(path, take("statistics"))?,
             thresholds: settings(path, take("thresholds"))?,
+            good_peak: settings(path, take("good_peak"))?,
             tiles: settings(path, take("tiles"))?,
             tile_models: array(path, take("tile_models"))?.unwrap_or_default(),
             metadata: settings(path, take("metadata"))?.unwrap_or_default(),

@@ -8,7 +8,7 @@ use super::header::Kind;
 use super::read::read;
 use super::write::Contents;
 use crate::backbone::Backbone;
-use crate::detector::PartialFit;
+use crate::detector::{LastImages, PartialFit};
 use crate::error::{Error, Result};
 
 impl PartialFit {
@@ -48,7 +48,8 @@ impl PartialFit {
             }
             let parts = body.parts(header, backbone)?;
             let statistics = parts.statistics.ok_or(Error::NoStatistics)?;
-            Ok(Self { padim: parts.padim, input_size: parts.input_size, statistics, summary: None })
+            let (padim, input_size) = (parts.padim, parts.input_size);
+            Ok(Self { padim, input_size, statistics, summary: None, last: LastImages::default() })
         })
     }
 }

@@ -29,20 +29,22 @@ pub struct Parts {
     /// The models of further tile positions.
     pub others: Vec<GaussianModel>,
     thresholds: Option<Thresholds>,
+    good_peak: Option<f32>,
     metadata: BTreeMap<String, String>,
 }
 
 impl Parts {
     /// Builds the detector of a file, or the detector of the first tile.
     pub fn detector(self, path: &Path) -> Result<Detector> {
-        let Self { padim, input_size, model, statistics, thresholds, metadata, .. } = self;
+        let Self { padim, input_size, model, statistics, metadata, good_peak, .. } = self;
         let model = model.ok_or_else(|| invalid(path, "it holds no Gaussians"))?;
         let mut detector = Detector {
             statistics: statistics.map(Arc::new),
             metadata,
+            good_peak: good_peak.filter(|peak| peak.is_finite()),
             ..Detector::new(padim, input_size, model)
         };
-        detector.set_thresholds(thresholds).map_err(|e| invalid(path, e.to_string()))?;
+        detector.set_thresholds(self.thresholds).map_err(|e| invalid(path, e.to_string()))?;
         Ok(detector)
     }
 }
@@ -266,8 +268,8 @@ impl<'a> Body<'a> {
         let others = others.map(|section| self.model(section, dimension, &positions));
         let others = others.collect::<Result<_>>()?;
         self.finish()?;
-        let Header { thresholds, metadata, .. } = header;
-        Ok(Parts { padim, input_size, model, statistics, others, thresholds, metadata })
+        let Header { thresholds, good_peak, metadata, .. } = header;
+        Ok(Parts { padim, input_size, model, statistics, others, thresholds, good_peak, metadata })
     }
 
     fn model(

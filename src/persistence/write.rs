@@ -109,6 +109,7 @@ impl<'a> Contents<'a> {
             model: self.detector.map(|detector| ModelSection::of(&detector.model)),
             statistics,
             thresholds: self.detector.and_then(|detector| detector.thresholds.clone()),
+            good_peak: self.detector.and_then(|detector| detector.good_peak),
             tiles: self
                 .tiles
                 .map(|tiles| TilesSection { tiling: tiles.tiling, image_size: tiles.image_size }),

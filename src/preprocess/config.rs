@@ -115,10 +115,10 @@ impl Normalization {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct PreprocessConfig {
-    /// Size before the crop. Default: short side 256 (paper: 256x256).
+    /// Size before the crop. Default: 224x224 (paper: 256x256).
     pub resize: Resize,
-    /// Side of the centered square that is kept, in pixels, or none. Default: 224 (paper: 224 on
-    /// MVTec AD, none on STC).
+    /// Side of the centered square that is kept, in pixels, or none. Default: none, so that the network
+    /// sees the whole picture (paper: 224 on MVTec AD, none on STC).
     pub crop: Option<usize>,
     /// Resizing filter. Default: bilinear (paper: bicubic).
     pub filter: Filter,
@@ -152,8 +152,8 @@ builders!(PreprocessConfig {
 impl Default for PreprocessConfig {
     fn default() -> Self {
         Self {
-            resize: Resize::ShortSide(256),
-            crop: Some(224),
+            resize: Resize::square(224),
+            crop: None,
             filter: Filter::Bilinear,
             arithmetic: ResizeArithmetic::Pil,
             levels: Levels::Auto,

@@ -11,8 +11,8 @@ impl Detector {
     /// The image with the prediction's map laid over it: brighter where it is stranger, with a contour around
     /// what reaches the threshold for pixels, if there is one.
     ///
-    /// The colors go from half the threshold to one and a half of it, so that pictures of one detector can be
-    /// compared; without a threshold, over the range of the map.
+    /// All pictures of one detector have the same [`score_range`](Self::score_range), so that they can be
+    /// compared, and a good part does not glow. Without one, the colors go over the range of the map.
     ///
     /// ```
     /// # use padim::{Padim, PadimConfig, ResNet18, Weights, image};
@@ -34,9 +34,20 @@ impl Detector {
     pub fn overlay(&self, image: &DynamicImage, prediction: &Prediction) -> Result<RgbImage> {
         overlay_of(self, image, prediction)
     }
+
+    /// The scores of the first and last color in pictures of this detector: half to one and a half of the
+    /// threshold for pixels, or without one, of [`good_peak`](Self::good_peak). `None` without both.
+    pub fn score_range(&self) -> Option<ScoreRange> {
+        range_of(self)
+    }
 }
 
 impl TiledDetector {
+    /// As [`Detector::score_range`].
+    pub fn score_range(&self) -> Option<ScoreRange> {
+        range_of(self)
+    }
+
     /// As [`Detector::overlay`].
     ///
     /// # Errors
@@ -47,6 +58,11 @@ impl TiledDetector {
     }
 }
 
+fn range_of(detector: &dyn Predictor) -> Option<ScoreRange> {
+    let threshold = detector.thresholds().and_then(|thresholds| thresholds.pixel);
+    threshold.or(detector.good_peak()).map(ScoreRange::around)
+}
+
 fn overlay_of(
     detector: &dyn Predictor,
     image: &DynamicImage,
@@ -55,10 +71,7 @@ fn overlay_of(
     let picture = to_rgb8(image, &detector.config().preprocess)?;
     let map = prediction.map_in_original()?;
     let threshold = detector.thresholds().and_then(|thresholds| thresholds.pixel);
-    let range = match threshold {
-        Some(threshold) => ScoreRange { min: 0.5 * threshold, max: 1.5 * threshold },
-        // Where the crop has cut, the map is 0, which would darken all the rest.
-        None => ScoreRange { min: prediction.anomaly_map.min(), max: map.max() },
-    };
-    overlay(&picture, &map, range, threshold)
+    // Where the crop has cut, the map is 0, which would darken all the rest.
+    let own = ScoreRange { min: prediction.anomaly_map.min(), max: map.max() };
+    overlay(&picture, &map, range_of(detector).unwrap_or(own), threshold)
 }

@@ -33,6 +33,11 @@ impl ScoreRange {
             .reduce(|a, b| Self { min: a.min.min(b.min), max: a.max.max(b.max) })
     }
 
+    /// From half to one and a half of a level, such as a threshold: what is well below stays as it is.
+    pub const fn around(level: f32) -> Self {
+        Self { min: 0.5 * level, max: 1.5 * level }
+    }
+
     /// The relative position of a score: 0 at `min`, 1 at `max`. If the range is empty or not
     /// finite, all positions are 0.
     fn position(self, score: f32) -> f32 {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use padim::backbone::{FeatureMaps, LayerInfo, ResNetBlock, ResNetConfig};
 use padim::burn::nn::pool::AvgPool2dConfig;
 use padim::burn::tensor::{Device, Tensor};
+use padim::dataset::{Dataset, Table};
 use padim::fingerprint::Fingerprint;
 use padim::preprocess::{
-    DecodeLimits, Frame, FrameFormat, FrameLayout, Normalization, PreprocessConfig, Preprocessor,
-    Resize, ResizeArithmetic, decode_file_with,
+    DecodeLimits, Frame, FrameFormat, FrameLayout, Mask, Normalization, PreprocessConfig,
+    Preprocessor, Resize, ResizeArithmetic, decode_bytes_with, decode_file_with,
 };
 use padim::{Backbone, Detector, PartialFit, Result, image};
 
@@ -182,6 +183,38 @@ pub fn frame(bytes: &[u8]) {
     // Nothing is larger than its pixels: at most 12 bits become 3 values of 16.
     assert!(image.as_bytes().len() <= 6 * data.len().max(1));
     preprocess(&image);
+}
+
+/// Checks an image read as a mask.
+pub fn mask(bytes: &[u8]) {
+    let limits = DecodeLimits { max_pixels: 1 << 16, max_bytes: 1 << 19 };
+    let Ok(image) = decode_bytes_with(bytes, "mask", limits) else { return };
+    let (mask, size) = (Mask::of(&image), [image.height() as usize, image.width() as usize]);
+    assert_eq!(mask.size(), size);
+    assert_eq!(mask.marked().len(), size[0] * size[1]);
+    assert!(mask.fits(size) && mask.fits([2 * size[0], 2 * size[1]]));
+    // The picture of a mask is the same mask.
+    let value = |&marked: &bool| if marked { 255 } else { 0 };
+    let values = mask.marked().iter().map(value).collect();
+    let picture = image::GrayImage::from_raw(image.width(), image.height(), values).unwrap();
+    let again = Mask::of(&picture.into());
+    assert_eq!(again.marked(), mask.marked());
+    assert_eq!(again.unusual_values(), None);
+}
+
+/// Checks a CSV file that lists images.
+pub fn table(bytes: &[u8]) {
+    let folder = folder();
+    let table = Table::new(written(&folder, bytes)).with_good_name("fine");
+    let Ok(names) = table.categories() else { return };
+    assert!(!names.is_empty());
+    for name in names {
+        let Ok(category) = table.category(&name) else { continue };
+        assert!(category.train.iter().all(|sample| !sample.is_defective()));
+        let report = category.intake();
+        assert!(report.to_string().contains(&category.train.len().to_string()));
+        serde_json::to_string(&report).unwrap();
+    }
 }
 
 /// Checks the network's input from an image, with both kinds of resize arithmetic and as a mask.

@@ -55,6 +55,40 @@ fn a_defect_is_found_where_it_is() {
     assert_eq!(prediction.anomaly_map.max(), prediction.image_score);
 }
 
+/// As if each of the last images had been left out of the fit, as a fit without it tells.
+#[test]
+fn the_peak_of_good_images_is_that_of_images_left_out() {
+    let fit = |images: &[u32]| {
+        let images = images.iter().copied().map(good);
+        Padim::new(config(), backbone()).unwrap().fit(images).unwrap()
+    };
+    let all: Vec<u32> = (0..40).map(|i| i * i % 97).collect();
+    let peak = fit(&all).good_peak().unwrap();
+    let left_out = (32..40).map(|k| {
+        let others: Vec<u32> = all.iter().copied().filter(|&i| i != all[k]).collect();
+        fit(&others).predict(good(all[k])).unwrap().anomaly_map.max()
+    });
+    let expected = left_out.reduce(f32::max).unwrap();
+    assert!((peak - expected).abs() < 0.05 * expected, "{peak} {expected}");
+    assert_eq!(fit(&[1, 2]).good_peak(), None);
+}
+
+#[test]
+fn a_good_part_does_not_glow() {
+    let detector = detector();
+    let range = detector.score_range().unwrap();
+    assert_eq!(range.max, 1.5 * detector.good_peak().unwrap());
+    let change = |image: RgbImage| {
+        let dynamic = DynamicImage::from(image.clone());
+        let prediction = detector.predict(&dynamic).unwrap();
+        let over = detector.overlay(&dynamic, &prediction).unwrap();
+        let changes = image.as_raw().iter().zip(over.as_raw()).map(|(a, b)| a.abs_diff(*b));
+        changes.max().unwrap()
+    };
+    let (of_good, of_defective) = (change(good(4)), change(defective()));
+    assert!(of_good < 40 && of_defective > 120, "{of_good} {of_defective}");
+}
+
 #[test]
 fn files_images_and_tensors_score_the_same() {
     let folder = tempfile::tempdir().unwrap();

@@ -30,6 +30,8 @@ fn a_loaded_detector_scores_bit_for_bit_the_same() {
     assert_eq!(loaded.config(), saved.config());
     assert_eq!(loaded.channel_indices(), saved.channel_indices());
     assert_eq!(loaded.model(), saved.model());
+    assert_eq!(loaded.good_peak(), saved.good_peak());
+    assert_eq!(loaded.score_range(), saved.score_range());
     assert_eq!(loaded.backbone_fingerprint(), saved.backbone_fingerprint());
     let images = || (0..5).map(good).chain([defective()]);
     assert_eq!(loaded.predict_batch(images()).unwrap(), saved.predict_batch(images()).unwrap());

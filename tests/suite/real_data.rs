@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use padim::dataset::{Category, Mvtec, Sample};
 use padim::metrics::{self, PixelScores};
+use padim::preprocess::{PreprocessConfig, Resize};
 use padim::{Padim, PadimConfig, ResNet18};
 
 use crate::devices;
@@ -24,7 +25,9 @@ fn padim(data: &std::path::Path) -> Padim {
     let weights = data.join("weights/resnet18-imagenet1k-v1-layer3.safetensors");
     let backbone = ResNet18::load(weights, &devices()[0]).unwrap();
     // The default draws the same channels as the reference: random.seed(1024); sample(448, 100).
-    Padim::new(PadimConfig::default(), backbone).unwrap()
+    let preprocess =
+        PreprocessConfig::default().with_resize(Resize::ShortSide(256)).with_crop(Some(224));
+    Padim::new(PadimConfig::default().with_preprocess(preprocess), backbone).unwrap()
 }
 
 /// Image AUROC, pixel AUROC and AUPRO of a category.

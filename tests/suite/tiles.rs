@@ -409,7 +409,7 @@ fn mistakes_are_told_and_spare_others() {
             );
         }
     }
-    let crop = config([48, 64]).with_preprocess(PreprocessConfig::default());
+    let crop = config([48, 64]).with_preprocess(PreprocessConfig::default().with_crop(Some(48)));
     let refused = TiledPadim::new(crop, one_model(), backbone());
     assert!(matches!(refused, Err(Error::InvalidConfig { field: "crop", .. })));
     let wide = one_model().with_overlap(25);

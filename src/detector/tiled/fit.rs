@@ -8,6 +8,7 @@ use super::padim::TiledPadim;
 use crate::decision::CalibrationConfig;
 use crate::detector::batches::{Batches, exact_count};
 use crate::detector::fitted::Detector;
+use crate::detector::good_peak::LastImages;
 use crate::detector::input_summary::InputSummary;
 #[cfg(doc)]
 use crate::detector::padim::Padim;
@@ -60,7 +61,8 @@ impl TiledPadim {
         let mut fit = Gathered::default();
         let summary = tiled.gather(images, None, &mut fit, &mut progress)?;
         let models = tiled.finish(fit.statistics, &mut progress)?;
-        tiled.detector(models, fit.image_size, summary)
+        let peak = tiled.peak(&fit.last, &models)?;
+        tiled.detector(models, fit.image_size, summary, peak)
     }
 
     /// Tiles have no cross-fitted calibration.
@@ -128,7 +130,7 @@ impl TiledPadim {
         };
         let (tiled, _) = self.with_levels_for(images.clone())?;
         let mut models = Vec::with_capacity(positions);
-        let (mut image_size, mut summary) = (None, None);
+        let (mut image_size, mut summary, mut peak) = (None, None, None);
         for begin in (0..positions).step_by(at_once) {
             let part = begin..(begin + at_once).min(positions);
             // A shared model uses all tiles.
@@ -137,10 +139,12 @@ impl TiledPadim {
             // Each pass sees the same images.
             summary = Some(tiled.gather(images.clone(), part, &mut fit, &mut progress)?);
             image_size = fit.image_size;
-            models.extend(tiled.finish(fit.statistics, &mut progress)?);
+            let fitted = tiled.finish(fit.statistics, &mut progress)?;
+            peak = peak.into_iter().chain(tiled.peak(&fit.last, &fitted)?).reduce(f32::max);
+            models.extend(fitted);
         }
         let summary = summary.ok_or(Error::TooFewImages { count: 0 })?;
-        tiled.detector(models, image_size, summary)
+        tiled.detector(models, image_size, summary, peak)
     }
 
     /// Chooses the levels of deep images by the first ones, of which one at most is held in memory.
@@ -205,7 +209,7 @@ impl TiledPadim {
                 (part.len(), images)
             }
         };
-        let Gathered { input_size, statistics, .. } = fit;
+        let Gathered { input_size, statistics, last, .. } = fit;
         let first = part.start;
         image.embed(&self.padim, part, input_size, |number, embedding| {
             let batch = embedding.into_vectors()?;
@@ -220,10 +224,10 @@ impl TiledPadim {
             }
             parts(count, self.tiling.models, number).try_for_each(|(model, images)| {
                 let part = PartOfBatch { vectors: &*batch, images };
-                match model {
-                    None => statistics[0].update(&part),
-                    Some(number) => statistics[number - first].update(&part),
-                }
+                let model = model.map_or(0, |number| number - first);
+                statistics[model].update(&part)?;
+                last.push(model, &part);
+                Ok(())
             })
         })
     }
@@ -244,17 +248,23 @@ impl TiledPadim {
         statistics.into_iter().enumerate().map(finish).collect()
     }
 
+    /// How high the maps of good tiles go.
+    fn peak(&self, last: &LastImages, models: &[GaussianModel]) -> Result<Option<f32>> {
+        last.peak(&self.padim, &models.iter().collect::<Vec<_>>(), self.input_size()?)
+    }
+
     fn detector(
         &self,
         models: Vec<GaussianModel>,
         image_size: Option<[usize; 2]>,
         summary: InputSummary,
+        good_peak: Option<f32>,
     ) -> Result<TiledDetector> {
         let mut models = models.into_iter();
         let Some(model) = models.next() else { return Err(Error::TooFewImages { count: 0 }) };
         let (padim, input_size) = (self.padim.clone(), self.input_size()?);
         let first = Detector::new(padim, input_size, model);
-        let first = Detector { input_summary: Some(summary), ..first };
+        let first = Detector { input_summary: Some(summary), good_peak, ..first };
         TiledDetector::new(self.tiling, image_size, first, models.collect())
     }
 }
@@ -267,4 +277,5 @@ struct Gathered {
     /// The network's input size for a tile.
     input_size: Option<[usize; 2]>,
     statistics: Vec<GaussianStatistics>,
+    last: LastImages,
 }

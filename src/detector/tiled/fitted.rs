@@ -124,6 +124,11 @@ impl TiledDetector {
         self
     }
 
+    /// As [`Detector::good_peak`], of tiles.
+    pub fn good_peak(&self) -> Option<f32> {
+        self.first.good_peak()
+    }
+
     /// As [`Detector::input_summary`], of whole images.
     pub fn input_summary(&self) -> Option<&InputSummary> {
         self.first.input_summary()

@@ -7,12 +7,14 @@ use super::{checks, corpus};
 /// A fuzz target: its name and its check.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 7] = [
     ("detector_file", checks::detector_file),
     ("weights_safetensors", checks::weights),
     ("weights_pth", checks::pickle),
     ("image", checks::image),
     ("frame", checks::frame),
+    ("mask", checks::mask),
+    ("table", checks::table),
 ];
 
 /// The corpus files of a target.

@@ -23,6 +23,8 @@ pub fn write_seeds() {
         ("weights_pth", pickle_seeds()),
         ("image", image_seeds()),
         ("frame", frame_seeds()),
+        ("mask", mask_seeds()),
+        ("table", table_seeds()),
     ];
     for (target, files) in seeds {
         let folder = corpus().join(target);
@@ -174,6 +176,43 @@ fn frame_seeds() -> Vec<Vec<u8>> {
         }
     }
     seeds
+}
+
+/// Small masks: labels, two values, colors, alpha alone, 16 bits, floating point.
+fn mask_seeds() -> Vec<Vec<u8>> {
+    let gray = |values: [u8; 2]| {
+        let pixel = |x, y| image::Luma([values[usize::from((x + y) % 3 == 0)]]);
+        DynamicImage::from(image::GrayImage::from_fn(5, 4, pixel))
+    };
+    let clear = |x, _| image::Rgba([0, 0, 0, if x < 2 { 0 } else { 255 }]);
+    let masks = [
+        (gray([0, 1]), ImageFormat::Png),
+        (gray([0, 255]), ImageFormat::Bmp),
+        (gray([7, 200]), ImageFormat::Png),
+        (tiny(2), ImageFormat::Png),
+        (image::RgbaImage::from_fn(5, 4, clear).into(), ImageFormat::Png),
+        (gray([0, 1]).to_luma16().into(), ImageFormat::Png),
+        (gray([0, 1]).to_rgb32f().into(), ImageFormat::Tiff),
+        (gray([0, 255]), ImageFormat::Jpeg),
+    ];
+    let encoded = |(mask, format): (DynamicImage, ImageFormat)| {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        mask.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    };
+    masks.into_iter().map(encoded).collect()
+}
+
+/// Lists of images.
+fn table_seeds() -> Vec<Vec<u8>> {
+    let lists = [
+        "path,split,label,mask,category\na.png,train,good,,screw\nb.png,test,scratch,m.png,screw\n",
+        "path,split,label\na.png,train,OK\nb.png,test,NG\nc.png,test,fine\n",
+        "\u{feff}label,path,split\r\n0,\"a, b.png\",train\r\n1,c.png,test\r\n",
+        "path,split\na.png,train\na.png,train\n",
+        "path,split,label\na.png,train,scratch\n",
+    ];
+    lists.into_iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
 /// Small pictures of every format and pixel type.
