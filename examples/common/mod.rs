@@ -102,7 +102,10 @@ impl Strictness {
     /// Prints what a fit noticed about its images to stderr; with `--strict`, warnings are errors.
     pub fn show_input(&self, detector: &Detector) -> Outcome {
         let Some(summary) = detector.input_summary() else { return Ok(()) };
-        tell!("{}", advice(summary));
+        let plain = summary.deep == 0 && summary.transparent == 0;
+        if !plain || !summary.warnings.is_empty() {
+            tell!("{}", advice(summary));
+        }
         match summary.warnings.first() {
             Some(first) if self.strict => Err(format!("{}: {}", first.first, first.text).into()),
             _ => Ok(()),

@@ -13,9 +13,12 @@ use crate::preprocess::{ExifOrientation, ImageHeader, Mask, Preprocessor, image_
 /// A crop that hides more than this share of a picture is worth a warning.
 const MOST_HIDDEN: f64 = 0.1;
 
+/// A larger difference of aspects, as a logarithm, is told: about 2 %.
+const ANOTHER_ASPECT: f64 = 0.02;
+
 /// What the crop does, and what helps.
 const CROP_ADVICE: &str = "to see whole pictures, use `PadimConfig::with_input_size` \
-                           (`--resize square:256 --crop none`)";
+                           (`--resize square:224 --crop none`)";
 
 impl Category {
     /// As [`intake`](Self::intake), and looks into the files: their sizes, how much of each picture the
@@ -40,7 +43,7 @@ impl Category {
         report.seen_share = shares.reduce(f64::min);
         report.warnings.extend(hidden(&looks));
         let training = &looks[..self.train.len()];
-        report.warnings.extend(sizes(training));
+        report.warnings.extend(aspects(training));
         report.warnings.extend(unlike_most(training));
         report.warnings.extend(turned(training, preprocessor.config().orientation));
         report.warnings.extend(masks(&looks));
@@ -133,19 +136,30 @@ fn hidden(looks: &Looks<'_>) -> Vec<IntakeWarning> {
     .collect()
 }
 
-/// Training images of several sizes.
-fn sizes(looks: &Looks<'_>) -> Option<IntakeWarning> {
-    let mut by_aspect: BTreeMap<[usize; 2], Vec<&Path>> = BTreeMap::new();
-    for (sample, look) in looks {
-        let Some([height, width]) = look.size.filter(|size| !size.contains(&0)) else { continue };
-        let divisor = greatest_common_divisor(height, width);
-        let files = by_aspect.entry([height / divisor, width / divisor]).or_default();
-        files.push(&sample.path);
-    }
-    let most = by_aspect.iter().max_by_key(|(_, files)| files.len()).map(|(aspect, _)| *aspect)?;
+/// Training images of several aspects.
+fn aspects(looks: &Looks<'_>) -> Option<IntakeWarning> {
+    let aspect = |look: &Look| {
+        let [height, width] = look.size.filter(|size| !size.contains(&0))?;
+        Some(width as f64 / height as f64)
+    };
+    let known = looks.iter().filter_map(|(sample, look)| Some((&*sample.path, aspect(look)?)));
+    let known: Vec<(&Path, f64)> = known.collect();
+    let mut rising: Vec<f64> = known.iter().map(|(_, aspect)| *aspect).collect();
+    rising.sort_by(f64::total_cmp);
+    let (least, middle, most) = (*rising.first()?, *rising.get(rising.len() / 2)?, *rising.last()?);
+    let differs = |aspect: f64| (aspect / middle).ln().abs() > ANOTHER_ASPECT;
     let others: Vec<&Path> =
-        by_aspect.into_iter().filter(|(aspect, _)| *aspect != most).flat_map(|(_, f)| f).collect();
-    let text = "a training image has another aspect than most, so parts of it lie elsewhere after the resize";
+        known.iter().filter(|(_, aspect)| differs(*aspect)).map(|(path, _)| *path).collect();
+    let text = match 2 * others.len() > known.len() {
+        true => format!(
+            "the training images have many aspects (width / height {least:.2} to {most:.2}), so the same \
+             part of a product lies elsewhere in each after the resize"
+        ),
+        false => format!(
+            "a training image has another aspect than most (width / height {middle:.2}), so parts of it \
+             lie elsewhere after the resize"
+        ),
+    };
     IntakeWarning::about(text, others)
 }
 
@@ -186,10 +200,6 @@ fn turned(looks: &Looks<'_>, choice: ExifOrientation) -> Option<IntakeWarning> {
         }
     };
     IntakeWarning::about(text, turned.map(|(sample, _)| sample.path.as_path()))
-}
-
-fn greatest_common_divisor(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 /// Masks that may not mean what they seem to.
@@ -292,5 +302,20 @@ mod tests {
             Preprocessor::new(PreprocessConfig::default(), Normalization::IMAGENET).unwrap();
         let text = category.examine(&preprocessor).unwrap().to_string();
         assert!(text.contains("another aspect") && text.contains("c.png"), "{text}");
+        assert!(text.contains("1.33"), "{text}");
+
+        let sizes =
+            [("a.png", [64, 48]), ("b.png", [90, 96]), ("c.png", [48, 64]), ("d.png", [99, 48])];
+        let train = sizes.map(|(name, size)| Sample::good(image(name, size)));
+        let category = Category::new("part", train.to_vec(), Vec::new());
+        let text = category.examine(&preprocessor).unwrap().to_string();
+        assert!(text.contains("many aspects") && text.contains("0.75 to 2.06"), "{text}");
+
+        // A pixel of difference is no other aspect.
+        let train = [("a.png", [512, 511]), ("b.png", [512, 512])];
+        let train = train.map(|(name, size)| Sample::good(image(name, size)));
+        let category = Category::new("part", train.to_vec(), Vec::new());
+        let text = category.examine(&preprocessor).unwrap().to_string();
+        assert!(!text.contains("aspect"), "{text}");
     }
 }

@@ -42,7 +42,7 @@ impl Category {
             )),
             (0, _) => warnings.push(IntakeWarning::general(
                 "no test image is good, so image AUROC is undefined; if a folder or label has another \
-                 name for good, name it",
+                 name for good, name it by `with_good_name` (`--good NAME`)",
             )),
             (_, 0) => warnings.push(IntakeWarning::general(
                 "all test images are good, so no metric is defined",

@@ -190,6 +190,8 @@ impl Padim {
             done += part.image_count();
             parts.push(part);
         }
+        // Those of one fold are enough, and the fits without a fold do not need them.
+        let last = parts.iter_mut().map(|part| std::mem::take(&mut part.last)).last();
         let without = |left_out: Option<usize>| {
             let mut parts = parts.iter().enumerate().filter(|(k, _)| Some(*k) != left_out);
             let Some((_, first)) = parts.next() else {
@@ -197,6 +199,9 @@ impl Padim {
             };
             let mut whole = first.clone();
             parts.try_for_each(|(_, part)| whole.merge(part.clone()))?;
+            if left_out.is_none() {
+                whole.last = last.clone().unwrap_or_default();
+            }
             whole.finish()
         };
         let mut scores = Scores::new(self.region.as_ref(), parts[0].input_size, config, count)?;

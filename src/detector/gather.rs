@@ -42,7 +42,8 @@ impl Padim {
                     statistics
                 }
             };
-            waiting.push(embedding, statistics, last)?;
+            let may_be_last = LastImages::may_be_among(done, total);
+            waiting.push((embedding, may_be_last), statistics, last)?;
             report(progress, FitStage::Embedding, done, total)
         })?;
         match (size, known) {
@@ -59,30 +60,33 @@ impl Padim {
 /// computes the sums, because they need 64 bits, which few devices support.
 #[derive(Default)]
 struct Waiting {
-    embeddings: Vec<Embedding>,
+    /// Each with whether it may hold one of the last images.
+    embeddings: Vec<(Embedding, bool)>,
     bytes: usize,
 }
 
 impl Waiting {
     fn push(
         &mut self,
-        embedding: Embedding,
+        (embedding, may_be_last): (Embedding, bool),
         statistics: &mut GaussianStatistics,
         last: &mut LastImages,
     ) -> Result<()> {
         let is_host = matches!(embedding, Embedding::Vectors(_));
         self.bytes += 4 * embedding.shape().iter().product::<usize>();
-        self.embeddings.push(embedding);
+        self.embeddings.push((embedding, may_be_last));
         let full = is_host || self.bytes >= 2 * LARGEST_BUFFER;
         if full { self.flush(statistics, last) } else { Ok(()) }
     }
 
     fn flush(&mut self, statistics: &mut GaussianStatistics, last: &mut LastImages) -> Result<()> {
         self.bytes = 0;
-        self.embeddings.drain(..).try_for_each(|embedding| {
+        self.embeddings.drain(..).try_for_each(|(embedding, may_be_last)| {
             let vectors = embedding.into_vectors()?;
             statistics.update(&*vectors)?;
-            last.push(0, &*vectors);
+            if may_be_last {
+                last.push(0, &*vectors);
+            }
             Ok(())
         })
     }

@@ -20,11 +20,20 @@ const MOST: f64 = 0.999;
 pub(crate) struct LastImages(VecDeque<(usize, DenseVectors)>);
 
 impl LastImages {
+    /// How many images are kept whose embeddings have so many bytes.
+    pub fn most(bytes: usize) -> usize {
+        IMAGES.min(BYTES / bytes.max(1)).max(1)
+    }
+
+    /// Whether one of the last images is among `done` images of `total`, if that is known.
+    pub fn may_be_among(done: usize, total: Option<usize>) -> bool {
+        total.is_none_or(|total| done.saturating_add(IMAGES) > total)
+    }
+
     /// Adds the images of a batch.
     pub fn push(&mut self, model: usize, batch: &dyn PatchVectors) {
         let [count, dimension, height, width] = batch.shape();
-        let bytes = 4 * dimension * height * width;
-        let most = IMAGES.min(BYTES / bytes.max(1)).max(1);
+        let most = Self::most(4 * dimension * height * width);
         for image in count.saturating_sub(most)..count {
             let one = PartOfBatch { vectors: batch, images: image..image + 1 };
             self.0.push_back((model, DenseVectors::copied(&one)));

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::good_peak::LastImages;
 use super::padim::Padim;
 use crate::backbone::BackboneMemory;
 use crate::error::{Error, Result};
@@ -214,6 +215,9 @@ impl Parts {
         // Two batches of network input.
         let inputs = (4 * batch_size).checked_mul(2 * 3 * self.pixels)?;
         let vectors = (4 * at_once).checked_mul(self.grid * self.sizes.dimension)?;
+        // The embeddings of the last images.
+        let each = (4 * self.grid).checked_mul(self.sizes.dimension)?;
+        let last = each.checked_mul(LastImages::most(each).min(self.sizes.vectors))?;
         let computed = network.activations.checked_add(vectors)?;
         let originals = self.originals?;
         let images = inputs.checked_add(originals)?;
@@ -236,7 +240,8 @@ impl Parts {
             // Before the factorization, allocators return only the memory of decoded images, which are
             // large blocks, not that of the other buffers.
             fit: (fixed - originals)
-                .checked_add(statistics.checked_add(originals)?.max(factorising))?,
+                .checked_add(statistics.checked_add(originals)?.max(factorising))?
+                .checked_add(last)?,
             predict: fixed.checked_add(model)?.checked_add(windows)?,
             device: if is_host { 0 } else { self.on_device(computed)? },
         })

@@ -150,6 +150,19 @@ mod tests {
     }
 
     #[test]
+    fn masks_of_any_encoding_are_the_same_region() {
+        let mask = |white: u8| {
+            let pixel = |x: u32, _| image::Luma([if x < 2 { white } else { 0 }]);
+            image::DynamicImage::from(image::GrayImage::from_fn(4, 3, pixel))
+        };
+        let region = RegionOfInterest::from_mask(&mask(255));
+        assert_eq!(picture(&region), picture(&RegionOfInterest::from_mask(&mask(1))));
+        let deep = mask(1).to_luma16().into();
+        assert_eq!(picture(&region), picture(&RegionOfInterest::from_mask(&deep)));
+        assert!(picture(&region).contains('#'), "{}", picture(&region));
+    }
+
+    #[test]
     fn impossible_polygons_are_refused() {
         assert!(RegionOfInterest::polygon([4, 4], &[[0.0, 0.0], [1.0, 1.0]]).is_err());
         assert!(RegionOfInterest::polygon([0, 4], &[[0.0; 2]; 3]).is_err());

@@ -183,7 +183,8 @@ impl TiledPadim {
                 let report = image.report(&self.padim)?;
                 summary.add(&image.name, &report);
                 self.padim.require_levels(&image.name, &report)?;
-                self.take_in(&image, part.clone(), fit, total.unwrap_or(0))
+                let may_be_last = LastImages::may_be_among(done + 1, total);
+                self.take_in(&image, part.clone(), fit, (total.unwrap_or(0), may_be_last))
             })
         }) {
             result?;
@@ -198,7 +199,7 @@ impl TiledPadim {
         image: &TiledImage,
         part: Option<Range<usize>>,
         fit: &mut Gathered,
-        images: usize,
+        (images, may_be_last): (usize, bool),
     ) -> Result<()> {
         let count = image.layout.count();
         let part = part.unwrap_or(0..count);
@@ -226,7 +227,9 @@ impl TiledPadim {
                 let part = PartOfBatch { vectors: &*batch, images };
                 let model = model.map_or(0, |number| number - first);
                 statistics[model].update(&part)?;
-                last.push(model, &part);
+                if may_be_last {
+                    last.push(model, &part);
+                }
                 Ok(())
             })
         })
