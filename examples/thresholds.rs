@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use common::parts::Random;
-use common::{DeviceOption, InputOptions, NetworkOptions, Outcome, PixelOptions, say, tell};
+use common::{DeviceOption, InputOptions, NetworkOptions, Outcome, PixelOptions, Strictness, say};
 use padim::dataset::{Mvtec, Sample};
 use padim::decision::{Calibration, images_needed};
 use padim::{Padim, PadimConfig};
@@ -42,6 +42,8 @@ struct Options {
     #[command(flatten)]
     pixels: PixelOptions,
     #[command(flatten)]
+    strictness: Strictness,
+    #[command(flatten)]
     on: DeviceOption,
 }
 
@@ -56,6 +58,7 @@ fn run(options: &Options) -> Outcome {
     let padim = Padim::new(config.with_preprocess(preprocess), backbone)?
         .with_decode_limits(options.input.limits());
     let category = Mvtec::open(&options.data)?;
+    options.strictness.show(&category.examine(padim.preprocessor())?)?;
     let fitted = options.fit.unwrap_or(category.train.len()).min(category.train.len());
     let (train, spare) = category.train.split_at(fitted);
     let (defective, good): (Vec<&Sample>, Vec<&Sample>) =
@@ -65,9 +68,7 @@ fn run(options: &Options) -> Outcome {
     let bar = common::progress_bar("images", train.len() as u64);
     let mut detector = padim.fit_with(train, common::show_fit(&bar))?;
     bar.finish_and_clear();
-    if let Some(summary) = detector.input_summary() {
-        tell!("{}", common::advice(summary));
-    }
+    options.strictness.show_input(&detector)?;
     let scores = |images: &[&Sample]| -> padim::Result<Vec<f32>> {
         detector.predict_iter(images.iter().copied()).map(|p| Ok(p?.image_score)).collect()
     };

@@ -101,15 +101,20 @@ pub fn show_fit(bar: &ProgressBar) -> impl FnMut(FitProgress) -> ControlFlow<()>
 impl Strictness {
     /// Prints what a fit noticed about its images to stderr; with `--strict`, warnings are errors.
     pub fn show_input(&self, detector: &Detector) -> Outcome {
-        let Some(summary) = detector.input_summary() else { return Ok(()) };
-        let plain = summary.deep == 0 && summary.transparent == 0;
-        if !plain || !summary.warnings.is_empty() {
-            tell!("{}", advice(summary));
-        }
-        match summary.warnings.first() {
+        tell_input(detector);
+        let mut warnings = detector.input_summary().into_iter().flat_map(|s| &s.warnings);
+        match warnings.next() {
             Some(first) if self.strict => Err(format!("{}: {}", first.first, first.text).into()),
             _ => Ok(()),
         }
+    }
+}
+
+/// Prints what a fit noticed about its images to stderr, if there is anything beside their number.
+pub fn tell_input(detector: &Detector) {
+    let Some(summary) = detector.input_summary() else { return };
+    if summary.deep > 0 || summary.transparent > 0 || !summary.warnings.is_empty() {
+        tell!("{}", advice(summary));
     }
 }
 

@@ -195,6 +195,7 @@ impl Job {
         for padim in self.padims() {
             let start = Instant::now();
             let mut detector = self.fit(&padim?, step)?;
+            common::tell_input(&detector);
             if self.half {
                 detector = detector.with_half_precision()?;
             }

@@ -149,7 +149,8 @@ impl Dataset for Mvtec {
             return Ok(vec![name(&self.root)?]);
         }
         let expected = "a category in the MVTec layout (a folder that has train/good), or a folder of \
-                        categories";
+                        categories; other folders are read by `Folder::guess` (the example \
+                        evaluate: `--dataset folder:DIR`)";
         category_names(&self.root, |folder| self.is_category(folder), expected)
     }
 

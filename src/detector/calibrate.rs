@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use super::batches::counted;
 use super::fitted::Detector;
+use super::good_peak::LastImages;
 use super::padim::Padim;
 use super::partial_fit::PartialFit;
 use super::prediction::Prediction;
@@ -180,18 +181,19 @@ impl Padim {
         let fold = |k: usize| images.iter().skip(k).step_by(folds).cloned();
         let (total, mut done) = (Some(self.copied(count)), 0);
         let mut parts = Vec::with_capacity(folds);
+        let mut last = LastImages::default();
         for k in 0..folds {
             // The first fold chooses the levels of deep images for all.
             let padim = parts.first().map_or(self, |first: &PartialFit| &first.padim);
-            let part = padim.partial_fit_with(fold(k), |of_fold| {
+            let mut part = padim.partial_fit_with(fold(k), |of_fold| {
                 let done = done + of_fold.done;
                 progress(FitProgress { stage: FitStage::Embedding, done, total })
             })?;
             done += part.image_count();
+            // Those of one fold are enough, and the fits without a fold do not need them.
+            last = std::mem::take(&mut part.last);
             parts.push(part);
         }
-        // Those of one fold are enough, and the fits without a fold do not need them.
-        let last = parts.iter_mut().map(|part| std::mem::take(&mut part.last)).last();
         let without = |left_out: Option<usize>| {
             let mut parts = parts.iter().enumerate().filter(|(k, _)| Some(*k) != left_out);
             let Some((_, first)) = parts.next() else {
@@ -200,7 +202,7 @@ impl Padim {
             let mut whole = first.clone();
             parts.try_for_each(|(_, part)| whole.merge(part.clone()))?;
             if left_out.is_none() {
-                whole.last = last.clone().unwrap_or_default();
+                whole.last = last.clone();
             }
             whole.finish()
         };
