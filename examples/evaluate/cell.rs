@@ -61,6 +61,9 @@ pub struct Cell {
     /// Defective images without a mask; localization leaves them out.
     #[serde(default)]
     pub without_mask: usize,
+    /// Test images that could not be scored; all metrics leave them out.
+    #[serde(default)]
+    pub failed: Vec<FailedImage>,
     pub metrics: Metrics,
     pub intervals: BTreeMap<String, [f64; 2]>,
     pub defects: Vec<DefectType>,
@@ -89,6 +92,13 @@ pub struct Image {
     pub path: String,
     pub defect: String,
     pub score: f32,
+}
+
+/// A test image that could not be scored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FailedImage {
+    pub path: String,
+    pub reason: String,
 }
 
 /// Curves as points from (0, 0) to (1, 1).
@@ -188,7 +198,9 @@ impl Job {
 
     /// Fits and evaluates; calls `step` for the progress.
     pub fn run(&self, step: &dyn Fn(u64)) -> Outcome<Cell> {
-        let (train, test) = (&self.category.train, &self.category.test);
+        let (train, all) = (&self.category.train, &self.category.test);
+        // Those that can be scored.
+        let (mut test, mut failed): (Vec<&Sample>, _) = (Vec::with_capacity(all.len()), Vec::new());
         let mut results = Results::default();
         let (mut fit_seconds, mut predict_seconds, mut model_bytes) = (0.0, 0.0, 0);
         let mut last: Option<Detector> = None;
@@ -202,9 +214,26 @@ impl Job {
             fit_seconds += start.elapsed().as_secs_f64();
             model_bytes += detector.model().size_in_bytes();
             let start = Instant::now();
-            for (place, prediction) in detector.predict_iter(test).enumerate() {
-                results.add(place, prediction?)?;
-                step(1);
+            if last.is_none() {
+                for (sample, prediction) in all.iter().zip(detector.predict_iter(all)) {
+                    step(1);
+                    match prediction {
+                        Ok(prediction) => {
+                            results.add(test.len(), prediction)?;
+                            test.push(sample);
+                        }
+                        Err(error) => failed.push(FailedImage {
+                            path: sample.path.display().to_string(),
+                            reason: common::advice(&error),
+                        }),
+                    }
+                }
+            } else {
+                let predictions = detector.predict_iter(test.iter().copied());
+                for (place, prediction) in predictions.enumerate() {
+                    results.add(place, prediction?)?;
+                    step(1);
+                }
             }
             predict_seconds += start.elapsed().as_secs_f64();
             last = Some(detector);
@@ -214,7 +243,7 @@ impl Job {
 
         let defective: Vec<bool> = test.iter().map(|image| image.is_defective()).collect();
         // Localization takes the good images and the defective ones that have a mask.
-        let has_mask = |i: &Sample| i.is_defective() && i.mask.is_some();
+        let has_mask = |i: &&Sample| i.is_defective() && i.mask.is_some();
         let masked = test.iter().any(has_mask);
         let truth = test.iter().zip(&maps).map(|(image, map)| {
             let wanted = masked && (has_mask(image) || !image.is_defective());
@@ -239,7 +268,7 @@ impl Job {
         kinds.dedup();
 
         let threshold = defined(metrics::image_f1_max(&scores, &defective))?.map(|f1| f1.threshold);
-        let image = |(sample, &score): (&Sample, &f32)| Image {
+        let image = |(sample, &score): (&&Sample, &f32)| Image {
             path: sample.path.display().to_string(),
             defect: sample.defect.clone(),
             score,
@@ -249,6 +278,7 @@ impl Job {
             train_images: train.len(),
             test_images: test.len(),
             without_mask: test.iter().filter(|i| i.is_defective() && i.mask.is_none()).count(),
+            failed,
             metrics: all.metrics(limit)?,
             intervals: all.intervals(&self.wishes)?,
             defects: kinds.into_iter().map(defect_type).collect::<Outcome<_>>()?,
@@ -260,7 +290,7 @@ impl Job {
             predict_seconds,
             model_bytes,
             storage: detector.model().storage().to_string(),
-            panels: self.panels(&detector, &scores, &maps, &truth, threshold)?,
+            panels: self.panels(&detector, &test, &scores, &maps, &truth, threshold)?,
         })
     }
 
@@ -290,6 +320,7 @@ impl Job {
     fn panels(
         &self,
         detector: &Detector,
+        test: &[&Sample],
         scores: &[f32],
         maps: &[AnomalyMap],
         truth: &[Option<Vec<bool>>],
@@ -298,7 +329,6 @@ impl Job {
         let Some(range) = ScoreRange::of(maps).filter(|_| self.wishes.sheet > 0) else {
             return Ok(Vec::new());
         };
-        let test = &self.category.test;
         let mut rising: Vec<usize> = (0..test.len()).collect();
         rising.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
         let (defective, good): (Vec<usize>, Vec<usize>) =

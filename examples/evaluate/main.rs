@@ -337,7 +337,7 @@ fn job(
     let backbones = layer_sets.iter().map(|layers| shared.with_layers(layers));
     let backbones = backbones.collect::<Outcome<_>>()?;
     let Variant { reduction, motion, half, .. } = *variant;
-    let (contents, limits) = (shared.contents.of(&category)?, options.input.limits());
+    let (contents, limits) = (shared.contents.of(&category), options.input.limits());
     let job = Job { name, config, backbones, reduction, motion, half, category, limits, wishes };
     let file = file_name(&job.name, job.key(&contents)?);
     Ok((job, file))
@@ -432,6 +432,14 @@ fn short(cell: &Cell) -> String {
     let localized = cell.metrics.get("aupro").copied().flatten().is_some();
     if cell.without_mask > 0 && localized {
         text += &format!(" (of pixels without {} image(s) that have no mask)", cell.without_mask);
+    }
+    if let Some(first) = cell.failed.first() {
+        text += &format!(
+            " (without {} image(s) that could not be scored, such as {}: {})",
+            cell.failed.len(),
+            first.path,
+            first.reason
+        );
     }
     text
 }

@@ -29,7 +29,7 @@ impl Category {
     ///
     /// [`Error::Dataset`](crate::Error::Dataset) for a mask that has neither the size nor the aspect of
     /// its image; the errors of [`decode_file`](crate::preprocess::decode_file) for a mask that cannot be
-    /// read. An image that cannot be read is no error here.
+    /// read. An image that cannot be read is a warning here, if its header tells.
     pub fn examine(&self, preprocessor: &Preprocessor) -> Result<IntakeReport> {
         let mut report = self.intake();
         let looks: Vec<Look> = self
@@ -41,6 +41,10 @@ impl Category {
         let looks: Vec<(&Sample, Look)> = self.train.iter().chain(&self.test).zip(looks).collect();
         let shares = looks.iter().filter_map(|(_, look)| look.seen_share);
         report.seen_share = shares.reduce(f64::min);
+        let unreadable = looks.iter().filter(|(_, look)| look.header.is_none());
+        let text = "an image cannot be read, or is no image";
+        let unreadable = unreadable.map(|(sample, _)| sample.path.as_path());
+        report.warnings.extend(IntakeWarning::about(text, unreadable));
         report.warnings.extend(hidden(&looks));
         let training = &looks[..self.train.len()];
         report.warnings.extend(aspects(training));

@@ -125,13 +125,20 @@ fn a_broken_category_does_not_stop_the_others() {
     datasets::mvtec(&root.join("m"));
     datasets::btad(&root.join("b"));
     std::fs::write(root.join("b/01/train/ok/3.bmp"), b"no picture").unwrap();
+    std::fs::write(root.join("m/plate/test/spot/9.png"), b"no picture").unwrap();
     let arguments = ["--dataset", "btad:b", "--dataset", "mvtec:m", "--json", "report.json"];
     let output = run(&program, root, &arguments);
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("1 of 2 cells failed") && told.contains("3.bmp"), "{told}");
     let report = json(root, "report.json");
-    assert_eq!(report["cells"].as_array().unwrap().len(), 1);
+    assert!(told.contains("an image cannot be read") && told.contains("9.png"), "{told}");
+    let cells = report["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 1);
+    // One bad test image is left out, and the others have their metrics.
+    let failed = cells[0]["failed"].as_array().unwrap();
+    assert!(failed.len() == 1 && failed[0]["path"].as_str().unwrap().contains("9.png"));
+    assert!(cells[0]["metrics"]["image_auroc"].is_number());
     assert!(report["failures"][0]["error"].as_str().unwrap().contains("3.bmp"));
 }
 
