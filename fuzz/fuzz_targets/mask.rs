@@ -13,6 +13,6 @@ const LIMIT: usize = 256 << 20;
 // Panics of decoders are caught and made errors; those that get out end the run all the same, but without
 // their message, which `cargo test` gives.
 libfuzzer_sys::fuzz_target!(
-    init: std::panic::set_hook(Box::new()),
+    init: std::panic::set_hook(Box::new(|_| ())),
     |bytes: &[u8]| hostile::mask(bytes)
 );

@@ -213,7 +213,6 @@ pub fn table(bytes: &[u8]) {
         assert!(category.train.iter().all(|sample| !sample.is_defective()));
         let report = category.intake();
         assert!(report.to_string().contains(&category.train.len().to_string()));
-        serde_json::to_string(&report).unwrap();
     }
 }
 
