@@ -64,9 +64,8 @@
 //!
 //! # What it does not do
 //!
-//! It does not train networks. PaDiM compares each place of a picture
-//! with the same place in others, so parts should lie where they lay in the good images. Where they do not,
-//! [`detector::Registration`], [`detector::Augmentation`], [`PadimConfig::neighborhood`] and
+//! It does not train networks. PaDiM compares each place of a picture with the same place in others, so
+//! parts should lie where they lay in the good images. Where they do not, [`detector::Registration`], [`detector::Augmentation`], [`PadimConfig::neighborhood`] and
 //! [`gaussian::GaussianConfig::pooled`] help.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -41,10 +41,8 @@ impl Category {
         let looks: Vec<(&Sample, Look)> = self.train.iter().chain(&self.test).zip(looks).collect();
         let shares = looks.iter().filter_map(|(_, look)| look.seen_share);
         report.seen_share = shares.reduce(f64::min);
-        let unreadable = looks.iter().filter(|(_, look)| look.header.is_none());
         let text = "an image cannot be read, or is no image";
-        let unreadable = unreadable.map(|(sample, _)| sample.path.as_path());
-        report.warnings.extend(IntakeWarning::about(text, unreadable));
+        report.warnings.extend(about(&looks, text, |look| look.header.is_none()));
         report.warnings.extend(hidden(&looks));
         let training = &looks[..self.train.len()];
         report.warnings.extend(aspects(training));
@@ -80,11 +78,7 @@ impl Look {
         let geometry = size.and_then(|size| preprocessor.geometry(size).ok());
         // A rotated image is cropped before it is preprocessed.
         let geometry = geometry.filter(|_| sample.pose.is_none());
-        let seen_share = geometry.map(|geometry| {
-            let [rows, columns] = geometry.seen();
-            let [height, width] = geometry.original_size();
-            (rows.len() * columns.len()) as f64 / (height * width) as f64
-        });
+        let seen_share = geometry.map(|geometry| geometry.seen_share());
         let mask = match &sample.mask {
             Some(file) if sample.is_defective() => {
                 let mask = Mask::of(&file.open(preprocessor.decode_options())?);
@@ -117,12 +111,18 @@ impl MaskLook {
 
 type Looks<'a> = [(&'a Sample, Look)];
 
+/// A warning about the wanted files; `None` if there are none.
+fn about(
+    looks: &Looks<'_>,
+    text: impl Into<String>,
+    wanted: impl Fn(&Look) -> bool,
+) -> Option<IntakeWarning> {
+    let found = looks.iter().filter(|(_, look)| wanted(look));
+    IntakeWarning::about(text, found.map(|(sample, _)| sample.path.as_path()))
+}
+
 /// What the crop hides of pictures and of defects.
 fn hidden(looks: &Looks<'_>) -> Vec<IntakeWarning> {
-    let paths = |wanted: &dyn Fn(&Look) -> bool, text: String| {
-        let found = looks.iter().filter(|(_, look)| wanted(look));
-        IntakeWarning::about(text, found.map(|(sample, _)| sample.path.as_path()))
-    };
     let share_of = |look: &Look| {
         let mask = look.mask.as_ref().filter(|mask| mask.marked > 0)?;
         Some(mask.hidden as f64 / mask.marked as f64)
@@ -130,10 +130,11 @@ fn hidden(looks: &Looks<'_>) -> Vec<IntakeWarning> {
     let all = |look: &Look| share_of(look) == Some(1.0);
     let part = |look: &Look| share_of(look).is_some_and(|share| share > MOST_HIDDEN && share < 1.0);
     let picture = |look: &Look| look.seen_share.is_some_and(|share| share < 1.0 - MOST_HIDDEN);
+    let hides = |what: &str| format!("the crop hides {what}; {CROP_ADVICE}");
     [
-        paths(&all, format!("the crop hides the whole defect; {CROP_ADVICE}")),
-        paths(&part, format!("the crop hides more than a tenth of the defect; {CROP_ADVICE}")),
-        paths(&picture, format!("the crop hides more than a tenth of the picture; {CROP_ADVICE}")),
+        about(looks, hides("the whole defect"), all),
+        about(looks, hides("more than a tenth of the defect"), part),
+        about(looks, hides("more than a tenth of the picture"), picture),
     ]
     .into_iter()
     .flatten()
@@ -146,15 +147,12 @@ fn aspects(looks: &Looks<'_>) -> Option<IntakeWarning> {
         let [height, width] = look.size.filter(|size| !size.contains(&0))?;
         Some(width as f64 / height as f64)
     };
-    let known = looks.iter().filter_map(|(sample, look)| Some((&*sample.path, aspect(look)?)));
-    let known: Vec<(&Path, f64)> = known.collect();
-    let mut rising: Vec<f64> = known.iter().map(|(_, aspect)| *aspect).collect();
+    let mut rising: Vec<f64> = looks.iter().filter_map(|(_, look)| aspect(look)).collect();
     rising.sort_by(f64::total_cmp);
     let (least, middle, most) = (*rising.first()?, *rising.get(rising.len() / 2)?, *rising.last()?);
     let differs = |aspect: f64| (aspect / middle).ln().abs() > ANOTHER_ASPECT;
-    let others: Vec<&Path> =
-        known.iter().filter(|(_, aspect)| differs(*aspect)).map(|(path, _)| *path).collect();
-    let text = match 2 * others.len() > known.len() {
+    let others = rising.iter().filter(|aspect| differs(**aspect)).count();
+    let text = match 2 * others > rising.len() {
         true => format!(
             "the training images have many aspects (width / height {least:.2} to {most:.2}), so the same \
              part of a product lies elsewhere in each after the resize"
@@ -164,7 +162,7 @@ fn aspects(looks: &Looks<'_>) -> Option<IntakeWarning> {
              lie elsewhere after the resize"
         ),
     };
-    IntakeWarning::about(text, others)
+    about(looks, text, |look| aspect(look).is_some_and(differs))
 }
 
 /// Training images of another kind of values than most.
@@ -192,7 +190,6 @@ fn turned(looks: &Looks<'_>, choice: ExifOrientation) -> Option<IntakeWarning> {
     if looks.iter().all(|(_, look)| orientation(look) == first) {
         return None;
     }
-    let turned = looks.iter().filter(|(_, look)| orientation(look).is_some_and(|o| o != 1));
     let text = match choice {
         ExifOrientation::Ignore => {
             "the training images have different orientations (EXIF), which are ignored, so parts may lie \
@@ -203,7 +200,7 @@ fn turned(looks: &Looks<'_>, choice: ExifOrientation) -> Option<IntakeWarning> {
              alike?"
         }
     };
-    IntakeWarning::about(text, turned.map(|(sample, _)| sample.path.as_path()))
+    about(looks, text, |look| orientation(look).is_some_and(|orientation| orientation != 1))
 }
 
 /// Masks that may not mean what they seem to.

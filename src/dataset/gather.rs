@@ -74,8 +74,7 @@ impl Gathering {
         {
             let text = "there is a folder for masks, but no defective image has a mask of its name \
                         (<name>_mask.png or <name>.png); localization is not evaluated";
-            let first = Some(folder);
-            self.category.warnings.push(IntakeWarning { text: text.into(), count: 1, first });
+            self.category.warnings.extend(IntakeWarning::about(text, [folder.as_path()]));
         }
         self.category
     }

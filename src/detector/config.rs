@@ -16,8 +16,8 @@ use crate::scoring::{Blur, ImageScore, ScoreNormalization, ScoringConfig, Upsamp
 /// All settings of PaDiM except the backbone and its layers. Stored with every detector.
 ///
 /// The default has the settings of a common Python implementation (xiahaifeng), but the network sees the
-/// whole picture, and resizing is bilinear. [`paper`](Self::paper), [`xiahaifeng`](Self::xiahaifeng) and [`anomalib`](Self::anomalib)
-/// have the settings of the sources with these names.
+/// whole picture, and resizing is bilinear. [`paper`](Self::paper), [`xiahaifeng`](Self::xiahaifeng) and
+/// [`anomalib`](Self::anomalib) have the settings of the sources with these names.
 ///
 /// ```
 /// use padim::PadimConfig;

@@ -32,21 +32,25 @@ impl LastImages {
 
     /// Adds the images of a batch.
     pub fn push(&mut self, model: usize, batch: &dyn PatchVectors) {
-        let [count, dimension, height, width] = batch.shape();
-        let most = Self::most(4 * dimension * height * width);
+        let (count, most) = (batch.shape()[0], most_of(batch));
         for image in count.saturating_sub(most)..count {
             let one = PartOfBatch { vectors: batch, images: image..image + 1 };
             self.0.push_back((model, DenseVectors::copied(&one)));
         }
-        let surplus = self.0.len().saturating_sub(most);
-        self.0.drain(..surplus);
+        self.keep(most);
     }
 
     /// Adds the last images of another fit.
     pub fn append(&mut self, other: Self) {
-        for (model, vectors) in other.0 {
-            self.push(model, &vectors);
+        self.0.extend(other.0);
+        if let Some((_, vectors)) = self.0.back() {
+            self.keep(most_of(vectors));
         }
+    }
+
+    fn keep(&mut self, most: usize) {
+        let surplus = self.0.len().saturating_sub(most);
+        self.0.drain(..surplus);
     }
 
     /// The highest value in the maps of these images, each scored as if it had not been in the fit. `None`
@@ -76,6 +80,12 @@ impl LastImages {
         }
         Ok(peak)
     }
+}
+
+/// How many images like those of a batch are kept.
+fn most_of(batch: &dyn PatchVectors) -> usize {
+    let [_, dimension, height, width] = batch.shape();
+    LastImages::most(4 * dimension * height * width)
 }
 
 /// The distance of a vector to the Gaussian of the other vectors, from its distance to the Gaussian of all

@@ -18,8 +18,8 @@
 //!
 //! All numbers are little-endian. Sections that describe arrays are in bincode: `region`, `projection`,
 //! `model`, `statistics`, `tile_models`. Sections of settings are JSON with field names: `settings`
-//! (required), `backbone`, `thresholds`, `good_peak`, `tiles`, `metadata`. A missing setting has its documented
-//! default; an unknown setting is an error that names it.
+//! (required), `backbone`, `thresholds`, `good_peak`, `tiles`, `metadata`. A missing setting has its
+//! documented default; an unknown setting is an error that names it.
 //!
 //! The header determines the length of every array. Before allocating, the reader checks that they add
 //! up to the length of the file.

@@ -333,8 +333,8 @@ fn settings_are_checked() {
     }
 }
 
-/// The file names in a folder after the example has run.
-fn names(folder: &Path) -> Vec<String> {
+/// The file names in a folder, sorted.
+pub fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.collect();

@@ -8,6 +8,7 @@ use padim::{Detector, Thresholds, image};
 use serde_json::Value;
 
 use crate::detector::{defective, detector, good};
+use crate::line::names;
 
 /// A detector that calls every image defective, so that all are drawn.
 fn strict() -> Detector {
@@ -24,14 +25,6 @@ fn watch(root: &Path, more: &[&str]) -> Output {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     output
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.collect();
-    names.sort();
-    names
 }
 
 fn lines(root: &Path) -> Vec<Value> {
