@@ -8,7 +8,9 @@ mod common;
 use std::path::PathBuf;
 
 use clap::Parser;
-use common::{DeviceOption, NetworkOptions, Outcome, PictureOptions, Strictness, say};
+use common::{
+    DeviceOption, NetworkOptions, Outcome, PictureOptions, RegionOption, Strictness, say,
+};
 use padim::dataset::{Category, Sample};
 use padim::decision::images_needed;
 use padim::embedding::ChannelSelection;
@@ -41,6 +43,8 @@ struct Options {
     channels: Option<ChannelSelection>,
     #[command(flatten)]
     pictures: PictureOptions,
+    #[command(flatten)]
+    region: RegionOption,
     /// Storage of the Gaussians: auto, full, triangle-f32, triangle-f16, low-rank-f32,
     /// low-rank-f16, principal-f32, principal-f16 or diagonal.
     #[arg(long, default_value = "auto")]
@@ -78,8 +82,8 @@ fn run(options: &Options) -> Outcome {
     let mut preprocess = options.pictures.preprocess();
     if preprocess.levels == Levels::Auto {
         // By all images, not by the first ones only.
-        let decode = options.pictures.input.limits().into();
-        let decode = options.pictures.input.decode(decode);
+        let decode = options.pictures.limits().into();
+        let decode = options.pictures.input.files.decode(decode);
         preprocess = preprocess.with_levels(Levels::of_images(&images, decode)?);
     }
     let config = PadimConfig::default()
@@ -88,7 +92,8 @@ fn run(options: &Options) -> Outcome {
         .with_batch_size(options.batch_size);
     let gaussian = config.gaussian.clone().with_storage(options.storage);
     let backbone = options.network.build(&[1, 2, 3], &options.on.device)?;
-    let padim = options.pictures.padim(Padim::new(config.with_gaussian(gaussian), backbone)?)?;
+    let padim = Padim::new(config.with_gaussian(gaussian), backbone)?;
+    let padim = options.region.padim(padim.with_decode_limits(options.pictures.limits()))?;
 
     let good = images.iter().cloned().map(Sample::good).collect();
     let name = options.images.display().to_string();

@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Parser;
-use common::{DeviceOption, IntakeOptions, NetworkOptions, Outcome, PictureOptions, say, tell};
+use common::{
+    DeviceOption, IntakeOptions, NetworkOptions, Outcome, PictureOptions, RegionOption, say, tell,
+};
 use padim::dataset::{Category, Dataset, Mvtec};
 use padim::embedding::ChannelSelection;
 use padim::evaluation::{Report, evaluate_each};
@@ -42,6 +44,8 @@ struct Options {
     channels: Option<ChannelSelection>,
     #[command(flatten)]
     pictures: PictureOptions,
+    #[command(flatten)]
+    region: RegionOption,
     /// Upsampling of the map: bilinear or bicubic.
     #[arg(long, default_value = "bilinear")]
     upsampling: Upsampling,
@@ -133,7 +137,8 @@ fn run(options: &Options) -> Outcome<usize> {
             (options.sigma != 0.0).then(|| Blur { sigma: options.sigma, ..Blur::default() }),
         ))
         .with_batch_size(options.batch_size);
-    let padim = options.pictures.padim(Padim::new(config, backbone)?)?;
+    let padim = Padim::new(config, backbone)?.with_decode_limits(options.pictures.limits());
+    let padim = options.region.padim(padim)?;
 
     let names = options.intake.good_names.iter();
     let dataset = names.fold(Mvtec::new(&options.data), Mvtec::with_good_name);

@@ -15,7 +15,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use clap::Parser;
 use common::parts::{Defect, SIDE, draw};
-use common::{InputOptions, Outcome, say};
+use common::{FitInputOptions, Outcome, say};
 use padim::{Backbone, Detector, ImageInput, Padim, PadimConfig, PartialFit, ResNet18, Weights};
 
 /// Fits shards in separate processes, merges them, and compares the result with one fit of all images.
@@ -34,7 +34,7 @@ struct Options {
     #[arg(long, default_value = "shards-out")]
     output: PathBuf,
     #[command(flatten)]
-    input: InputOptions,
+    input: FitInputOptions,
     /// The shard of a worker process. Set by the program itself.
     #[arg(long, hide = true)]
     worker: Option<usize>,

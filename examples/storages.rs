@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorData};
 use clap::Parser;
-use common::{DeviceOption, InputOptions, NetworkOptions, Outcome, say};
+use common::{DeviceOption, NetworkOptions, Outcome, PictureOptions, say};
 use nalgebra::{DMatrix, DVector};
 use padim::dataset::Mvtec;
 use padim::embedding::{ChannelSelection, PatchEmbedder};
@@ -42,7 +42,7 @@ struct Options {
     #[arg(long, default_value_t = 49)]
     positions: usize,
     #[command(flatten)]
-    input: InputOptions,
+    pictures: PictureOptions,
     #[command(flatten)]
     on: DeviceOption,
 }
@@ -80,13 +80,13 @@ fn run(options: &Options) -> Outcome {
     let backbone = options.network.build(&[1, 2, 3], device)?;
     let config = PadimConfig::default()
         .with_channels(options.channels.clone().unwrap_or(options.network.backbone.channels()));
-    let preprocess = options.input.preprocess(config.preprocess.clone());
+    let preprocess = options.pictures.preprocess();
     let config = config.with_preprocess(preprocess);
     let category = Mvtec::open(&options.data)?;
     let count = options.limit_train.unwrap_or(usize::MAX).min(category.train.len());
     let train = &category.train[..count];
     let padim = Padim::new(config.clone(), Arc::clone(&backbone))?
-        .with_decode_limits(options.input.limits());
+        .with_decode_limits(options.pictures.limits());
     let bar = common::progress_bar("images", count as u64);
     let fit = padim.partial_fit_with(train, common::show_fit(&bar))?;
     bar.finish_and_clear();
@@ -135,7 +135,7 @@ fn run(options: &Options) -> Outcome {
 
     let normalization: Normalization = backbone.normalization();
     let preprocessor = Preprocessor::new(config.preprocess.clone(), normalization)?
-        .with_decode_limits(options.input.limits());
+        .with_decode_limits(options.pictures.limits());
     let embedder: &PatchEmbedder = padim.embedder();
     let scorer = AnomalyScorer::new(config.scoring.clone())?;
     let mut masks = Vec::new();

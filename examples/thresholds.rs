@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use common::parts::Random;
-use common::{DeviceOption, InputOptions, NetworkOptions, Outcome, PixelOptions, Strictness, say};
+use common::{DeviceOption, NetworkOptions, Outcome, PictureOptions, Strictness, say};
 use padim::dataset::{Mvtec, Sample};
 use padim::decision::{Calibration, images_needed};
 use padim::{Padim, PadimConfig};
@@ -38,9 +38,7 @@ struct Options {
     #[arg(long)]
     save: Option<PathBuf>,
     #[command(flatten)]
-    input: InputOptions,
-    #[command(flatten)]
-    pixels: PixelOptions,
+    pictures: PictureOptions,
     #[command(flatten)]
     strictness: Strictness,
     #[command(flatten)]
@@ -54,9 +52,9 @@ fn main() {
 fn run(options: &Options) -> Outcome {
     let backbone = options.network.build(&[1, 2, 3], &options.on.device)?;
     let config = PadimConfig::default().with_channels(options.network.backbone.channels());
-    let preprocess = options.pixels.preprocess(options.input.preprocess(config.preprocess.clone()));
+    let preprocess = options.pictures.preprocess();
     let padim = Padim::new(config.with_preprocess(preprocess), backbone)?
-        .with_decode_limits(options.input.limits());
+        .with_decode_limits(options.pictures.limits());
     let category = Mvtec::open(&options.data)?;
     options.strictness.show(&category.examine(padim.preprocessor())?)?;
     let fitted = options.fit.unwrap_or(category.train.len()).min(category.train.len());

@@ -7,7 +7,7 @@ pub mod parts;
 mod print;
 
 pub use images::{images_below, images_in};
-pub use options::{InputOptions, NetworkOptions, PictureOptions, PixelOptions};
+pub use options::{FitInputOptions, InputOptions, NetworkOptions, PictureOptions, RegionOption};
 pub use print::{advice, print, print_error, report};
 pub(crate) use print::{say, tell};
 
@@ -64,6 +64,16 @@ impl Strictness {
         }
         Ok(())
     }
+
+    /// Prints what a fit noticed about its images to stderr; with `--strict`, warnings are errors.
+    pub fn show_input(&self, detector: &Detector) -> Outcome {
+        tell_input(detector);
+        let mut warnings = detector.input_summary().into_iter().flat_map(|s| &s.warnings);
+        match warnings.next() {
+            Some(first) if self.strict => Err(format!("{}: {}", first.first, first.text).into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The memory of this process in bytes, only on Linux: `VmRSS` is the current value, `VmHWM` the peak.
@@ -95,18 +105,6 @@ pub fn show_fit(bar: &ProgressBar) -> impl FnMut(FitProgress) -> ControlFlow<()>
         bar.set_length(progress.total.unwrap_or(progress.done) as u64);
         bar.set_position(progress.done as u64);
         ControlFlow::Continue(())
-    }
-}
-
-impl Strictness {
-    /// Prints what a fit noticed about its images to stderr; with `--strict`, warnings are errors.
-    pub fn show_input(&self, detector: &Detector) -> Outcome {
-        tell_input(detector);
-        let mut warnings = detector.input_summary().into_iter().flat_map(|s| &s.warnings);
-        match warnings.next() {
-            Some(first) if self.strict => Err(format!("{}: {}", first.first, first.text).into()),
-            _ => Ok(()),
-        }
     }
 }
 

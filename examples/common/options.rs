@@ -58,13 +58,6 @@ impl InputOptions {
         DecodeLimits { max_pixels, max_bytes }
     }
 
-    /// Settings for a fit.
-    pub fn preprocess(&self, config: PreprocessConfig) -> PreprocessConfig {
-        let (page, orientation) = (self.page.or(config.page), self.orientation);
-        let orientation = orientation.unwrap_or(config.orientation);
-        config.with_page(page).with_orientation(orientation)
-    }
-
     /// The options of a detector, changed by these.
     pub fn decode(&self, own: DecodeOptions) -> DecodeOptions {
         let orientation = self.orientation.unwrap_or(own.orientation);
@@ -83,9 +76,11 @@ impl InputOptions {
     }
 }
 
-/// How pixels are read. A detector keeps what it was fitted with.
+/// How images are read by a fit. A detector keeps what it was fitted with.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct PixelOptions {
+pub struct FitInputOptions {
+    #[command(flatten)]
+    pub files: InputOptions,
     /// Which values of images with more than 8 bits a channel are black and white: auto (as the first
     /// images tell), bits:N, LOW..HIGH or pil [default: auto, or as the preset says]
     #[arg(long)]
@@ -96,11 +91,19 @@ pub struct PixelOptions {
     pub alpha: Option<Alpha>,
 }
 
-impl PixelOptions {
+impl FitInputOptions {
+    /// These settings, changed by the options.
     pub fn preprocess(&self, config: PreprocessConfig) -> PreprocessConfig {
-        let (levels, alpha) = (self.levels.unwrap_or(config.levels), self.alpha);
-        let alpha = alpha.unwrap_or(config.alpha);
+        let page = self.files.page.or(config.page);
+        let orientation = self.files.orientation.unwrap_or(config.orientation);
+        let levels = self.levels.unwrap_or(config.levels);
+        let alpha = self.alpha.unwrap_or(config.alpha);
+        let config = config.with_page(page).with_orientation(orientation);
         config.with_levels(levels).with_alpha(alpha)
+    }
+
+    pub fn limits(&self) -> DecodeLimits {
+        self.files.limits()
     }
 }
 
@@ -116,27 +119,35 @@ pub struct PictureOptions {
     /// The side of the center crop in pixels, or `none`.
     #[arg(long, default_value = "none")]
     pub crop: Crop,
-    /// A mask image of the region of interest: only its bright pixels are scored.
-    #[arg(long)]
-    pub region: Option<PathBuf>,
     #[command(flatten)]
-    pub input: InputOptions,
-    #[command(flatten)]
-    pub pixels: PixelOptions,
+    pub input: FitInputOptions,
 }
 
 impl PictureOptions {
     pub fn preprocess(&self) -> PreprocessConfig {
         let config = PreprocessConfig::default().with_resize(self.resize).with_filter(self.filter);
-        self.pixels.preprocess(self.input.preprocess(config.with_crop(self.crop.0)))
+        self.input.preprocess(config.with_crop(self.crop.0))
     }
 
-    /// Adds the limits of files and the region of interest.
+    pub fn limits(&self) -> DecodeLimits {
+        self.input.limits()
+    }
+}
+
+/// The argument `--region`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RegionOption {
+    /// A mask image of the region of interest: pixels of value 0 are not scored.
+    #[arg(long)]
+    region: Option<PathBuf>,
+}
+
+impl RegionOption {
+    /// Adds the region of interest.
     pub fn padim(&self, padim: Padim) -> padim::Result<Padim> {
-        let padim = padim.with_decode_limits(self.input.limits());
         match &self.region {
             Some(region) => {
-                let mask = decode_file_with(region, self.input.limits())?;
+                let mask = decode_file_with(region, padim.preprocessor().decode_limits())?;
                 padim.with_region(&RegionOfInterest::from_mask(&mask))
             }
             None => Ok(padim),

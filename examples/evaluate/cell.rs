@@ -199,8 +199,8 @@ impl Job {
     /// Fits and evaluates; calls `step` for the progress.
     pub fn run(&self, step: &dyn Fn(u64)) -> Outcome<Cell> {
         let (train, all) = (&self.category.train, &self.category.test);
-        // Those that can be scored.
-        let (mut test, mut failed): (Vec<&Sample>, _) = (Vec::with_capacity(all.len()), Vec::new());
+        // In the end, those that can be scored.
+        let (mut test, mut failed): (Vec<&Sample>, _) = (all.iter().collect(), Vec::new());
         let mut results = Results::default();
         let (mut fit_seconds, mut predict_seconds, mut model_bytes) = (0.0, 0.0, 0);
         let mut last: Option<Detector> = None;
@@ -214,27 +214,25 @@ impl Job {
             fit_seconds += start.elapsed().as_secs_f64();
             model_bytes += detector.model().size_in_bytes();
             let start = Instant::now();
-            if last.is_none() {
-                for (sample, prediction) in all.iter().zip(detector.predict_iter(all)) {
-                    step(1);
-                    match prediction {
-                        Ok(prediction) => {
-                            results.add(test.len(), prediction)?;
-                            test.push(sample);
-                        }
-                        Err(error) => failed.push(FailedImage {
-                            path: sample.path.display().to_string(),
-                            reason: common::advice(&error),
-                        }),
+            let mut scored = Vec::with_capacity(test.len());
+            for (&sample, prediction) in
+                test.iter().zip(detector.predict_iter(test.iter().copied()))
+            {
+                step(1);
+                match prediction {
+                    Ok(prediction) => {
+                        results.add(scored.len(), prediction)?;
+                        scored.push(sample);
                     }
-                }
-            } else {
-                let predictions = detector.predict_iter(test.iter().copied());
-                for (place, prediction) in predictions.enumerate() {
-                    results.add(place, prediction?)?;
-                    step(1);
+                    // The maps of several detectors are added, so all need the same images.
+                    Err(error) if last.is_some() => return Err(error.into()),
+                    Err(error) => failed.push(FailedImage {
+                        path: sample.path.display().to_string(),
+                        reason: common::advice(&error),
+                    }),
                 }
             }
+            test = scored;
             predict_seconds += start.elapsed().as_secs_f64();
             last = Some(detector);
         }

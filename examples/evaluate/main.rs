@@ -28,12 +28,12 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use common::{
-    DeviceOption, InputOptions, Network, NetworkOptions, Outcome, PixelOptions, Strictness, say,
-    tell,
+    DeviceOption, FitInputOptions, Network, NetworkOptions, Outcome, Strictness, say, tell,
 };
 use padim::dataset::Sample;
 use padim::fingerprint::Fingerprint;
 use padim::metrics::DEFAULT_FPR_LIMIT;
+use padim::preprocess::PreprocessConfig;
 use padim::{Backbone, PadimConfig};
 
 use cell::{Cell, Job, Name, Wishes};
@@ -108,9 +108,7 @@ struct Options {
     #[arg(long)]
     html: Option<PathBuf>,
     #[command(flatten)]
-    input: InputOptions,
-    #[command(flatten)]
-    pixels: PixelOptions,
+    input: FitInputOptions,
     #[command(flatten)]
     strictness: Strictness,
     #[command(flatten)]
@@ -242,9 +240,15 @@ fn plan(options: &Options) -> Outcome<(Vec<Planned>, Vec<Failure>)> {
     let (mut jobs, mut failures) = (Vec::new(), Vec::new());
     for source in &options.dataset {
         for (own, category) in chosen_categories(source, &options.categories)? {
-            options.strictness.show(&source.examine(&own)?)?;
+            let mut shown = None;
             // The first variant and seed of each setting gets a contact sheet.
             for &preset in &options.preset {
+                // What the crop hides depends on the preset.
+                let report = source.examine(&own, preprocess(options, source, preset))?;
+                if shown.as_ref() != Some(&report) {
+                    options.strictness.show(&report)?;
+                }
+                shown = Some(report);
                 let mut sheet = options.sheet;
                 for variant in &variants {
                     for seed in seeds(options, source, preset, variant) {
@@ -312,6 +316,11 @@ fn seeds(options: &Options, source: &Source, preset: Preset, variant: &Variant) 
     }
 }
 
+/// How the images of a data set are preprocessed with a preset.
+fn preprocess(options: &Options, source: &Source, preset: Preset) -> PreprocessConfig {
+    options.input.preprocess(source.preprocess(&preset.config()))
+}
+
 fn job(
     shared: &mut Shared<'_>,
     (source, category): (&Source, &str),
@@ -328,10 +337,9 @@ fn job(
         category.test = evenly(category.test, limit);
     }
     let draw = if source.rotated { preset.seed() } else { name.seed };
-    let preprocess = options.input.preprocess(source.preprocess(&config));
-    let preprocess = options.pixels.preprocess(preprocess);
     let channels = variant.channels(&config, draw);
-    let config = config.with_preprocess(preprocess).with_channels(channels);
+    let config =
+        config.with_preprocess(preprocess(options, source, preset)).with_channels(channels);
     let config = variant.motion.config(config);
     let layer_sets = variant.layer_sets();
     let backbones = layer_sets.iter().map(|layers| shared.with_layers(layers));

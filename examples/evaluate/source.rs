@@ -63,9 +63,8 @@ impl Source {
         RotatedCrops::new(self.dataset.clone(), seed).with_filter(config.preprocess.filter)
     }
 
-    /// Looks into the files of a category.
-    pub fn examine(&self, name: &str) -> Outcome<IntakeReport> {
-        let config = self.preprocess(&PadimConfig::default());
+    /// Looks into the files of a category, which will be preprocessed like this.
+    pub fn examine(&self, name: &str, config: PreprocessConfig) -> Outcome<IntakeReport> {
         let preprocessor = Preprocessor::new(config, Normalization::IMAGENET)?;
         Ok(self.dataset.category(name)?.examine(&preprocessor)?)
     }
