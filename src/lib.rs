@@ -83,6 +83,7 @@ mod names;
 
 mod caught;
 mod files;
+mod instructions;
 mod latest;
 
 mod host;

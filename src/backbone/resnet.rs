@@ -9,7 +9,6 @@ use burn::nn::conv::Conv2d;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{DType, Device, Tensor};
-use pulp::Arch;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Checkpoint;
@@ -23,6 +22,7 @@ use crate::engine::{self, BlockFilters, Engine, Filters, Map};
 use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::host::{DeviceIndices, all_finite, is_host, pixels_to_device, to_host};
+use crate::instructions;
 use crate::names::named;
 use crate::once::Once;
 use crate::weights::Weights;
@@ -444,7 +444,7 @@ impl ResNet {
             last.branch.pop();
             last.downsample = None;
         }
-        Ok(Arc::new(engine::Trunk::new(&stem, stages, Arch::new())))
+        Ok(Arc::new(engine::Trunk::new(&stem, stages, instructions::arch())))
     }
 
     /// Computes all channels of the output layers with Burn, in the precision of the weights.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::registration::Registration;
 use crate::error::{Error, Result};
 use crate::names::builders;
-use crate::preprocess::{Alignment, Alpha, ImageInput, OpenImage, OpenedImage};
+use crate::preprocess::{Alignment, Alpha, DecodeOptions, ImageInput, OpenImage, OpenedImage};
 use crate::random::Random;
 
 /// Random copies of the images of a fit: each is rotated, shifted and mirrored at random, so that the
@@ -167,7 +167,7 @@ fn opening(
     match registration {
         Some(registration) => {
             let open = move |options| {
-                let opened = open(options)?;
+                let opened = open(DecodeOptions::whole(options))?;
                 let registered = registration.apply_with(&opened.pixels, alpha)?.0;
                 Ok(opened.with_pixels(registered))
             };
@@ -180,7 +180,6 @@ fn opening(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::preprocess::DecodeOptions;
     use image::{DynamicImage, Rgb, RgbImage};
 
     fn image(i: u32) -> RgbImage {

@@ -10,7 +10,7 @@ use crate::caught::caught_for;
 use crate::error::{Error, Result};
 use crate::host::{all_finite_on_device, is_host, to_device};
 use crate::preprocess::{
-    Alignment, ImageGeometry, ImageInput, InputReport, Normalization, OpenedImage,
+    Alignment, DecodeOptions, ImageGeometry, ImageInput, InputReport, Normalization, OpenedImage,
     PreprocessConfig, PreprocessedImage, Preprocessor,
 };
 
@@ -60,7 +60,7 @@ impl Origin {
 impl Prepared {
     /// Runs all steps before the network. Catches panics, because decoders and user closures run here.
     pub fn new(input: ImageInput, name: &str, steps: Steps) -> Result<Self> {
-        Ok(Self::with_original(input, name, steps)?.0)
+        Ok(caught_for(PREPARING, name, || Self::made(input, name, steps))?.0)
     }
 
     /// As [`new`](Self::new), but also returns the decoded image, if there is one.
@@ -69,7 +69,24 @@ impl Prepared {
         name: &str,
         steps: Steps,
     ) -> Result<(Self, Option<DynamicImage>)> {
-        caught_for(PREPARING, name, || Self::made(input, name, steps))
+        // The network may see a smaller image, while people want to see the whole.
+        let is_in_memory = matches!(input, ImageInput::Image(_) | ImageInput::Opened { .. });
+        let reduces = steps.decode_options() != steps.preprocessor.decode_options();
+        let again = (reduces && !is_in_memory).then(|| input.clone());
+        caught_for(PREPARING, name, || {
+            let (prepared, image) = Self::made(input, name, steps)?;
+            let [height, width] = prepared.geometry().original_size();
+            let is_whole = |image: &DynamicImage| {
+                [image.height() as usize, image.width() as usize] == [height, width]
+            };
+            let image = match (image, again) {
+                (Some(image), Some(input)) if !is_whole(&image) => {
+                    Some(input.open(name, steps.preprocessor.decode_options())?.pixels)
+                }
+                (image, _) => image,
+            };
+            Ok((prepared, image))
+        })
     }
 
     fn made(input: ImageInput, name: &str, steps: Steps) -> Result<(Self, Option<DynamicImage>)> {
@@ -91,9 +108,10 @@ impl Prepared {
             }
             return Ok((Self::Tensor(tensor, ImageGeometry::identity([height, width])), None));
         }
-        let opened = input.open(name, steps.preprocessor.decode_options())?;
+        let opened = input.open(name, steps.decode_options())?;
+        let original = opened.original_size();
         let OpenedImage { pixels: image, bits, .. } = opened;
-        let process = |image: &DynamicImage| steps.preprocessor.process_of(image, bits);
+        let process = |image: &DynamicImage| steps.preprocessor.process_of(image, bits, original);
         let alpha = steps.preprocessor.config().alpha;
         let prepared = match steps.registration {
             Some(registration) => registration
@@ -184,9 +202,12 @@ impl PreparedImage {
         steps: Steps,
         keep_image: bool,
     ) -> Result<Self> {
-        let (prepared, original) = Prepared::with_original(input, name, steps)?;
+        let (prepared, original) = match keep_image {
+            true => Prepared::with_original(input, name, steps)?,
+            false => (Prepared::new(input, name, steps)?, None),
+        };
         let by = matches!(prepared, Prepared::Pixels(..)).then(|| steps.preparation());
-        let original = original.filter(|_| keep_image).map(Arc::new);
+        let original = original.map(Arc::new);
         Ok(Self { contents: Contents::Whole { prepared, by }, original })
     }
 
@@ -249,6 +270,14 @@ pub(super) struct Steps<'a> {
 }
 
 impl Steps<'_> {
+    /// A registration sees the whole image.
+    fn decode_options(self) -> DecodeOptions {
+        match self.registration {
+            Some(_) => self.preprocessor.decode_options(),
+            None => self.preprocessor.network_decode_options(),
+        }
+    }
+
     pub fn preparation(self) -> Preparation {
         Preparation {
             config: self.preprocessor.config().clone(),

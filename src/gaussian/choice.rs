@@ -10,6 +10,7 @@ use super::statistics::GaussianStatistics;
 use super::storage::{Precision, Storage, trapezoid_len};
 use crate::embedding::DenseVectors;
 use crate::error::{Error, Result};
+use crate::instructions;
 
 impl GaussianStatistics {
     /// The storage for these settings and the images so far, and its number of rows.
@@ -96,7 +97,7 @@ impl GaussianStatistics {
             let vectors = DenseVectors::at_one_place(vectors, d);
             let measure = |storage, numbers, count| {
                 let mut distances = [0.0; PROBES];
-                pulp::Arch::new().dispatch(Position {
+                instructions::arch().dispatch(Position {
                     storage,
                     mean: &vec![0.0; d],
                     numbers,

@@ -4,10 +4,11 @@
 //! over memory: all vectors are centered at the new common mean at once, and the shift from the old
 //! mean is added like one more vector.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::products::{COLUMNS, LANES, Lines, Tile, fill, stride};
 use super::storage::trapezoid_len;
+use crate::instructions;
 
 /// Buffers that a thread reuses for other positions.
 #[derive(Default)]
@@ -53,7 +54,7 @@ impl PositionSums<'_> {
         mut folded: f64,
         workspace: &mut Workspace,
     ) {
-        let arch = Arch::new();
+        let arch = instructions::arch();
         if folded == 0.0 {
             // If new memory is read before it is written, the operating system maps it twice.
             self.scatter.fill(0.0);
@@ -217,7 +218,7 @@ mod tests {
     use super::super::sums::{Deviations, Sums};
     use super::*;
     use proptest::prelude::*;
-    use pulp::{Arch, Scalar};
+    use pulp::Scalar;
 
     proptest! {
         #[test]
@@ -254,7 +255,7 @@ mod tests {
                         },
                         workspace: &mut Workspace::default(),
                     };
-                    if plain { fold.with_simd(Scalar) } else { Arch::new().dispatch(fold) }
+                    if plain { fold.with_simd(Scalar) } else { instructions::arch().dispatch(fold) }
                     folded += weights.iter().sum::<f64>();
                 }
                 let close = |a: f64, e: f64, scale: f64| (a - e).abs() <= 1e-11 * scale.max(1.0);

@@ -71,8 +71,9 @@ mod tests {
     use crate::embedding::DenseVectors;
     use crate::gaussian::half::{LARGEST, Number, PADDING, to_half};
     use crate::gaussian::storage::{Precision, trapezoid_rows};
+    use crate::instructions;
     use proptest::prelude::*;
-    use pulp::{Arch, Scalar};
+    use pulp::Scalar;
 
     /// The definition of each form's distance, in f64. `x`: a vector minus the mean.
     fn naively(storage: Storage, numbers: &[f32], x: &[f64], scale: f64) -> f64 {
@@ -160,7 +161,7 @@ mod tests {
                     distances: &mut distances,
                     workspace: &mut Workspace::default(),
                 };
-                if plain { position.with_simd(Scalar) } else { Arch::new().dispatch(position) }
+                if plain { position.with_simd(Scalar) } else { instructions::arch().dispatch(position) }
                 distances
             };
             let (plain, fast) = (measure(true), measure(false));

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::device::{DeviceGaussians, ModelNumbers, Window};
@@ -16,6 +15,7 @@ use super::window::reach;
 use crate::embedding::{DenseVectors, PatchVectors};
 use crate::error::{Error, Result};
 use crate::host::{LARGEST_BUFFER, all_finite_on_device, is_host, to_device};
+use crate::instructions;
 
 impl GaussianModel {
     /// The Mahalanobis distance (paper, equation 2; not squared) of every embedding vector of a
@@ -164,7 +164,7 @@ impl GaussianModel {
         workspace: &mut Workspace,
     ) {
         let d = self.dimension;
-        Arch::new().dispatch(Position {
+        instructions::arch().dispatch(Position {
             storage: self.storage,
             mean: &self.means[gaussian * d..(gaussian + 1) * d],
             numbers: self.numbers.slice(0..self.numbers.len()),

@@ -3,9 +3,10 @@
 //! Libraries are made for larger matrices. For a hundred rows they take twice as long, and a model
 //! has thousands of such matrices.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::products::{COLUMNS, Lines, Tile, fill, stride};
+use crate::instructions;
 
 /// The largest number of rows for which this is faster than faer.
 pub(super) const MOST: usize = 256;
@@ -40,7 +41,7 @@ impl Whitening {
     /// Inverts the Cholesky factor, and returns the largest absolute value in the inverse; `None` if
     /// the matrix is not positive definite.
     pub fn invert(&mut self) -> Option<f64> {
-        Arch::new().dispatch(Invert(self))
+        instructions::arch().dispatch(Invert(self))
     }
 
     /// Writes the inverse's lower triangle, column by column, each number times `factor`.

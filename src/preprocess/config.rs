@@ -1,84 +1,14 @@
 //! How images become network input.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
 use super::alpha::Alpha;
-use super::decode::ExifOrientation;
+use super::decode::{ExifOrientation, JpegDecoder};
 use super::levels::Levels;
+use super::resize::Resize;
 use crate::error::{Error, Result};
 use crate::names::builders;
 use crate::resample::Filter;
-
-/// How an image is resized before the crop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Resize {
-    /// The short side becomes this many pixels and the long side follows, rounded down
-    /// (torchvision's `Resize(int)`).
-    ShortSide(usize),
-    /// Both sides are given; the aspect ratio is not kept (the paper: 256x256).
-    Exact {
-        /// Height in pixels.
-        height: usize,
-        /// Width in pixels.
-        width: usize,
-    },
-}
-
-impl Resize {
-    /// Resizes to a square.
-    pub const fn square(side: usize) -> Self {
-        Self::Exact { height: side, width: side }
-    }
-
-    /// The size `[height, width]` of an image of `[height, width]` after this resize.
-    pub fn resized(self, [height, width]: [usize; 2]) -> [usize; 2] {
-        // The product stays exact in f64, as in torchvision's own arithmetic.
-        let follow = |side: usize, long: usize, short: usize| {
-            (side as f64 * long as f64 / short as f64) as usize
-        };
-        match self {
-            Self::Exact { height, width } => [height, width],
-            Self::ShortSide(side) if height <= width => [side, follow(side, width, height)],
-            Self::ShortSide(side) => [follow(side, height, width), side],
-        }
-    }
-}
-
-/// `short:256` (the short side) or `256x320` (height and width).
-impl fmt::Display for Resize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ShortSide(side) => write!(f, "short:{side}"),
-            Self::Exact { height, width } => write!(f, "{height}x{width}"),
-        }
-    }
-}
-
-/// `short:256` (the short side), `square:256`, or `256x320` (height and width).
-impl FromStr for Resize {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let parsed = match text.split_once(':') {
-            Some(("short", side)) => side.parse().ok().map(Self::ShortSide),
-            Some(("square", side)) => side.parse().ok().map(Self::square),
-            Some(_) => None,
-            None => text.split_once('x').and_then(|(height, width)| {
-                let (height, width) = (height.parse().ok()?, width.parse().ok()?);
-                Some(Self::Exact { height, width })
-            }),
-        };
-        parsed.ok_or_else(|| {
-            let reason = format!("expected short:N, square:N or HEIGHTxWIDTH, got {text:?}");
-            Error::config("resize", reason)
-        })
-    }
-}
 
 /// The arithmetic in which an image is resized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -136,6 +66,14 @@ pub struct PreprocessConfig {
     /// Which image of a file that holds several is read, from 0. Default: none, so that such a file is an
     /// error.
     pub page: Option<usize>,
+    /// What decodes JPEG files. Decoders round differently, so that another one changes scores a little.
+    /// Default: the one in Rust.
+    pub jpeg_decoder: JpegDecoder,
+    /// Whether a JPEG file is decoded at 1/2, 1/4 or 1/8 of its size, if that is at least the size after
+    /// [`resize`](Self::resize). It takes less than half of the time for pictures of many megapixels, and
+    /// changes scores a little (PIL's `draft` does the same). Pictures for a
+    /// [registration](crate::detector::Registration) and for people are decoded whole. Default: no.
+    pub jpeg_scaling: bool,
 }
 
 builders!(PreprocessConfig {
@@ -147,6 +85,8 @@ builders!(PreprocessConfig {
     with_alpha: alpha, Alpha;
     with_orientation: orientation, ExifOrientation;
     with_page: page, Option<usize>;
+    with_jpeg_decoder: jpeg_decoder, JpegDecoder;
+    with_jpeg_scaling: jpeg_scaling, bool;
 });
 
 impl Default for PreprocessConfig {
@@ -160,6 +100,8 @@ impl Default for PreprocessConfig {
             alpha: Alpha::default(),
             orientation: ExifOrientation::Apply,
             page: None,
+            jpeg_decoder: JpegDecoder::default(),
+            jpeg_scaling: false,
         }
     }
 }
@@ -175,6 +117,7 @@ impl PreprocessConfig {
     /// [`Error::InvalidConfig`] for the first setting that is out of range, with the reason.
     pub fn validate(&self) -> Result<()> {
         self.levels.validate()?;
+        self.jpeg_decoder.require()?;
         let smallest = match self.resize {
             Resize::ShortSide(side) => [side, side],
             Resize::Exact { height, width } => [height, width],

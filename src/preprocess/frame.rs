@@ -227,7 +227,7 @@ impl<'a> Frame<'a> {
     /// The image, and the bits of its values.
     pub(super) fn opened(&self) -> Result<OpenedImage> {
         let bits = self.layout.format.bits();
-        Ok(OpenedImage { pixels: self.to_image()?, bits: (bits > 8).then_some(bits) })
+        Ok(OpenedImage::from(self.to_image()?).with_bits((bits > 8).then_some(bits)))
     }
 
     fn row(&self, y: usize) -> &'a [u8] {

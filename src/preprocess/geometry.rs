@@ -52,21 +52,13 @@ impl ImageGeometry {
         })
     }
 
-    /// The taps `[rows, columns]` that resize the original image.
-    pub(crate) fn taps(&self, axis: impl Fn(usize, usize) -> Taps) -> [Taps; 2] {
-        [0, 1].map(|i| axis(self.original[i], self.resized[i]))
-    }
-
-    /// Cuts the crop out of the resized picture of `C` interleaved channels.
-    pub(crate) fn cropped<T: Copy, const C: usize>(&self, resized: &[T]) -> Vec<T> {
-        let ([top, left], [height, width]) = (self.offset, self.input);
-        resized
-            .chunks_exact(self.resized[1] * C)
-            .skip(top)
-            .take(height)
-            .flat_map(|row| &row[left * C..(left + width) * C])
-            .copied()
-            .collect()
+    /// The taps `[rows, columns]` that resize an image of `[height, width]` and keep what the crop keeps.
+    /// `axis`: gives those of a whole axis, by its length and its resized length.
+    pub(crate) fn taps(&self, size: [usize; 2], axis: impl Fn(usize, usize) -> Taps) -> [Taps; 2] {
+        [0, 1].map(|i| {
+            let kept = self.offset[i]..self.offset[i] + self.input[i];
+            axis(size[i], self.resized[i]).part(kept)
+        })
     }
 
     /// Maps values of the network's input back to the original image, with bilinear interpolation.

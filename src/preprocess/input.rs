@@ -9,7 +9,7 @@ use image::{
     Rgba, Rgba32FImage, RgbaImage,
 };
 
-use super::decode::{DecodeLimits, DecodeOptions, decode_bytes_with, decode_file_with};
+use super::decode::{DecodeLimits, DecodeOptions, open_bytes, open_file};
 use super::frame::{Frame, FrameLayout};
 use super::opened::OpenedImage;
 use crate::error::{Error, Result};
@@ -205,12 +205,10 @@ impl ImageInput {
     /// The decoded image.
     pub(crate) fn open(self, name: &str, options: DecodeOptions) -> Result<OpenedImage> {
         match self {
-            Self::Path(path) => decode_file_with(path, options).map(Into::into),
+            Self::Path(path) => open_file(&path, options),
             Self::Image(image) => Ok(image.into()),
             Self::Opened { image, .. } => Ok(image),
-            Self::Encoded { name, bytes } => {
-                decode_bytes_with(&bytes, &name, options).map(Into::into)
-            }
+            Self::Encoded { name, bytes } => open_bytes(&bytes, &name, options),
             Self::Deferred { open, .. } => open(options),
             Self::Tensor(_) => Err(Error::UnusableImage {
                 name: name.to_owned(),

@@ -20,15 +20,16 @@ mod preprocessor;
 mod principal_axis;
 mod region;
 mod report;
+mod resize;
 mod survey;
 
 pub use crate::resample::Filter;
 pub use alignment::Alignment;
 pub use alpha::Alpha;
-pub use config::{Normalization, PreprocessConfig, Resize, ResizeArithmetic};
+pub use config::{Normalization, PreprocessConfig, ResizeArithmetic};
 pub use decode::{
-    DecodeLimits, DecodeOptions, ExifOrientation, ImageHeader, decode_bytes, decode_bytes_with,
-    decode_file, decode_file_with, image_header, image_size, is_image_file,
+    DecodeLimits, DecodeOptions, ExifOrientation, ImageHeader, JpegDecoder, decode_bytes,
+    decode_bytes_with, decode_file, decode_file_with, image_header, image_size, is_image_file,
 };
 pub use frame::{Frame, FrameLayout};
 pub use frame_format::FrameFormat;
@@ -41,6 +42,7 @@ pub use pixels::to_rgb8;
 pub use preprocessor::{PreprocessedImage, Preprocessor};
 pub use region::{InputRegion, RegionOfInterest};
 pub use report::{DeepReport, InputReport, InputWarning};
+pub use resize::Resize;
 
 pub(crate) use config::MAX_SIDE;
 pub(crate) use principal_axis::principal_axis;

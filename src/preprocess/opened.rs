@@ -12,16 +12,25 @@ pub struct OpenedImage {
     /// file does not. They then decide what is white, instead of [`Levels::Auto`](super::Levels::Auto)
     /// and [`Levels::Bits`](super::Levels::Bits).
     pub bits: Option<u8>,
+    /// The size `[height, width]` of the whole image, if its decoder made it smaller
+    /// ([`PreprocessConfig::jpeg_scaling`](super::PreprocessConfig::jpeg_scaling)).
+    pub reduced_from: Option<[usize; 2]>,
 }
 
 impl From<DynamicImage> for OpenedImage {
     /// An image whose source does not know the bits of its values.
     fn from(pixels: DynamicImage) -> Self {
-        Self { pixels, bits: None }
+        Self { pixels, bits: None, reduced_from: None }
     }
 }
 
 impl OpenedImage {
+    /// The size `[height, width]` of the whole image.
+    pub fn original_size(&self) -> [usize; 2] {
+        let [height, width] = [self.pixels.height(), self.pixels.width()];
+        self.reduced_from.unwrap_or([height as usize, width as usize])
+    }
+
     /// The same, after a change of its pixels.
     pub(crate) fn with_pixels(self, pixels: DynamicImage) -> Self {
         Self { pixels, ..self }

@@ -11,6 +11,7 @@ use super::opened::is_deep;
 use super::pixels::{report, rgb_units, rgb8};
 use super::report::InputReport;
 use crate::error::{Error, Result};
+use crate::instructions;
 use crate::resample::{Filter, Taps, resample, resample_u8};
 
 /// An image as network input.
@@ -51,9 +52,11 @@ impl Preprocessor {
     /// # Errors
     ///
     /// [`Error::InvalidConfig`] for sizes that are zero or too large, a crop that does not fit,
-    /// means that are not finite, or standard deviations that are not positive.
+    /// means that are not finite, or standard deviations that are not positive; also if the
+    /// environment variable `PADIM_ENGINE` names an instruction set that the processor does not have.
     pub fn new(config: PreprocessConfig, normalization: Normalization) -> Result<Self> {
         config.validate()?;
+        instructions::check()?;
         let Normalization { mean, std } = normalization;
         if !mean.iter().all(|m| m.is_finite()) || !std.iter().all(|s| s.is_finite() && *s > 0.0) {
             let reason =
@@ -81,8 +84,15 @@ impl Preprocessor {
 
     /// How files are decoded: within these limits, and as the configuration says.
     pub fn decode_options(&self) -> DecodeOptions {
-        let PreprocessConfig { orientation, page, .. } = self.config;
-        DecodeOptions { limits: self.limits, orientation, page }
+        let PreprocessConfig { orientation, page, jpeg_decoder, .. } = self.config;
+        DecodeOptions { limits: self.limits, orientation, page, jpeg_decoder, reduced_for: None }
+    }
+
+    /// How files are decoded that only the network will see: as
+    /// [`jpeg_scaling`](PreprocessConfig::jpeg_scaling) says.
+    pub(crate) fn network_decode_options(&self) -> DecodeOptions {
+        let reduced_for = self.config.jpeg_scaling.then_some(self.config.resize);
+        DecodeOptions { reduced_for, ..self.decode_options() }
     }
 
     /// The configuration.
@@ -133,23 +143,25 @@ impl Preprocessor {
     ///
     /// [`Error::UnusableImage`] if the image has no pixels or holds NaN or infinite values.
     pub fn process(&self, image: &DynamicImage) -> Result<PreprocessedImage> {
-        self.process_of(image, None)
+        self.process_of(image, None, size(image))
     }
 
-    /// As [`process`](Self::process), for an image whose source knows the bits of its values.
+    /// As [`process`](Self::process), for an image whose source knows the bits of its values, and which was
+    /// decoded from an image of `original` pixels `[height, width]`.
     pub(crate) fn process_of(
         &self,
         image: &DynamicImage,
         bits: Option<u8>,
+        original: [usize; 2],
     ) -> Result<PreprocessedImage> {
-        let geometry = self.geometry([image.height() as usize, image.width() as usize])?;
+        let geometry = self.geometry(original)?;
         let PreprocessConfig { levels, alpha, .. } = self.config;
         let (values, report) = match self.config.arithmetic {
             ResizeArithmetic::Float { antialias } if is_deep(image) => {
                 let (units, report) = rgb_units(image, bits, levels, alpha)?;
                 let plane =
                     |channel: usize| units.iter().skip(channel).step_by(3).copied().collect();
-                (self.normalized_float(plane, &geometry, antialias), report)
+                (self.normalized_float(plane, size(image), &geometry, antialias), report)
             }
             ResizeArithmetic::Float { antialias } => {
                 let (rgb, report) = rgb8(image, bits, levels, alpha)?;
@@ -161,11 +173,11 @@ impl Preprocessor {
                         .map(|&v| f32::from(v) / 255.0)
                         .collect()
                 };
-                (self.normalized_float(plane, &geometry, antialias), report)
+                (self.normalized_float(plane, size(image), &geometry, antialias), report)
             }
             ResizeArithmetic::Pil => {
-                let (rgb, report) = rgb8(image, bits, levels, alpha)?;
-                (self.normalized_u8(&self.resized_crop(rgb.as_raw(), &geometry)), report)
+                let (rgb, report) = self.resized(image, bits, &geometry)?;
+                (self.normalized_u8(&rgb), report)
             }
         };
         let report = InputReport { seen_share: geometry.seen_share(), ..report };
@@ -188,9 +200,9 @@ impl Preprocessor {
         let mask = Mask::of(mask);
         let geometry = self.geometry(mask.size())?;
         let [rows, columns] =
-            geometry.taps(|from, to| Taps::antialiased(Filter::Nearest, from, to));
+            geometry.taps(mask.size(), |from, to| Taps::antialiased(Filter::Nearest, from, to));
         let resized = resample_u8::<1>(mask.picture().as_raw(), &rows, &columns);
-        Ok(geometry.cropped::<u8, 1>(&resized).into_iter().map(|v| v > 127).collect())
+        Ok(resized.into_iter().map(|v| v > 127).collect())
     }
 
     /// The resized and cropped image in 8-bit RGB, of [`input_size`](ImageGeometry::input_size):
@@ -201,18 +213,30 @@ impl Preprocessor {
     ///
     /// As [`process`](Self::process).
     pub fn crop_picture(&self, image: &DynamicImage) -> Result<RgbImage> {
-        let geometry = self.geometry([image.height() as usize, image.width() as usize])?;
-        let (rgb, _) = rgb8(image, None, self.config.levels, self.config.alpha)?;
+        let geometry = self.geometry(size(image))?;
         let [height, width] = geometry.input_size();
-        let pixels = self.resized_crop(rgb.as_raw(), &geometry);
+        let (pixels, _) = self.resized(image, None, &geometry)?;
         RgbImage::from_raw(width as u32, height as u32, pixels)
             .ok_or_else(|| Error::shape("picture", format!("{height}x{width}x3"), "fewer pixels"))
     }
 
-    fn resized_crop(&self, rgb: &[u8], geometry: &ImageGeometry) -> Vec<u8> {
-        let filter = self.config.filter;
-        let [rows, columns] = geometry.taps(|from, to| Taps::antialiased(filter, from, to));
-        geometry.cropped::<u8, 3>(&resample_u8::<3>(rgb, &rows, &columns))
+    /// The resized and cropped image in 8-bit RGB, in PIL's arithmetic.
+    fn resized(
+        &self,
+        image: &DynamicImage,
+        bits: Option<u8>,
+        geometry: &ImageGeometry,
+    ) -> Result<(Vec<u8>, InputReport)> {
+        let PreprocessConfig { filter, levels, alpha, .. } = self.config;
+        let [rows, columns] =
+            geometry.taps(size(image), |from, to| Taps::antialiased(filter, from, to));
+        if let DynamicImage::ImageLuma8(gray) = image {
+            // Equal to resizing it as RGB, which takes longer.
+            let gray = resample_u8::<1>(gray.as_raw(), &rows, &columns);
+            return Ok((gray.into_iter().flat_map(|v| [v; 3]).collect(), InputReport::default()));
+        }
+        let (rgb, report) = rgb8(image, bits, levels, alpha)?;
+        Ok((resample_u8::<3>(rgb.as_raw(), &rows, &columns), report))
     }
 
     fn normalized_u8(&self, rgb: &[u8]) -> Vec<f32> {
@@ -228,11 +252,12 @@ impl Preprocessor {
     fn normalized_float(
         &self,
         plane: impl Fn(usize) -> Vec<f32>,
+        size: [usize; 2],
         geometry: &ImageGeometry,
         antialias: bool,
     ) -> Vec<f32> {
         let filter = self.config.filter;
-        let [rows, columns] = geometry.taps(|from, to| {
+        let [rows, columns] = geometry.taps(size, |from, to| {
             if antialias {
                 Taps::antialiased(filter, from, to)
             } else {
@@ -242,7 +267,6 @@ impl Preprocessor {
         (0..3)
             .flat_map(|channel| {
                 let resized = resample(&plane(channel), &rows, &columns);
-                let resized = geometry.cropped::<f32, 1>(&resized);
                 resized.into_iter().map(move |v| self.normalize(v, channel))
             })
             .collect()
@@ -251,4 +275,9 @@ impl Preprocessor {
     fn normalize(&self, value: f32, channel: usize) -> f32 {
         (value - self.normalization.mean[channel]) / self.normalization.std[channel]
     }
+}
+
+/// The size `[height, width]` of an image.
+fn size(image: &DynamicImage) -> [usize; 2] {
+    [image.height() as usize, image.width() as usize]
 }

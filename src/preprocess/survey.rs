@@ -70,7 +70,7 @@ fn survey(image: &ImageInput, name: &str, options: DecodeOptions) -> Result<Surv
         ImageInput::Opened { image, .. } => of_image(&image.pixels, image.bits).map_err(named),
         other if says_8_bits(other) => Ok(Survey::default()),
         other => {
-            let OpenedImage { pixels, bits } = other.clone().open(name, options)?;
+            let OpenedImage { pixels, bits, .. } = other.clone().open(name, options)?;
             of_image(&pixels, bits).map_err(named)
         }
     })

@@ -66,6 +66,10 @@ impl TiledPadim {
                           input size";
             return Err(Error::config("crop", reason));
         }
+        if padim.config.preprocess.jpeg_scaling {
+            let reason = "would make tiles smaller than the tiling says; switch it off";
+            return Err(Error::config("jpeg_scaling", reason));
+        }
         if padim.config.augmentation.is_some() {
             let reason =
                 "not supported for tiles; use none, or add copies of the images before the fit";

@@ -13,6 +13,7 @@ use super::{jpeg, tiff};
 use crate::caught::caught_for;
 use crate::error::{Error, FileKind, Result};
 use crate::files::open;
+use crate::preprocess::opened::OpenedImage;
 
 /// Decodes a PNG, JPEG, BMP, TIFF or WebP file with the default [`DecodeOptions`]. The format is
 /// detected from the content, not from the name.
@@ -36,7 +37,11 @@ pub fn decode_file_with(
     path: impl AsRef<Path>,
     options: impl Into<DecodeOptions>,
 ) -> Result<DynamicImage> {
-    let (path, options) = (path.as_ref(), options.into());
+    Ok(open_file(path.as_ref(), options.into().whole())?.pixels)
+}
+
+/// As [`decode_file_with`]; may decode a smaller image.
+pub(in crate::preprocess) fn open_file(path: &Path, options: DecodeOptions) -> Result<OpenedImage> {
     // Decoders are foreign code, and a damaged file may make one panic.
     let name = path.display().to_string();
     caught_for("the decoder of an image", &name, || {
@@ -73,7 +78,15 @@ pub fn decode_bytes_with(
     name: &str,
     options: impl Into<DecodeOptions>,
 ) -> Result<DynamicImage> {
-    let options = options.into();
+    Ok(open_bytes(bytes, name, options.into().whole())?.pixels)
+}
+
+/// As [`decode_bytes_with`]; may decode a smaller image.
+pub(in crate::preprocess) fn open_bytes(
+    bytes: &[u8],
+    name: &str,
+    options: DecodeOptions,
+) -> Result<OpenedImage> {
     caught_for("the decoder of an image", name, || {
         decode(Cursor::new(bytes), bytes.len() as u64, name, options)
     })
@@ -85,12 +98,12 @@ fn decode(
     length: u64,
     name: &str,
     options: DecodeOptions,
-) -> Result<DynamicImage> {
+) -> Result<OpenedImage> {
     let job = Job::of(&mut reader, name, options)?;
     match job.format {
         ImageFormat::Jpeg => jpeg::decode(&whole(reader, length, &job)?, &job),
-        ImageFormat::Tiff => tiff::decode(&mut reader, length, &job),
-        _ => decode_other(reader, &job),
+        ImageFormat::Tiff => tiff::decode(&mut reader, length, &job).map(Into::into),
+        _ => decode_other(reader, &job).map(Into::into),
     }
 }
 

@@ -99,13 +99,29 @@ impl Job<'_> {
         }
     }
 
+    /// The size `[height, width]` of the image after [`turned`](Self::turned).
+    pub fn turned_size(&self, [height, width]: [usize; 2], orientation: Orientation) -> [usize; 2] {
+        let swaps = matches!(
+            orientation,
+            Orientation::Rotate90
+                | Orientation::Rotate270
+                | Orientation::Rotate90FlipH
+                | Orientation::Rotate270FlipH
+        );
+        if swaps && self.turns() { [width, height] } else { [height, width] }
+    }
+
     /// The image as people see it, if that is wanted. PIL turns TIFFs always.
     pub fn turned(&self, mut image: DynamicImage, orientation: Orientation) -> DynamicImage {
-        let is_tiff = self.format == ImageFormat::Tiff;
-        if is_tiff || self.options.orientation == ExifOrientation::Apply {
+        if self.turns() {
             image.apply_orientation(orientation);
         }
         image
+    }
+
+    fn turns(&self) -> bool {
+        let is_tiff = self.format == ImageFormat::Tiff;
+        is_tiff || self.options.orientation == ExifOrientation::Apply
     }
 }
 

@@ -3,6 +3,8 @@
 //! decoder reads is an error.
 
 mod markers;
+#[cfg(feature = "turbojpeg")]
+mod turbo;
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -12,15 +14,19 @@ use image::{DynamicImage, GrayImage, ImageDecoder, RgbImage};
 use jpeg_decoder::ColorTransform;
 
 use super::job::Job;
+#[cfg(feature = "turbojpeg")]
+use super::options;
 use super::source::allow;
 use crate::error::Result;
+use crate::preprocess::opened::OpenedImage;
+use crate::preprocess::resize::Resize;
 
 pub(super) use markers::{Frame, Markers, is_whole};
 
 /// A Motion-JPEG's segment (APP0), which tells decoders that the standard's Huffman tables are meant.
 const MOTION_JPEG: &[u8] = b"\xFF\xE0\x00\x10AVI1\0\0\0\0\0\0\0\0\0\0";
 
-pub(super) fn decode(file: &[u8], job: &Job) -> Result<DynamicImage> {
+pub(super) fn decode(file: &[u8], job: &Job) -> Result<OpenedImage> {
     let markers = Markers::read(&mut Cursor::new(file));
     let Some(frame) = &markers.frame else {
         return Err(job.failed("it has no header of a JPEG image"));
@@ -28,6 +34,7 @@ pub(super) fn decode(file: &[u8], job: &Job) -> Result<DynamicImage> {
     if let Some(what) = frame.unsupported() {
         return Err(job.failed(what));
     }
+    job.options.jpeg_decoder.require()?;
     job.page(1)?;
     let size = [u64::from(frame.height), u64::from(frame.width)];
     let channels = if frame.components.len() == 1 { 1 } else { 3 };
@@ -41,26 +48,43 @@ pub(super) fn decode(file: &[u8], job: &Job) -> Result<DynamicImage> {
         file = [&file[..2], MOTION_JPEG, &file[2..]].concat().into();
     }
     let most = bytes.saturating_add(job.options.limits.max_bytes);
-    let image = if markers.is_common() {
-        let decoder = JpegDecoder::new(Cursor::new(&*file)).and_then(|mut decoder| {
-            decoder.set_limits(allow(most))?;
-            Ok(decoder)
-        });
-        decoder.and_then(DynamicImage::from_decoder).map_err(|reason| job.decoder(reason))?
-    } else {
-        decode_rare(&file, frame, &markers, most, job)?
+    let size = job.turned_size([frame.height, frame.width].map(usize::from), markers.orientation);
+    let divisor = job.options.reduced_for.map_or(1, |resize| divisor(size, resize));
+    let image = match job.options.jpeg_decoder {
+        #[cfg(feature = "turbojpeg")]
+        options::JpegDecoder::Turbo if frame.components.len() < 4 => {
+            turbo::decode(&file, frame, divisor).map_err(|reason| job.failed(reason.to_string()))?
+        }
+        _ if markers.is_common() && divisor == 1 => {
+            let decoder = JpegDecoder::new(Cursor::new(&*file)).and_then(|mut decoder| {
+                decoder.set_limits(allow(most))?;
+                Ok(decoder)
+            });
+            decoder.and_then(DynamicImage::from_decoder).map_err(|reason| job.decoder(reason))?
+        }
+        _ => decode_by_parts(&file, frame, &markers, [most, divisor.into()], job)?,
     };
-    Ok(job.turned(image, markers.orientation))
+    let pixels = job.turned(image, markers.orientation);
+    Ok(OpenedImage { reduced_from: (divisor > 1).then_some(size), ..OpenedImage::from(pixels) })
 }
 
-/// A layout that the decoder of `image` gets wrong.
-fn decode_rare(
+/// By how much the sides of an image can be divided by its decoder, so that neither becomes smaller than it
+/// is after the resize. As PIL's `draft`.
+fn divisor(size: [usize; 2], resize: Resize) -> u8 {
+    let resized = resize.resized(size);
+    let most = (0..2).map(|axis| size[axis] / resized[axis].max(1)).min().unwrap_or(1);
+    [8, 4, 2].into_iter().find(|&divisor| usize::from(divisor) <= most).unwrap_or(1)
+}
+
+/// Decodes layouts that the decoder of `image` gets wrong, and decodes at a part of the size.
+fn decode_by_parts(
     file: &[u8],
     frame: &Frame,
     markers: &Markers,
-    most: u64,
+    [most, divisor]: [u64; 2],
     job: &Job,
 ) -> Result<DynamicImage> {
+    let failed = |reason: jpeg_decoder::Error| job.failed(reason.to_string());
     let mut decoder = jpeg_decoder::Decoder::new(file);
     decoder.set_max_decoding_buffer_size(usize::try_from(most).unwrap_or(usize::MAX));
     decoder.set_color_transform(match (frame.components.len(), markers.adobe) {
@@ -71,8 +95,10 @@ fn decode_rare(
         (_, Some(2)) => ColorTransform::YCCK,
         _ => ColorTransform::CMYK,
     });
-    let raw = decoder.decode().map_err(|reason| job.failed(reason.to_string()))?;
-    let (width, height) = (u32::from(frame.width), u32::from(frame.height));
+    let [width, height] = [frame.width, frame.height].map(|side| side.div_ceil(divisor as u16));
+    let (width, height) = decoder.scale(width, height).map_err(failed)?;
+    let raw = decoder.decode().map_err(failed)?;
+    let (width, height) = (u32::from(width), u32::from(height));
     let image = match frame.components.len() {
         1 => GrayImage::from_raw(width, height, raw).map(DynamicImage::from),
         3 => RgbImage::from_raw(width, height, raw).map(DynamicImage::from),

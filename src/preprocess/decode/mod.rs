@@ -16,7 +16,8 @@ mod tiff;
 mod tests;
 
 pub use file::{decode_bytes, decode_bytes_with, decode_file, decode_file_with};
+pub(in crate::preprocess) use file::{open_bytes, open_file};
 pub use header::ImageHeader;
 pub use headers::{image_header, image_size};
 pub use kind::is_image_file;
-pub use options::{DecodeLimits, DecodeOptions, ExifOrientation};
+pub use options::{DecodeLimits, DecodeOptions, ExifOrientation, JpegDecoder};

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::names::{builders, named};
+use crate::preprocess::resize::Resize;
 
 /// How large an image a file may decode to. Without limits, a file of a few kilobytes could claim
 /// any size and use up the memory.
@@ -55,6 +57,33 @@ named!(
     [("apply", ExifOrientation::Apply), ("ignore", ExifOrientation::Ignore)]
 );
 
+/// What decodes JPEG files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum JpegDecoder {
+    /// The decoder of the crate [`image`], in Rust.
+    #[default]
+    Rust,
+    /// libjpeg-turbo, the decoder of PIL and OpenCV: the same pixels as theirs, in 60 % of the time. Needs
+    /// the feature `turbojpeg`, which compiles a library in C.
+    Turbo,
+}
+
+named!(JpegDecoder, "jpeg_decoder", [("rust", JpegDecoder::Rust), ("turbo", JpegDecoder::Turbo)]);
+
+impl JpegDecoder {
+    /// Fails if this build does not have it.
+    pub(crate) fn require(self) -> Result<()> {
+        if self == Self::Turbo && !cfg!(feature = "turbojpeg") {
+            let reason = "this program was built without libjpeg-turbo; build padim with the feature \
+                          `turbojpeg`, or fit with \"rust\"";
+            return Err(Error::config("jpeg_decoder", reason));
+        }
+        Ok(())
+    }
+}
+
 /// How a file becomes a decoded image. Without these options,
 /// [`decode_file`](super::decode_file) uses the defaults.
 ///
@@ -75,13 +104,26 @@ pub struct DecodeOptions {
     /// read, from 0. Default: none, so that such a file is an error. `Some(0)` reads the first image of any
     /// file.
     pub page: Option<usize>,
+    /// What decodes JPEG files. Default: the decoder in Rust.
+    pub jpeg_decoder: JpegDecoder,
+    /// How the image will be resized, if a JPEG may be decoded smaller. Only code that knows both sizes uses
+    /// it.
+    pub(crate) reduced_for: Option<Resize>,
 }
 
 builders!(DecodeOptions {
     with_limits: limits, DecodeLimits;
     with_orientation: orientation, ExifOrientation;
     with_page: page, Option<usize>;
+    with_jpeg_decoder: jpeg_decoder, JpegDecoder;
 });
+
+impl DecodeOptions {
+    /// The same, for the whole image.
+    pub(crate) fn whole(self) -> Self {
+        Self { reduced_for: None, ..self }
+    }
+}
 
 impl From<DecodeLimits> for DecodeOptions {
     fn from(limits: DecodeLimits) -> Self {

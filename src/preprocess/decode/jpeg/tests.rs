@@ -1,8 +1,12 @@
 use image::DynamicImage;
+use image::metadata::Orientation;
 
+use super::divisor;
 use super::encoder::Jpeg;
 use crate::error::{Error, Result};
-use crate::preprocess::{DecodeLimits, decode_bytes, decode_bytes_with};
+use crate::golden;
+use crate::preprocess::decode::{JpegDecoder, open_bytes, open_file};
+use crate::preprocess::{DecodeLimits, DecodeOptions, Resize, decode_bytes, decode_bytes_with};
 
 /// A smooth picture, so that decoders may differ in how they enlarge colors.
 fn value(channel: usize, x: usize, y: usize) -> u8 {
@@ -186,4 +190,105 @@ fn damaged_files_are_errors_within_the_limits() {
     huge[frame + 5..frame + 9].fill(0xFF);
     let error = decode_bytes(&huge, "huge").unwrap_err();
     assert!(matches!(error, Error::ImageTooLarge { .. }), "{error}");
+}
+
+/// Options that reduce an image of these sides by a divisor.
+fn reducing(jpeg_decoder: JpegDecoder, [width, height]: [usize; 2], by: usize) -> DecodeOptions {
+    let reduced_for = Some(Resize::Exact { height: height / by, width: width / by });
+    DecodeOptions { reduced_for, ..DecodeOptions::default().with_jpeg_decoder(jpeg_decoder) }
+}
+
+#[test]
+fn the_divisor_leaves_at_least_the_size_after_the_resize() {
+    for (size, resize, expected) in [
+        ([3000, 4000], Resize::square(224), 8),
+        ([1791, 4000], Resize::square(224), 4),
+        ([1792, 4000], Resize::ShortSide(224), 8),
+        ([447, 448], Resize::square(224), 1),
+        ([448, 448], Resize::square(224), 2),
+        ([5, 9], Resize::square(224), 1),
+        // The sides of such a picture become 0; the geometry says so later.
+        ([1, 4000], Resize::ShortSide(1), 1),
+    ] {
+        assert_eq!(divisor(size, resize), expected, "{size:?} {resize}");
+    }
+}
+
+/// PIL decodes by libjpeg-turbo. The decoder in Rust reduces the colors, too, of files that hold fewer of
+/// them (4:2:0), where libjpeg-turbo has no need to.
+#[test]
+fn reduced_images_are_those_of_pil() {
+    let mut decoders = vec![JpegDecoder::Rust];
+    match JpegDecoder::Turbo.require() {
+        Ok(()) => decoders.push(JpegDecoder::Turbo),
+        Err(reason) => println!("not tested: {reason}"),
+    }
+    for name in ["color-420", "color-422", "color-444", "gray"] {
+        let file = golden::path(&format!("jpeg/{name}.jpg"));
+        let whole = image::image_dimensions(&file).unwrap();
+        let size = [whole.0 as usize, whole.1 as usize];
+        for by in [1, 2, 4, 8] {
+            let expected = image::open(golden::path(&format!("jpeg/{name}-{by}.png"))).unwrap();
+            for &decoder in &decoders {
+                let opened = open_file(&file, reducing(decoder, size, by)).unwrap();
+                let original = (by > 1).then_some([size[1], size[0]]);
+                assert_eq!(opened.reduced_from, original, "{name} {by}");
+                assert_eq!(opened.pixels.color(), expected.color());
+                assert_eq!(opened.pixels.width(), expected.width());
+                let (mean, most) = difference(&opened.pixels, expected.as_bytes());
+                match decoder {
+                    JpegDecoder::Turbo => assert_eq!(most, 0, "{name} {by}"),
+                    _ => {
+                        let gray = expected.to_luma8();
+                        let pixels = opened.pixels.to_luma8().into();
+                        let (of_gray, _) = difference(&pixels, gray.as_raw());
+                        assert!(of_gray < 3.0 && mean < 12.0, "{name} {by}: {of_gray}, {mean}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// All layouts, also those that need a decoder of their own, and files that lie on their side.
+#[test]
+fn layouts_are_reduced_alike() {
+    let exif = |orientation: u8| {
+        let mut block = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+        block.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+        (0xE1, block)
+    };
+    for sampling in [&[[1, 1]][..], &[[2, 2], [1, 1], [1, 1]], &[[1, 1]; 4]] {
+        let mut jpeg = Jpeg::new(96, 64, sampling);
+        jpeg.segments = vec![exif(6)];
+        for jpeg in [jpeg.clone(), jpeg.clone().separate()] {
+            let file = jpeg.encode(value);
+            let whole = decode_bytes(&file, "image.jpg").unwrap();
+            assert_eq!([whole.width(), whole.height()], [64, 96]);
+            for by in [2, 4, 8] {
+                let options = reducing(JpegDecoder::Rust, [64, 96], by);
+                let opened = open_bytes(&file, "image.jpg", options).unwrap();
+                assert_eq!(opened.original_size(), [96, 64]);
+                let [width, height] = [64, 96].map(|side| side / by as u32);
+                let filter = image::imageops::FilterType::Triangle;
+                let expected = whole.resize_exact(width, height, filter);
+                assert_eq!([opened.pixels.width(), opened.pixels.height()], [width, height]);
+                let (mean, most) = difference(&opened.pixels, expected.as_bytes());
+                assert!(mean < 4.0 && most < 30, "{sampling:?} {by}: {mean} {most}");
+                // Code that does not know the whole size gets the whole image.
+                let plain = decode_bytes_with(&file, "image.jpg", options).unwrap();
+                assert_eq!(plain, whole);
+            }
+        }
+    }
+    assert_eq!(Orientation::from_exif_chunk(&exif(6).1[6..]), Some(Orientation::Rotate90));
+}
+
+#[cfg(not(feature = "turbojpeg"))]
+#[test]
+fn a_decoder_that_this_build_lacks_is_an_error_that_says_what_to_do() {
+    let file = Jpeg::new(16, 16, &[[1, 1]]).encode(value);
+    let options = DecodeOptions::default().with_jpeg_decoder(JpegDecoder::Turbo);
+    let error = decode_bytes_with(&file, "image.jpg", options).unwrap_err().to_string();
+    assert!(error.contains("turbojpeg") && error.contains("jpeg_decoder"), "{error}");
 }

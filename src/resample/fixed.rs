@@ -1,0 +1,40 @@
+//! PIL's arithmetic for pictures of 8 bits: weights of 22 fractional bits, and sums rounded to 8 bits.
+
+use super::taps::Taps;
+
+const BITS: u32 = 22;
+/// Added to a sum, so that it is rounded to the nearest integer.
+pub const ROUNDING: i32 = 1 << (BITS - 1);
+
+/// A run of input samples with their weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FixedRun {
+    pub start: usize,
+    pub weights: Vec<i32>,
+}
+
+impl FixedRun {
+    /// The weights, rounded half away from zero, without zeros at the ends.
+    pub fn all(taps: &Taps) -> Vec<Self> {
+        let run = |(start, weights): (usize, &[f64])| {
+            let weights =
+                weights.iter().map(|weight| (weight * f64::from(1 << BITS)).round() as i32);
+            let weights: Vec<i32> = weights.collect();
+            let first = weights.iter().position(|&w| w != 0).unwrap_or(0);
+            let end = weights.iter().rposition(|&w| w != 0).map_or(first, |last| last + 1);
+            Self { start: start + first, weights: weights[first..end].to_vec() }
+        };
+        taps.runs.iter().map(|r| run((r.start, &r.weights))).collect()
+    }
+
+    /// The end of the samples.
+    pub fn end(&self) -> usize {
+        self.start + self.weights.len()
+    }
+}
+
+/// The 8-bit value of a sum that includes [`ROUNDING`].
+#[inline(always)]
+pub fn from_fixed(sum: i32) -> u8 {
+    (sum >> BITS).clamp(0, 255) as u8
+}
