@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use padim::preprocess::{
-    Alpha, DecodeLimits, DecodeOptions, ExifOrientation, Filter, Levels, PreprocessConfig,
-    RegionOfInterest, Resize, decode_file_with,
+    Alpha, DecodeLimits, DecodeOptions, ExifOrientation, Filter, JpegDecoder, Levels,
+    PreprocessConfig, RegionOfInterest, Resize, decode_file_with,
 };
 use padim::{Backbone, ImageInput, Padim};
 
@@ -89,6 +89,12 @@ pub struct FitInputOptions {
     /// [default: background:255,255,255, or as the preset says]
     #[arg(long)]
     pub alpha: Option<Alpha>,
+    /// What decodes JPEG files: rust, or turbo (needs the feature `turbojpeg`) [default: rust]
+    #[arg(long)]
+    pub jpeg_decoder: Option<JpegDecoder>,
+    /// Decode JPEG files at 1/2, 1/4 or 1/8 of their size, if that is at least the size after the resize.
+    #[arg(long)]
+    pub jpeg_scaling: bool,
 }
 
 impl FitInputOptions {
@@ -99,7 +105,10 @@ impl FitInputOptions {
         let levels = self.levels.unwrap_or(config.levels);
         let alpha = self.alpha.unwrap_or(config.alpha);
         let config = config.with_page(page).with_orientation(orientation);
-        config.with_levels(levels).with_alpha(alpha)
+        let jpeg_decoder = self.jpeg_decoder.unwrap_or(config.jpeg_decoder);
+        let jpeg_scaling = self.jpeg_scaling || config.jpeg_scaling;
+        let config = config.with_levels(levels).with_alpha(alpha);
+        config.with_jpeg_decoder(jpeg_decoder).with_jpeg_scaling(jpeg_scaling)
     }
 
     pub fn limits(&self) -> DecodeLimits {

@@ -12,7 +12,7 @@ use super::pixels::{report, rgb_units, rgb8};
 use super::report::InputReport;
 use crate::error::{Error, Result};
 use crate::instructions;
-use crate::resample::{Filter, Taps, resample, resample_u8};
+use crate::resample::{Filter, Taps, resample_u8, resample_values};
 
 /// An image as network input.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,21 +159,16 @@ impl Preprocessor {
         let (values, report) = match self.config.arithmetic {
             ResizeArithmetic::Float { antialias } if is_deep(image) => {
                 let (units, report) = rgb_units(image, bits, levels, alpha)?;
-                let plane =
-                    |channel: usize| units.iter().skip(channel).step_by(3).copied().collect();
-                (self.normalized_float(plane, size(image), &geometry, antialias), report)
+                let value = |channel: usize, pixel: usize| units[3 * pixel + channel];
+                (self.normalized_float(value, size(image), &geometry, antialias), report)
             }
             ResizeArithmetic::Float { antialias } => {
                 let (rgb, report) = rgb8(image, bits, levels, alpha)?;
-                let plane = |channel: usize| {
-                    rgb.as_raw()
-                        .iter()
-                        .skip(channel)
-                        .step_by(3)
-                        .map(|&v| f32::from(v) / 255.0)
-                        .collect()
-                };
-                (self.normalized_float(plane, size(image), &geometry, antialias), report)
+                let raw = rgb.as_raw();
+                let unit: [f32; 256] = std::array::from_fn(|v| v as f32 / 255.0);
+                let value =
+                    |channel: usize, pixel: usize| unit[usize::from(raw[3 * pixel + channel])];
+                (self.normalized_float(value, size(image), &geometry, antialias), report)
             }
             ResizeArithmetic::Pil => {
                 let (rgb, report) = self.resized(image, bits, &geometry)?;
@@ -249,9 +244,10 @@ impl Preprocessor {
         values
     }
 
+    /// `value`: the value of a channel of a pixel, by its index in an image of `size`.
     fn normalized_float(
         &self,
-        plane: impl Fn(usize) -> Vec<f32>,
+        value: impl Fn(usize, usize) -> f32 + Sync,
         size: [usize; 2],
         geometry: &ImageGeometry,
         antialias: bool,
@@ -266,7 +262,7 @@ impl Preprocessor {
         });
         (0..3)
             .flat_map(|channel| {
-                let resized = resample(&plane(channel), &rows, &columns);
+                let resized = resample_values(|pixel| value(channel, pixel), &rows, &columns);
                 resized.into_iter().map(move |v| self.normalize(v, channel))
             })
             .collect()

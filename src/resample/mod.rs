@@ -18,7 +18,7 @@ mod taps;
 pub use border::Border;
 pub use filter::Filter;
 pub(crate) use picture::resample_u8;
-pub(crate) use plane::resample;
+pub(crate) use plane::{resample, resample_values};
 pub(crate) use taps::Taps;
 
 #[cfg(test)]
