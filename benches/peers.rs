@@ -2,9 +2,10 @@
 //! way: some warm-up runs, then the median. Prints one JSON object with milliseconds per task.
 //!
 //!     cargo bench --bench peers -- [--network resnet18|wide_resnet50] [--weights FILE] [--images DIR]
+//!     cargo bench --bench peers -- --pictures FILE.jpg
 //!
 //! Without weights, the network is untrained; without images, they are synthetic. Neither changes the
-//! time.
+//! time. `--pictures` measures, instead of a network, the way of a large picture to the network's input.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -14,7 +15,9 @@ use clap::Parser;
 use image::{Rgb, RgbImage};
 use padim::backbone::ResNetConfig;
 use padim::embedding::ChannelSelection;
-use padim::preprocess::{Normalization, PreprocessConfig, Preprocessor, Resize, decode_file};
+use padim::preprocess::{
+    JpegDecoder, Normalization, PreprocessConfig, Preprocessor, Resize, decode_file,
+};
 use padim::{Backbone, Padim, PadimConfig, ResNet18, WideResNet50};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -31,6 +34,9 @@ struct Options {
     /// Number of images for the fit.
     #[arg(long, default_value_t = 200)]
     fit: usize,
+    /// A large JPEG file: measures how long it takes to become network input.
+    #[arg(long)]
+    pictures: Option<PathBuf>,
     /// Cargo passes this option to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -94,8 +100,42 @@ fn median_ms<I, T>(
     Ok((times[(runs - 1) / 2] + times[runs / 2]) / 2.0)
 }
 
+/// From a picture, or its file, to the network's input, in milliseconds.
+fn pictures(file: &Path) -> Outcome<serde_json::Map<String, serde_json::Value>> {
+    let mut works = serde_json::Map::new();
+    let preprocessor = |config| Preprocessor::new(config, Normalization::IMAGENET);
+    let whole = preprocessor(PreprocessConfig::default())?;
+    let picture = decode_file(file)?;
+    let megapixels = (f64::from(picture.width()) * f64::from(picture.height()) / 1e6).round();
+    let mut report = |work: String, ms: f64| works.insert(work, ms.into());
+    let of_picture = |image| median_ms(25, || &image, |image| Ok(whole.process(image)?));
+    report(format!("frame-{megapixels}mp"), of_picture(picture.to_rgb8().into())?);
+    report(format!("gray-frame-{megapixels}mp"), of_picture(picture.to_luma8().into())?);
+    let of_file = |config: PreprocessConfig| {
+        let detector = Padim::new(
+            PadimConfig::default().with_preprocess(config),
+            ResNet18::untrained(0, &Device::flex())?,
+        )?
+        .fit([0, 1].map(|shade| RgbImage::from_pixel(300, 300, Rgb([shade; 3]))))?;
+        median_ms(9, || file, |file| Ok(detector.prepare(file)?))
+    };
+    let scaled = PreprocessConfig::default().with_jpeg_scaling(true);
+    report(format!("jpeg-{megapixels}mp-rust"), of_file(scaled.clone())?);
+    report(format!("jpeg-{megapixels}mp-rust-whole"), of_file(PreprocessConfig::default())?);
+    let turbo = scaled.with_jpeg_decoder(JpegDecoder::Turbo);
+    if turbo.validate().is_ok() {
+        report(format!("jpeg-{megapixels}mp"), of_file(turbo.clone())?);
+        report(format!("jpeg-{megapixels}mp-whole"), of_file(turbo.with_jpeg_scaling(false))?);
+    }
+    Ok(works)
+}
+
 fn main() -> Outcome<()> {
     let options = Options::parse();
+    if let Some(file) = &options.pictures {
+        println!("{}", serde_json::Value::from(pictures(file)?));
+        return Ok(());
+    }
     let (name, network, channels): (_, ResNetConfig, _) = match &*options.network {
         "resnet18" => ("r18", ResNet18::config(), 100),
         "wide_resnet50" => ("wr50", WideResNet50::config(), 550),

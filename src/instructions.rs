@@ -1,8 +1,8 @@
 //! The processor's instruction set.
 //!
 //! Fast code exists for several instruction sets, and the best that the processor has is used. The
-//! environment variable `PADIM_ENGINE` names the best that may be used, so that others can be measured and
-//! tested on the same machine.
+//! environment variable `PADIM_ENGINE` names the best that may be used (`portable`, `avx2`, `avx512`), so
+//! that others can be measured and tested on the same machine. `off`: networks run on Burn's kernels.
 
 use std::sync::OnceLock;
 
@@ -38,9 +38,12 @@ fn available() -> Level {
     }
 }
 
+/// The value that switches off the engine of the networks.
+const OFF: &str = "off";
+
 /// The level that a value of the variable names.
 fn parse(value: Option<&str>, available: Level) -> Result<Level> {
-    let Some(value) = value else { return Ok(available) };
+    let Some(value) = value.filter(|value| *value != OFF) else { return Ok(available) };
     match NAMES.iter().find(|(name, _)| *name == value) {
         Some(&(_, level)) if level <= available => Ok(level),
         Some(_) => {
@@ -50,7 +53,7 @@ fn parse(value: Option<&str>, available: Level) -> Result<Level> {
         }
         None => {
             let names = NAMES.map(|(name, _)| name).join(", ");
-            Err(Error::config(VARIABLE, format!("expected one of {names}, got {value:?}")))
+            Err(Error::config(VARIABLE, format!("expected one of {names}, {OFF}, got {value:?}")))
         }
     }
 }
@@ -59,6 +62,11 @@ fn parse(value: Option<&str>, available: Level) -> Result<Level> {
 fn read() -> Result<Level> {
     let value = std::env::var_os(VARIABLE).map(|value| value.to_string_lossy().into_owned());
     parse(value.as_deref(), available())
+}
+
+/// Whether networks may run on the engine.
+pub(crate) fn engine_is_on() -> bool {
+    std::env::var_os(VARIABLE).is_none_or(|value| value != OFF)
 }
 
 /// Checks the environment variable.
@@ -100,6 +108,7 @@ mod tests {
     fn the_variable_caps_what_the_processor_has() {
         for available in NAMES {
             assert_eq!(parse(None, available.1).unwrap(), available.1);
+            assert_eq!(parse(Some("off"), available.1).unwrap(), available.1);
             for (name, level) in NAMES {
                 match parse(Some(name), available.1) {
                     Ok(capped) => assert!(capped == level && level <= available.1),

@@ -314,7 +314,7 @@ impl Network for ResNetConfig {
             .with_strides([2, 2])
             .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
             .init();
-        let wanted = std::env::var_os("PADIM_ENGINE").is_none_or(|value| value != "off");
+        let wanted = instructions::engine_is_on();
         Ok(ResNet {
             layers: self.layer_infos(),
             selected: self.layers.iter().map(|_| DeviceIndices::default()).collect(),

@@ -27,6 +27,7 @@ mod persistence;
 mod programs;
 mod real_data;
 mod rectangles;
+mod scaled;
 mod sound;
 mod tiles;
 mod watched;
