@@ -6,6 +6,9 @@ const BITS: u32 = 22;
 /// Added to a sum, so that it is rounded to the nearest integer.
 pub const ROUNDING: i32 = 1 << (BITS - 1);
 
+/// Rows of a picture that are processed together.
+pub const TOGETHER: usize = 4;
+
 /// A run of input samples with their weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FixedRun {

@@ -8,8 +8,7 @@ use std::arch::x86_64::__m256i;
 use pulp::x86::V3;
 use pulp::{NullaryFnOnce, cast, i16x16, i32x4, u8x16};
 
-use super::fixed::{FixedRun, ROUNDING, from_fixed};
-use super::picture::TOGETHER;
+use super::fixed::{FixedRun, ROUNDING, TOGETHER, from_fixed};
 
 const LOW_BITS: u32 = 15;
 

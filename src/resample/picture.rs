@@ -3,14 +3,12 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::fixed::{FixedRun, ROUNDING, from_fixed};
+use super::fixed::{FixedRun, ROUNDING, TOGETHER, from_fixed};
 #[cfg(target_arch = "x86_64")]
 use super::narrow::Narrow;
 use super::taps::Taps;
 use crate::instructions;
 
-/// Rows of the picture that are processed together.
-pub const TOGETHER: usize = 4;
 /// The least input pixels for a thread.
 const FEWEST_PIXELS: usize = 1 << 16;
 
@@ -100,7 +98,7 @@ impl<'a, const C: usize> Picture<'a, C> {
 }
 
 /// Narrows one row.
-pub fn narrow_row<const C: usize>(source: &[u8], columns: &[FixedRun], target: &mut [u8]) {
+fn narrow_row<const C: usize>(source: &[u8], columns: &[FixedRun], target: &mut [u8]) {
     for (run, pixel) in columns.iter().zip(target.chunks_exact_mut(C)) {
         let mut sum = [ROUNDING; C];
         for (sample, &w) in source[run.start * C..].chunks_exact(C).zip(&run.weights) {

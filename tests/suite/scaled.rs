@@ -46,7 +46,7 @@ fn maps_and_pictures_have_the_size_of_the_file() {
     let bytes = std::fs::read(&defect).unwrap();
     for input in [ImageInput::encoded("a", bytes), ImageInput::from(&defect)] {
         for keep in [true, false] {
-            let prepared = scaled.prepare(input.clone(), keep).unwrap();
+            let prepared = Predictor::prepare(&scaled, input.clone(), keep).unwrap();
             match prepared.image() {
                 Some(image) => assert_eq!(**image, decode_file(&defect).unwrap()),
                 None => assert!(!keep),
