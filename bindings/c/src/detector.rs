@@ -98,10 +98,6 @@ fn load(read: impl Fn(bool) -> padim::Result<Kind>) -> Outcome<Kind> {
 }
 
 /// Loads a detector from a file. It runs on the CPU. Free it by padim_detector_free.
-///
-/// # Safety
-///
-/// Pointers must be null, or valid as the header says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_detector_load(
     path: *const c_char,
@@ -120,10 +116,6 @@ pub unsafe extern "C" fn padim_detector_load(
 }
 
 /// Loads a detector from the bytes of its file.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_detector_load_memory(
     bytes: *const u8,
@@ -152,10 +144,6 @@ pub(crate) fn put(detector: Kind, place: *mut PadimDetector) -> Outcome<()> {
 }
 
 /// Saves a detector. The file appears only when it is complete.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_detector_save(
     detector: PadimDetector,
@@ -175,10 +163,6 @@ pub extern "C" fn padim_detector_free(detector: PadimDetector) -> PadimStatus {
 }
 
 /// Tells what a detector is.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_detector_info(
     detector: PadimDetector,
@@ -218,10 +202,6 @@ fn predict(detector: &Kind, image: ImageInput) -> Outcome<PadimPrediction> {
 }
 
 /// Scores a camera's frame. Free the prediction by padim_prediction_free.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_predict_frame(
     detector: PadimDetector,
@@ -234,10 +214,6 @@ pub unsafe extern "C" fn padim_predict_frame(
 
 /// Scores an encoded image in memory: the bytes of a PNG, JPEG, BMP, TIFF or WebP file. `name` is its name in
 /// messages, or null.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_predict_encoded(
     detector: PadimDetector,
@@ -251,10 +227,6 @@ pub unsafe extern "C" fn padim_predict_encoded(
 }
 
 /// Scores an image file.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_predict_file(
     detector: PadimDetector,
@@ -282,12 +254,8 @@ fn predict_one(
 }
 
 /// Scores `count` frames at once, which is faster than one by one. Writes `count` predictions, or none if one of
-/// the frames cannot be scored.
-///
-/// # Safety
-///
-/// As padim_detector_load; `frames` and `predictions` must have `count` values. All frames must have the
-/// struct_size of the first.
+/// the frames cannot be scored. All frames must have the same struct_size as this library's, and `frames` and
+/// `predictions` must have `count` values.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_predict_frames(
     detector: PadimDetector,

@@ -177,10 +177,6 @@ unsafe fn padim(options: *const PadimFitOptions) -> Outcome<Padim> {
 }
 
 /// Begins a fit on good images. `options` may be null.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_fit_new(
     options: *const PadimFitOptions,
@@ -202,10 +198,6 @@ pub unsafe extern "C" fn padim_fit_new(
 
 /// Adds a good image. The pixels are copied. The call may wait for images before. An error of an earlier image is
 /// told by a later call; then the fit has ended.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_fit_add_frame(
     fit: PadimFit,
@@ -216,10 +208,6 @@ pub unsafe extern "C" fn padim_fit_add_frame(
 }
 
 /// As padim_fit_add_frame, with the bytes of an image file.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_fit_add_encoded(
     fit: PadimFit,
@@ -232,10 +220,6 @@ pub unsafe extern "C" fn padim_fit_add_encoded(
 }
 
 /// As padim_fit_add_frame, with an image file.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_fit_add_file(fit: PadimFit, path: *const c_char) -> PadimStatus {
     // SAFETY: promises of the caller.
@@ -243,10 +227,6 @@ pub unsafe extern "C" fn padim_fit_add_file(fit: PadimFit, path: *const c_char) 
 }
 
 /// Ends a fit, and gives its detector. The fit is freed, also if the call fails.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_fit_finish(
     fit: PadimFit,
@@ -267,10 +247,6 @@ pub extern "C" fn padim_fit_free(fit: PadimFit) -> PadimStatus {
 /// Begins a calibration of a detector by good images that were not in its fit: at most this share of good images,
 /// and of their pixels, will be called defective. A share of 0.05 needs 19 images, one of 0.01 needs 99. For 0, the
 /// default is taken: 0.05 of the images, 0.001 of the pixels.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_calibration_new(
     detector: PadimDetector,
@@ -305,10 +281,6 @@ pub unsafe extern "C" fn padim_calibration_new(
 }
 
 /// Adds a good image, as padim_fit_add_frame.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_calibration_add_frame(
     calibration: PadimCalibration,
@@ -322,10 +294,6 @@ pub unsafe extern "C" fn padim_calibration_add_frame(
 }
 
 /// Adds a good image, as padim_fit_add_encoded.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_calibration_add_encoded(
     calibration: PadimCalibration,
@@ -341,10 +309,6 @@ pub unsafe extern "C" fn padim_calibration_add_encoded(
 }
 
 /// Adds a good image, as padim_fit_add_file.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_calibration_add_file(
     calibration: PadimCalibration,

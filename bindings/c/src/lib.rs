@@ -4,6 +4,9 @@
 //! followed for them. Memory of the caller is read and written in [`memory`] only. No panic leaves the library
 //! ([`status`]).
 
+// One rule for all functions, in the header's beginning: what the pointers point to.
+#![allow(clippy::missing_safety_doc)]
+
 mod detector;
 mod fit;
 mod handles;

@@ -89,10 +89,6 @@ pub extern "C" fn padim_prediction_free(prediction: PadimPrediction) -> PadimSta
 }
 
 /// The scores of a prediction, and the sizes of its maps.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_prediction_result(
     prediction: PadimPrediction,
@@ -124,10 +120,6 @@ pub unsafe extern "C" fn padim_prediction_result(
 
 /// The anomaly map, `map_height` rows of `map_width` scores. It is the library's memory, and valid until the
 /// prediction is freed.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_prediction_map(
     prediction: PadimPrediction,
@@ -141,10 +133,6 @@ pub unsafe extern "C" fn padim_prediction_map(
 }
 
 /// Copies the anomaly map to a buffer of `length` scores, which must be exactly its size.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_prediction_copy_map(
     prediction: PadimPrediction,
@@ -161,10 +149,6 @@ pub unsafe extern "C" fn padim_prediction_copy_map(
 
 /// As padim_prediction_copy_map, with the map in the size of the original image: `original_height` rows of
 /// `original_width` scores. Pixels that the network did not see are 0.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_prediction_copy_original_map(
     prediction: PadimPrediction,
@@ -200,10 +184,6 @@ fn wrong_length(length: usize, [height, width]: [usize; 2]) -> Failure {
 
 /// The regions of a prediction that reach the detector's pixel threshold, highest peak first. Writes at most
 /// `capacity` of them, and to `count` how many there are. `regions` may be null if `capacity` is 0.
-///
-/// # Safety
-///
-/// As padim_detector_load.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn padim_prediction_regions(
     detector: PadimDetector,
