@@ -2,58 +2,22 @@
 
     python dask_fit.py FOLDER part.padim [--scheduler tcp://HOST:8786] [--score FOLDER] [--workers 4]
 
-Each worker fits a shard of the images (`Padim.partial_fit`); the statistics are merged as a tree, so that no machine
-holds more than a few of them, and the result equals that of one process up to rounding. A worker that is lost costs
-its shards only: Dask computes them again. All workers must see the files under the same paths. Without --scheduler,
-processes are started on this machine.
+All workers must see the files under the same paths (see `padim.dask`). Without --scheduler, processes are started on
+this machine.
 """
 import argparse
 from pathlib import Path
 
-import numpy as np
 from dask.distributed import Client, LocalCluster
 
 import padim
+import padim.dask
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def images_in(folder):
     return sorted(str(path) for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
-
-
-def shards_of(items, size):
-    return [items[first : first + size] for first in range(0, len(items), size)]
-
-
-def fit_shard(images, estimator):
-    return estimator.partial_fit(images)
-
-
-def merge_two(a, b):
-    return a.merged(b)
-
-
-def fit(client, estimator, images, shard=64, retries=3):
-    """A detector of all images."""
-    if not images:
-        raise padim.ConfigError("there are no images")
-    fits = client.map(fit_shard, shards_of(images, shard), estimator=estimator, retries=retries)
-    while len(fits) > 1:
-        merged = [client.submit(merge_two, a, b, retries=retries) for a, b in zip(fits[::2], fits[1::2])]
-        fits = merged + fits[len(merged) * 2 :]
-    return fits[0].result().finish()
-
-
-def score_shard(images, detector):
-    return detector.scores(images)
-
-
-def score(client, detector, images, shard=64, retries=3):
-    """The scores of all images. The detector goes to each worker once."""
-    held = client.scatter(detector, broadcast=True)
-    scores = client.map(score_shard, shards_of(images, shard), detector=held, retries=retries)
-    return np.concatenate(client.gather(scores)) if scores else np.zeros(0, np.float32)
 
 
 def main():
@@ -68,12 +32,12 @@ def main():
     cluster = a.scheduler or LocalCluster(n_workers=a.workers, threads_per_worker=1, dashboard_address=None)
     with Client(cluster) as client:
         images = images_in(a.folder)
-        detector = fit(client, padim.Padim(), images, a.shard)
+        detector = padim.dask.fit(client, padim.Padim(), images, a.shard)
         detector.save(a.detector)
         print(f"{len(images)} images fitted, {a.detector} saved")
         if a.score:
             images = images_in(a.score)
-            for path, value in zip(images, score(client, detector, images, a.shard)):
+            for path, value in zip(images, padim.dask.score(client, detector, images, a.shard)):
                 print(f"{value:.3f} {path}")
 
 

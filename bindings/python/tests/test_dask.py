@@ -1,42 +1,28 @@
-import importlib.util
 import os
 import signal
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import padim
 from test_padim import defective, good
 
 distributed = pytest.importorskip("dask.distributed")
 PIL = pytest.importorskip("PIL.Image")
 
-
-def example():
-    path = Path(__file__).parent.parent / "examples/dask_fit.py"
-    spec = importlib.util.spec_from_file_location("dask_fit", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+import padim
+import padim.dask
 
 
 def test_a_cluster_fits_as_one_process_although_a_worker_dies(tmp_path, monkeypatch):
     monkeypatch.setenv("RAYON_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(Path(__file__).parent)]))
     files = []
     for i in range(96):
         files.append(str(tmp_path / f"{i:03}.png"))
         PIL.fromarray(good(i)).save(files[-1])
     estimator = padim.Padim(input_size=(64, 64))
     alone = estimator.fit(files)
-    dask_fit = example()
-    # The workers must find the functions of the example.
-    import cloudpickle
-
-    cloudpickle.register_pickle_by_value(dask_fit)
     with distributed.LocalCluster(n_workers=4, threads_per_worker=1, dashboard_address=None) as cluster:
         with distributed.Client(cluster) as client:
             pids = client.run(os.getpid)
@@ -53,12 +39,12 @@ def test_a_cluster_fits_as_one_process_although_a_worker_dies(tmp_path, monkeypa
 
             thread = threading.Thread(target=kill)
             thread.start()
-            detector = dask_fit.fit(client, estimator, files, shard=4)
+            detector = padim.dask.fit(client, estimator, files, shard=4)
             thread.join()
             assert killed and pids != client.run(os.getpid), "another process took the place of the killed one"
             images = [str(tmp_path / "000.png"), str(tmp_path / "bad.png")]
             PIL.fromarray(defective()).save(images[1])
-            scores = dask_fit.score(client, detector, images, shard=1)
+            scores = padim.dask.score(client, detector, images, shard=1)
     expected = alone.scores(images)
     print(f"killed {killed[0]}; scores {scores} in the cluster, {expected} alone")
     assert (scores == detector.scores(images)).all()

@@ -81,7 +81,7 @@ def test_deep_images_keep_their_values():
     unit = lambda image: deep(image).astype(np.float32) / 65535
     scores = []
     for kind in (deep, unit):
-        detector = padim.Padim(input_size=SIZE, config={"preprocess": {"levels": "bits:16"}}) if kind is deep \
+        detector = padim.Padim(input_size=SIZE, config={"preprocess": {"levels": {"bits": 16}}}) if kind is deep \
             else padim.Padim(input_size=SIZE)
         detector = detector.fit([kind(image) for image in goods(0, 8)])
         scores.append(detector.predict(kind(defective())).image_score)
@@ -151,7 +151,7 @@ def test_settings_are_checked():
         (padim.Padim(contamination=2.0), "rate"),
     ]:
         with pytest.raises(padim.Error) as error:
-            estimator.fit(goods(0, 4))
+            estimator.fit(goods(0, 8))
         assert word in str(error.value)
     with pytest.raises(padim.ConfigError):
         padim.Padim(input_size=SIZE).fit([])

@@ -62,6 +62,18 @@ class Padim:
     def __sklearn_is_fitted__(self):
         return hasattr(self, "detector_")
 
+    def __sklearn_tags__(self):
+        # scikit-learn asks for it, so it is there.
+        from sklearn.utils import Tags, TargetTags
+
+        return Tags(
+            estimator_type="outlier_detector",
+            target_tags=TargetTags(required=False),
+            transformer_tags=None,
+            classifier_tags=None,
+            regressor_tags=None,
+        )
+
     def _fitter(self):
         config = dict(self.config or {})
         if self.input_size is not None:
