@@ -188,9 +188,8 @@ pub unsafe extern "C" fn padim_fit_new(
         }
         // SAFETY: promises of the caller.
         let padim = unsafe { padim(options) }?;
-        let feed = Feed::start(move |images, cancelled| {
-            padim.fit_with(images.into_iter(), |_| go_on(cancelled))
-        })?;
+        let feed =
+            Feed::start(move |images, cancelled| padim.fit_with(images, |_| go_on(cancelled)))?;
         // SAFETY: promise of the caller.
         unsafe { write(fit, PadimFit { id: FITS.insert(feed) }, "the place for the fit") }
     })
@@ -271,7 +270,7 @@ pub unsafe extern "C" fn padim_calibration_new(
         }
         config.validate()?;
         let feed = Feed::start(move |images, cancelled| {
-            detector.calibrate_with(images.into_iter(), &config, |_| go_on(cancelled))?;
+            detector.calibrate_with(images, &config, |_| go_on(cancelled))?;
             Ok(detector)
         })?;
         let id = CALIBRATIONS.insert(Calibration { feed, held });
