@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,6 +287,17 @@ def test_a_detector_learns_on():
         whole.extend(goods(24, 2))
     detector.set_threshold(5.0)
     assert detector.threshold == 5.0 and detector.predict(defective()).is_defective is True
+
+
+def test_the_program_of_the_document_runs(detector, tmp_path, monkeypatch, capsys):
+    document = (Path(__file__).parents[3] / "docs/deployment.md").read_text()
+    code = document.split("```python\n")[1].split("```")[0]
+    detector.save(tmp_path / "part.padim")
+    PIL.fromarray(defective()).save(tmp_path / "part.png")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    score, verdict = capsys.readouterr().out.split()
+    assert float(score) == detector.predict(defective()).image_score and verdict == "1"
 
 
 @pytest.mark.skipif("PADIM_RUST_SCORES" not in os.environ, reason="no scores of Rust are given")
