@@ -17,7 +17,8 @@ pub struct FixedRun {
 }
 
 impl FixedRun {
-    /// The weights, rounded half away from zero, without zeros at the ends.
+    /// The weights, rounded half away from zero, without most zeros at the ends. No run starts before an
+    /// earlier one if those of the taps do not, as in a resize.
     pub fn all(taps: &Taps) -> Vec<Self> {
         let run = |(start, weights): (usize, &[f64])| {
             let weights =
@@ -27,7 +28,16 @@ impl FixedRun {
             let end = weights.iter().rposition(|&w| w != 0).map_or(first, |last| last + 1);
             Self { start: start + first, weights: weights[first..end].to_vec() }
         };
-        taps.runs.iter().map(|r| run((r.start, &r.weights))).collect()
+        let mut runs: Vec<Self> = taps.runs.iter().map(|r| run((r.start, &r.weights))).collect();
+        // A run that has lost zeros may start after the next one.
+        let mut latest = usize::MAX;
+        for run in runs.iter_mut().rev() {
+            let zeros = run.start.saturating_sub(latest);
+            run.weights.splice(..0, std::iter::repeat_n(0, zeros));
+            run.start -= zeros;
+            latest = run.start;
+        }
+        runs
     }
 
     /// The end of the samples.

@@ -64,6 +64,7 @@ impl<'a, const C: usize> Picture<'a, C> {
 
     /// Computes some output rows. Narrow rows stay in a ring, which should fit into the cache.
     fn band(&self, runs: &[FixedRun], out: &mut [u8]) {
+        debug_assert!(runs.is_sorted_by_key(|run| run.start));
         let stride = self.stride();
         let longest = runs.iter().map(|run| run.weights.len()).max().unwrap_or(0);
         let places = (longest + 2 * TOGETHER).next_multiple_of(TOGETHER);

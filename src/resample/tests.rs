@@ -1,3 +1,4 @@
+use super::fixed::FixedRun;
 use super::taps::Run;
 use super::*;
 use proptest::prelude::*;
@@ -69,6 +70,27 @@ proptest! {
         let expected: Vec<f32> =
             rows.runs.iter().flat_map(|run| (0..w).map(|x| sum(run, x))).collect();
         prop_assert_eq!(resample(&plane, &rows, &columns), expected);
+    }
+
+    /// The rows of a picture are computed in their order, so none is needed after a later one.
+    #[test]
+    fn runs_never_go_back(
+        input in 1_usize..90, output in 1_usize..90,
+        filter in prop::sample::select(&[
+            Filter::Nearest, Filter::Box, Filter::Bilinear, Filter::Bicubic, Filter::Lanczos,
+        ]),
+    ) {
+        let taps = Taps::antialiased(filter, input, output);
+        let runs = FixedRun::all(&taps);
+        prop_assert!(runs.is_sorted_by_key(|run| run.start));
+        for (run, all) in runs.iter().zip(&taps.runs) {
+            prop_assert!(run.start >= all.start && run.end() <= all.start + all.weights.len());
+            for (k, weight) in all.weights.iter().enumerate() {
+                let fixed = (all.start + k).checked_sub(run.start);
+                let fixed = fixed.and_then(|place| run.weights.get(place)).copied().unwrap_or(0);
+                prop_assert!((f64::from(fixed) - weight * 4_194_304.0).abs() <= 0.5);
+            }
+        }
     }
 
     #[test]
