@@ -172,11 +172,12 @@ impl Padim {
         let copies = 1
             + usize::from(registration.is_some())
             + if config.augmentation.is_some() { 2 } else { 0 };
-        // The intermediate image of resizing has the final width, but still the full height.
+        // At most: the intermediate image of resizing has the final width, but still the full height; of
+        // floating-point numbers, for one channel at a time.
         let narrow = height.checked_mul(input_width)?;
         let resizing = match config.preprocess.arithmetic {
             ResizeArithmetic::Pil => narrow.checked_mul(3)?,
-            ResizeArithmetic::Float { .. } => pixels.checked_add(narrow)?.checked_mul(4)?,
+            ResizeArithmetic::Float { .. } => narrow.checked_mul(4)?,
         };
         let each = pixels.checked_mul(3 * copies)?.checked_add(resizing)?;
         each.checked_mul(rayon::current_num_threads().min(batch_size))

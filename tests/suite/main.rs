@@ -74,6 +74,7 @@ pub fn example(name: &str) -> PathBuf {
         ("wgpu", cfg!(feature = "wgpu")),
         ("vulkan", cfg!(feature = "vulkan")),
         ("cuda", cfg!(feature = "cuda")),
+        ("turbojpeg", cfg!(feature = "turbojpeg")),
     ];
     let features = features.iter().filter(|(_, built)| *built).map(|(feature, _)| *feature);
     let features = features.collect::<Vec<_>>().join(",");
