@@ -10,6 +10,8 @@
  *   and never a crash. All functions may be called from any thread at the same time, also with the same handle.
  *   A detector that is freed during a prediction lives until the prediction ends.
  * - Structs that may grow begin with `struct_size`: set it to sizeof of the struct before the call.
+ * - Pointers must be null or point to as many values as the call says. Null is an error that says so, unless the
+ *   function allows it.
  * - Texts are UTF-8 and end with 0. Memory that was given to a function may be changed or freed after its return.
  */
 
@@ -174,53 +176,29 @@ extern "C" {
 #endif // __cplusplus
 
 // Loads a detector from a file. It runs on the CPU. Free it by padim_detector_free.
-//
-// # Safety
-//
-// Pointers must be null, or valid as the header says.
 enum PadimStatus padim_detector_load(const char *path, struct PadimDetector *detector);
 
 // Loads a detector from the bytes of its file.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_detector_load_memory(const uint8_t *bytes,
                                             size_t length,
                                             struct PadimDetector *detector);
 
 // Saves a detector. The file appears only when it is complete.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_detector_save(struct PadimDetector detector, const char *path);
 
 // Gives up a detector. Predictions that run end normally.
 enum PadimStatus padim_detector_free(struct PadimDetector detector);
 
 // Tells what a detector is.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_detector_info(struct PadimDetector detector, struct PadimDetectorInfo *info);
 
 // Scores a camera's frame. Free the prediction by padim_prediction_free.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_predict_frame(struct PadimDetector detector,
                                      const struct PadimFrame *frame,
                                      struct PadimPrediction *prediction);
 
 // Scores an encoded image in memory: the bytes of a PNG, JPEG, BMP, TIFF or WebP file. `name` is its name in
 // messages, or null.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_predict_encoded(struct PadimDetector detector,
                                        const uint8_t *bytes,
                                        size_t length,
@@ -228,64 +206,36 @@ enum PadimStatus padim_predict_encoded(struct PadimDetector detector,
                                        struct PadimPrediction *prediction);
 
 // Scores an image file.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_predict_file(struct PadimDetector detector,
                                     const char *path,
                                     struct PadimPrediction *prediction);
 
 // Scores `count` frames at once, which is faster than one by one. Writes `count` predictions, or none if one of
-// the frames cannot be scored.
-//
-// # Safety
-//
-// As padim_detector_load; `frames` and `predictions` must have `count` values. All frames must have the
-// struct_size of the first.
+// the frames cannot be scored. All frames must have the same struct_size as this library's, and `frames` and
+// `predictions` must have `count` values.
 enum PadimStatus padim_predict_frames(struct PadimDetector detector,
                                       const struct PadimFrame *frames,
                                       size_t count,
                                       struct PadimPrediction *predictions);
 
 // Begins a fit on good images. `options` may be null.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_fit_new(const struct PadimFitOptions *options, struct PadimFit *fit);
 
 // Adds a good image. The pixels are copied. The call may wait for images before. An error of an earlier image is
 // told by a later call; then the fit has ended.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_fit_add_frame(struct PadimFit fit,
                                      const struct PadimFrame *frame);
 
 // As padim_fit_add_frame, with the bytes of an image file.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_fit_add_encoded(struct PadimFit fit,
                                        const uint8_t *bytes,
                                        size_t length,
                                        const char *name);
 
 // As padim_fit_add_frame, with an image file.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_fit_add_file(struct PadimFit fit, const char *path);
 
 // Ends a fit, and gives its detector. The fit is freed, also if the call fails.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_fit_finish(struct PadimFit fit, struct PadimDetector *detector);
 
 // Gives up a fit.
@@ -294,38 +244,22 @@ enum PadimStatus padim_fit_free(struct PadimFit fit);
 // Begins a calibration of a detector by good images that were not in its fit: at most this share of good images,
 // and of their pixels, will be called defective. A share of 0.05 needs 19 images, one of 0.01 needs 99. For 0, the
 // default is taken: 0.05 of the images, 0.001 of the pixels.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_calibration_new(struct PadimDetector detector,
                                        double image_false_alarm_rate,
                                        double pixel_false_alarm_rate,
                                        struct PadimCalibration *calibration);
 
 // Adds a good image, as padim_fit_add_frame.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_calibration_add_frame(struct PadimCalibration calibration,
                                              const struct PadimFrame *frame);
 
 // Adds a good image, as padim_fit_add_encoded.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_calibration_add_encoded(struct PadimCalibration calibration,
                                                const uint8_t *bytes,
                                                size_t length,
                                                const char *name);
 
 // Adds a good image, as padim_fit_add_file.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_calibration_add_file(struct PadimCalibration calibration, const char *path);
 
 // Ends a calibration: its detector has the thresholds from now on. The calibration is freed, also if the call
@@ -339,47 +273,27 @@ enum PadimStatus padim_calibration_free(struct PadimCalibration calibration);
 enum PadimStatus padim_prediction_free(struct PadimPrediction prediction);
 
 // The scores of a prediction, and the sizes of its maps.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_prediction_result(struct PadimPrediction prediction,
                                          struct PadimResult *result);
 
 // The anomaly map, `map_height` rows of `map_width` scores. It is the library's memory, and valid until the
 // prediction is freed.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_prediction_map(struct PadimPrediction prediction,
                                       const float **map);
 
 // Copies the anomaly map to a buffer of `length` scores, which must be exactly its size.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_prediction_copy_map(struct PadimPrediction prediction,
                                            float *buffer,
                                            size_t length);
 
 // As padim_prediction_copy_map, with the map in the size of the original image: `original_height` rows of
 // `original_width` scores. Pixels that the network did not see are 0.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_prediction_copy_original_map(struct PadimPrediction prediction,
                                                     float *buffer,
                                                     size_t length);
 
 // The regions of a prediction that reach the detector's pixel threshold, highest peak first. Writes at most
 // `capacity` of them, and to `count` how many there are. `regions` may be null if `capacity` is 0.
-//
-// # Safety
-//
-// As padim_detector_load.
 enum PadimStatus padim_prediction_regions(struct PadimDetector detector,
                                           struct PadimPrediction prediction,
                                           struct PadimRegion *regions,
