@@ -211,7 +211,9 @@ def test_progress_is_told_and_can_stop():
 
 def test_control_c_stops_a_fit():
     code = """
-import sys, numpy, padim
+import signal, sys, numpy, padim
+# A program that runs in the background ignores Ctrl-C by default.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def endless():
     print("started", flush=True)
     while True:
