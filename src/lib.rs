@@ -163,6 +163,7 @@ mod documents {
         Readme: "README.md",
         AddingABackbone: "docs/adding-a-backbone.md",
         AddingAStorage: "docs/adding-a-storage.md",
+        Deployment: "docs/deployment.md",
         Devices: "docs/devices.md",
         FilesOfOthers: "docs/files-of-others.md",
         Input: "docs/input.md",

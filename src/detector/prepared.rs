@@ -71,25 +71,20 @@ impl Prepared {
     ) -> Result<(Self, Option<DynamicImage>)> {
         // The network may see a smaller image, while people want to see the whole.
         let is_in_memory = matches!(input, ImageInput::Image(_) | ImageInput::Opened { .. });
-        let reduces = steps.decode_options() != steps.preprocessor.decode_options();
-        let again = (reduces && !is_in_memory).then(|| input.clone());
+        let again = (!is_in_memory).then(|| input.clone());
         caught_for(PREPARING, name, || {
-            let (prepared, image) = Self::made(input, name, steps)?;
-            let [height, width] = prepared.geometry().original_size();
-            let is_whole = |image: &DynamicImage| {
-                [image.height() as usize, image.width() as usize] == [height, width]
-            };
-            let image = match (image, again) {
-                (Some(image), Some(input)) if !is_whole(&image) => {
+            let (prepared, opened) = Self::made(input, name, steps)?;
+            let image = match (opened, again) {
+                (Some(opened), Some(input)) if opened.reduced_from.is_some() => {
                     Some(input.open(name, steps.preprocessor.decode_options())?.pixels)
                 }
-                (image, _) => image,
+                (opened, _) => opened.map(|opened| opened.pixels),
             };
             Ok((prepared, image))
         })
     }
 
-    fn made(input: ImageInput, name: &str, steps: Steps) -> Result<(Self, Option<DynamicImage>)> {
+    fn made(input: ImageInput, name: &str, steps: Steps) -> Result<(Self, Option<OpenedImage>)> {
         steps.registration.map_or(Ok(()), Registration::require)?;
         if let ImageInput::Tensor(tensor) = input {
             let [channels, height, width] = tensor.dims();
@@ -109,17 +104,16 @@ impl Prepared {
             return Ok((Self::Tensor(tensor, ImageGeometry::identity([height, width])), None));
         }
         let opened = input.open(name, steps.decode_options())?;
-        let original = opened.original_size();
-        let OpenedImage { pixels: image, bits, .. } = opened;
+        let (bits, original) = (opened.bits, opened.original_size());
         let process = |image: &DynamicImage| steps.preprocessor.process_of(image, bits, original);
         let alpha = steps.preprocessor.config().alpha;
         let prepared = match steps.registration {
             Some(registration) => registration
-                .apply_with(&image, alpha)
+                .apply_with(&opened.pixels, alpha)
                 .and_then(|(image, alignment)| Ok(Self::Pixels(process(&image)?, alignment))),
-            None => process(&image).map(|image| Self::Pixels(image, None)),
+            None => process(&opened.pixels).map(|image| Self::Pixels(image, None)),
         };
-        prepared.map(|prepared| (prepared, Some(image))).map_err(named(name))
+        prepared.map(|prepared| (prepared, Some(opened))).map_err(named(name))
     }
 
     pub fn geometry(&self) -> ImageGeometry {

@@ -11,7 +11,7 @@ use padim::{Detector, Error, ImageInput, TiledDetector};
 
 use crate::handles::Handles;
 use crate::input::{PadimFrame, of_encoded, of_file, of_frame};
-use crate::memory::{Sized_, slice, slice_mut, text, write, write_sized};
+use crate::memory::{Versioned, slice, slice_mut, text, write, write_versioned};
 use crate::prediction::PadimPrediction;
 use crate::status::{Failure, Outcome, PadimStatus, guard};
 
@@ -47,7 +47,7 @@ pub struct PadimDetectorInfo {
 }
 
 // SAFETY: `repr(C)`, the size first. Only written: Rust makes all values.
-unsafe impl Sized_ for PadimDetectorInfo {
+unsafe impl Versioned for PadimDetectorInfo {
     const FIRST: usize = size_of::<Self>();
 }
 
@@ -189,7 +189,7 @@ pub unsafe extern "C" fn padim_detector_info(
             calibration_images: calibration.map_or(0, |calibration| calibration.scores().len()),
         };
         // SAFETY: promise of the caller.
-        unsafe { write_sized(info, &value, "the place for the information") }
+        unsafe { write_versioned(info, &value, "the place for the information") }
     })
 }
 

@@ -19,7 +19,7 @@ use padim::{
 use crate::detector::{DETECTORS, Held, Kind, PadimDetector, put};
 use crate::handles::Handles;
 use crate::input::{PadimFrame, of_encoded, of_file, of_frame};
-use crate::memory::{Sized_, read_sized, text, write};
+use crate::memory::{Versioned, read_versioned, text, write};
 use crate::status::{Failure, Outcome, PadimStatus, guard};
 
 /// A fit that waits for images. End it by padim_fit_finish or padim_fit_free.
@@ -66,7 +66,7 @@ impl Default for PadimFitOptions {
 }
 
 // SAFETY: `repr(C)`, numbers and pointers, the size first.
-unsafe impl Sized_ for PadimFitOptions {
+unsafe impl Versioned for PadimFitOptions {
     const FIRST: usize = size_of::<Self>();
 }
 
@@ -149,7 +149,7 @@ unsafe fn padim(options: *const PadimFitOptions) -> Outcome<Padim> {
     let [backbone, weights, config] = unsafe {
         let options = match options.is_null() {
             true => PadimFitOptions::default(),
-            false => read_sized(options, "the options")?,
+            false => read_versioned(options, "the options")?,
         };
         [
             optional(options.backbone, "the backbone")?,

@@ -6,7 +6,7 @@ use std::mem::size_of;
 use padim::ImageInput;
 use padim::preprocess::{Frame, FrameFormat, FrameLayout};
 
-use crate::memory::{Sized_, read_sized, slice, text};
+use crate::memory::{Versioned, read_versioned, slice, text};
 use crate::status::{Failure, Outcome};
 
 /// A camera's frame: raw pixels in memory.
@@ -45,7 +45,7 @@ impl Default for PadimFrame {
 }
 
 // SAFETY: `repr(C)`, numbers and pointers, the size first.
-unsafe impl Sized_ for PadimFrame {
+unsafe impl Versioned for PadimFrame {
     const FIRST: usize = size_of::<Self>();
 }
 
@@ -53,7 +53,7 @@ unsafe impl Sized_ for PadimFrame {
 pub(crate) unsafe fn of_frame(frame: *const PadimFrame, name: &str) -> Outcome<ImageInput> {
     // SAFETY: promises of the caller.
     let (frame, format, data) = unsafe {
-        let frame = read_sized(frame, "the frame")?;
+        let frame = read_versioned(frame, "the frame")?;
         let format = text(frame.format, "the frame's format")?;
         (frame, format, slice(frame.data, frame.length, "the frame's data")?)
     };

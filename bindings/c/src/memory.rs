@@ -69,12 +69,12 @@ pub unsafe fn write<T>(pointer: *mut T, value: T, what: &str) -> Outcome<()> {
 /// # Safety
 ///
 /// `#[repr(C)]`, begins with a `usize` for the size, and any bytes are a valid value.
-pub unsafe trait Sized_: Copy + Default {
+pub unsafe trait Versioned: Copy + Default {
     /// The size of the first version.
     const FIRST: usize;
 }
 
-unsafe fn size<T: Sized_>(pointer: *const T, what: &str) -> Outcome<usize> {
+unsafe fn size<T: Versioned>(pointer: *const T, what: &str) -> Outcome<usize> {
     check(pointer, 1, what)?;
     // SAFETY: begins with a `usize`.
     let size = unsafe { *pointer.cast::<usize>() };
@@ -88,7 +88,7 @@ unsafe fn size<T: Sized_>(pointer: *const T, what: &str) -> Outcome<usize> {
 }
 
 /// Reads a struct of the caller's version. Missing fields have their defaults.
-pub unsafe fn read_sized<T: Sized_>(pointer: *const T, what: &str) -> Outcome<T> {
+pub unsafe fn read_versioned<T: Versioned>(pointer: *const T, what: &str) -> Outcome<T> {
     let mut value = T::default();
     // SAFETY: the caller's struct has `size` bytes; any bytes are a valid `T`.
     unsafe {
@@ -99,7 +99,7 @@ pub unsafe fn read_sized<T: Sized_>(pointer: *const T, what: &str) -> Outcome<T>
 }
 
 /// Writes the fields that the caller's version has, without the size.
-pub unsafe fn write_sized<T: Sized_>(pointer: *mut T, value: &T, what: &str) -> Outcome<()> {
+pub unsafe fn write_versioned<T: Versioned>(pointer: *mut T, value: &T, what: &str) -> Outcome<()> {
     let head = size_of::<usize>();
     // SAFETY: as above; both have at least the size's field.
     unsafe {

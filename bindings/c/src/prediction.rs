@@ -6,7 +6,7 @@ use padim::Prediction;
 
 use crate::detector::{PadimDetector, get};
 use crate::handles::Handles;
-use crate::memory::{Sized_, slice_mut, write, write_sized};
+use crate::memory::{Versioned, slice_mut, write, write_versioned};
 use crate::status::{Failure, Outcome, PadimStatus, guard};
 
 /// The result of a detector for an image. Free it by padim_prediction_free.
@@ -52,7 +52,7 @@ pub struct PadimResult {
 }
 
 // SAFETY: `repr(C)`, the size first. Only written: Rust makes all values.
-unsafe impl Sized_ for PadimResult {
+unsafe impl Versioned for PadimResult {
     const FIRST: usize = size_of::<Self>();
 }
 
@@ -114,7 +114,7 @@ pub unsafe extern "C" fn padim_prediction_result(
             original_width,
         };
         // SAFETY: promise of the caller.
-        unsafe { write_sized(result, &value, "the place for the result") }
+        unsafe { write_versioned(result, &value, "the place for the result") }
     })
 }
 

@@ -11,6 +11,12 @@ use pyo3::types::{PyByteArray, PyBytes};
 use crate::errors::{detached, exception};
 use crate::images::{input, with_images};
 
+/// The settings of a calibration.
+pub fn rates(image: f64, pixel: f64) -> CalibrationConfig {
+    let config = CalibrationConfig::default();
+    config.with_image_false_alarm_rate(image).with_pixel_false_alarm_rate(pixel)
+}
+
 /// A detector. May be used by several threads; a change replaces what is inside.
 #[pyclass(module = "padim._padim", frozen)]
 pub struct Detector {
@@ -108,9 +114,7 @@ impl Detector {
         pixel_false_alarm_rate: f64,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        let config = CalibrationConfig::default()
-            .with_image_false_alarm_rate(image_false_alarm_rate)
-            .with_pixel_false_alarm_rate(pixel_false_alarm_rate);
+        let config = rates(image_false_alarm_rate, pixel_false_alarm_rate);
         let mut inner = (*self.get()).clone();
         let changed = with_images(py, images, progress, move |images, progress| {
             inner.calibrate_with(images, &config, |done| progress.tell(done))?;

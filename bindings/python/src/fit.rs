@@ -5,13 +5,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use padim::burn::tensor::Device;
 use padim::{
-    Backbone, CalibrationConfig, Error, Padim, PadimConfig, PartialFit as InnerFit, ResNet18,
-    Weights, WideResNet50,
+    Backbone, Error, Padim, PadimConfig, PartialFit as InnerFit, ResNet18, Weights, WideResNet50,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::detector::Detector;
+use crate::detector::{Detector, rates};
 use crate::errors::{detached, exception, named};
 use crate::images::with_images;
 
@@ -97,9 +96,7 @@ impl Fitter {
         folds: usize,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Detector> {
-        let config = CalibrationConfig::default()
-            .with_image_false_alarm_rate(image_false_alarm_rate)
-            .with_pixel_false_alarm_rate(pixel_false_alarm_rate);
+        let config = rates(image_false_alarm_rate, pixel_false_alarm_rate);
         let padim = &self.padim;
         with_images(py, images, progress, |images, progress| {
             let images: Vec<_> = images.collect();

@@ -53,7 +53,7 @@ pub(super) fn decode(file: &[u8], job: &Job) -> Result<OpenedImage> {
     let image = match job.options.jpeg_decoder {
         #[cfg(feature = "turbojpeg")]
         options::JpegDecoder::Turbo if frame.components.len() < 4 => {
-            turbo::decode(&file, frame, divisor).map_err(|reason| job.failed(reason.to_string()))?
+            turbo::decode(&file, frame, divisor, job)?
         }
         _ if markers.is_common() && divisor == 1 => {
             let decoder = JpegDecoder::new(Cursor::new(&*file)).and_then(|mut decoder| {
@@ -98,21 +98,32 @@ fn decode_by_parts(
     let [width, height] = [frame.width, frame.height].map(|side| side.div_ceil(divisor as u16));
     let (width, height) = decoder.scale(width, height).map_err(failed)?;
     let raw = decoder.decode().map_err(failed)?;
-    let (width, height) = (u32::from(width), u32::from(height));
-    let image = match frame.components.len() {
-        1 => GrayImage::from_raw(width, height, raw).map(DynamicImage::from),
-        3 => RgbImage::from_raw(width, height, raw).map(DynamicImage::from),
+    let raw = match frame.components.len() {
+        1 | 3 => raw,
         _ => {
             // Adobe's inks: how much of the light is left, here 255 minus that.
             let mix = |ink: u8, black: u8| {
                 let product = u16::from(255 - ink) * u16::from(255 - black) + 127;
                 (product / 255) as u8
             };
-            let rgb = raw.chunks_exact(4).flat_map(|p| [0, 1, 2].map(|i| mix(p[i], p[3])));
-            RgbImage::from_raw(width, height, rgb.collect()).map(DynamicImage::from)
+            raw.chunks_exact(4).flat_map(|p| [0, 1, 2].map(|i| mix(p[i], p[3]))).collect()
         }
     };
-    image.ok_or_else(|| job.failed("its pixels do not fit its size"))
+    picture(raw, [width.into(), height.into()], frame, job)
+}
+
+/// The picture of `[width, height]` with these values: gray for one component, else RGB.
+fn picture(
+    raw: Vec<u8>,
+    [width, height]: [u32; 2],
+    frame: &Frame,
+    job: &Job,
+) -> Result<DynamicImage> {
+    let picture = match frame.components.len() {
+        1 => GrayImage::from_raw(width, height, raw).map(DynamicImage::from),
+        _ => RgbImage::from_raw(width, height, raw).map(DynamicImage::from),
+    };
+    picture.ok_or_else(|| job.failed("its pixels do not fit its size"))
 }
 
 #[cfg(test)]

@@ -65,8 +65,8 @@ pub enum JpegDecoder {
     /// The decoder of the crate [`image`], in Rust.
     #[default]
     Rust,
-    /// libjpeg-turbo, the decoder of PIL and OpenCV: the same pixels as theirs, in 60 % of the time. Needs
-    /// the feature `turbojpeg`, which compiles a library in C.
+    /// libjpeg-turbo, the decoder of PIL and OpenCV: the same pixels as theirs. Needs the feature
+    /// `turbojpeg`, which compiles a library in C.
     Turbo,
 }
 

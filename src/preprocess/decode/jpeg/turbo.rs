@@ -1,12 +1,15 @@
 //! Decoding by libjpeg-turbo, as PIL does it.
 
-use image::{DynamicImage, GrayImage, RgbImage};
-use turbojpeg::{Decompressor, Image, PixelFormat, Result, ScalingFactor};
+use image::DynamicImage;
+use turbojpeg::{Decompressor, Image, PixelFormat, ScalingFactor};
 
 use super::markers::Frame;
+use super::picture;
+use crate::error::Result;
+use crate::preprocess::decode::job::Job;
 
 /// Decodes an image of one or three components, with its sides divided by 1, 2, 4 or 8.
-pub(super) fn decode(file: &[u8], frame: &Frame, divisor: u8) -> Result<DynamicImage> {
+pub(super) fn decode(file: &[u8], frame: &Frame, divisor: u8, job: &Job) -> Result<DynamicImage> {
     let factor = match divisor {
         8 => ScalingFactor::ONE_EIGHTH,
         4 => ScalingFactor::ONE_QUARTER,
@@ -18,15 +21,13 @@ pub(super) fn decode(file: &[u8], frame: &Frame, divisor: u8) -> Result<DynamicI
         1 => (PixelFormat::GRAY, 1),
         _ => (PixelFormat::RGB, 3),
     };
-    let mut pixels = vec![0; width * height * channels];
-    let mut decoder = Decompressor::new()?;
-    decoder.set_scaling_factor(factor)?;
     let pitch = width * channels;
-    decoder.decompress(file, Image { pixels: &mut pixels[..], width, pitch, height, format })?;
-    let (width, height) = (width as u32, height as u32);
-    let image = match channels {
-        1 => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
-        _ => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
+    let mut raw = vec![0; pitch * height];
+    let mut run = || {
+        let mut decoder = Decompressor::new()?;
+        decoder.set_scaling_factor(factor)?;
+        decoder.decompress(file, Image { pixels: &mut raw[..], width, pitch, height, format })
     };
-    Ok(image.unwrap_or_default())
+    run().map_err(|reason: turbojpeg::Error| job.failed(reason.to_string()))?;
+    picture(raw, [width as u32, height as u32], frame, job)
 }
